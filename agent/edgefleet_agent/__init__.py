@@ -1,0 +1,1 @@
+"""The device: verify, swap, serve, report; survives power loss."""

@@ -1,0 +1,152 @@
+"""What the agent needs from the world, one to five methods each, and the values that cross.
+
+The shell performs what the install machine decided through these; adapters and the runtime
+implement them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgefleet_contract.bundle import Digest, Limits, Manifest, Variant
+from edgefleet_contract.messages import Target
+from edgefleet_contract.model_signature import VerifiedBundle
+from edgefleet_contract.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step that did not work, as a value: the reason crosses the wire, the detail is for people."""
+
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A verified model file in the store, and all that is needed to run and to judge it.
+
+    `slot` is the name under which it is served. `engine` is the runtime that was chosen.
+    `model_path` and `golden_path` are files of the content-addressed store (read-only; never
+    written again); `limits` is the signed envelope for this board, if the publisher gave one.
+    """
+
+    slot: str
+    model: str
+    version: int
+    bundle_sha256: Digest
+    variant: Variant
+    engine: str
+    model_path: Path
+    model_sha256: Digest
+    golden_path: Path
+    labels_path: Path | None = None
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB."""
+
+    vectors: int
+    max_abs_err: float
+    load_ms: float
+    p50_us: float
+    p95_us: float
+    ram_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStats:
+    """Counts of one slot since its present version began to serve; latencies of the last interval.
+
+    `ready` says that a worker answers; `restarts` counts workers that died since activation.
+    """
+
+    slot: str
+    model: str
+    version: int
+    variant: str
+    engine: str
+    ready: bool
+    requests: int
+    failures: int
+    restarts: int
+    interval_requests: int
+    latency_p50_us: int
+    latency_p95_us: int
+    worker_rss_bytes: int
+
+
+class ModelHost(Protocol):
+    """Runs models: trials, the swap, the workers. One owner, on one event loop."""
+
+    async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
+        """Load the model in a process of its own and hold it against its golden vectors."""
+        ...
+
+    async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
+        """Make these serve, all or none, without a lost request; what served before drains."""
+        ...
+
+    async def deactivate(self, slot: str) -> None:
+        """Stop serving a slot; unknown slots are no error."""
+        ...
+
+    def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
+        """The counts of every slot; `new_interval` begins a new latency interval."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A bundle whose files are all in the store, verified."""
+
+    bundle: VerifiedBundle
+    spec: ModelSpec
+    downloaded_bytes: int
+
+
+class Fetcher(Protocol):
+    """Brings blobs into the store by digest; what it returns has that digest."""
+
+    def fetch(
+        self, digest: Digest, *, max_bytes: int, sources: tuple[str, ...], what: str
+    ) -> bytes:
+        """A small document, whole, not stored.
+
+        Raises:
+            TransientError: no source could be reached; try later.
+            PeerError: NOT_FOUND, TOO_LARGE or DIGEST_MISMATCH.
+        """
+        ...
+
+    def fetch_file(
+        self,
+        digest: Digest,
+        *,
+        size: int,
+        chunk_list_sha256: Digest,
+        sources: tuple[str, ...],
+        what: str,
+        progress: Callable[[int], None],
+    ) -> int:
+        """A file into the store, resumed from what is there; the bytes that were transferred.
+
+        Raises:
+            TransientError: the transfer broke off; what arrived stays for the next try.
+            PeerError: NOT_FOUND or DIGEST_MISMATCH.
+            DeviceError: NO_SPACE or STORAGE_FAILED.
+        """
+        ...
+
+
+class ManifestChooser(Protocol):
+    """Chooses the variant of a bundle that this board runs."""
+
+    def choose(self, manifest: Manifest, target: Target) -> tuple[Variant, str] | Failed:
+        """The variant and the runtime for it, or why there is none."""
+        ...

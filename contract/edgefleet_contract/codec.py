@@ -1,0 +1,124 @@
+"""Dataclasses to JSON values and back: the types are the schema, and the only copy of it.
+
+`encode` and `decode` know the shapes that our documents use: str, int, float, bool, StrEnum,
+nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and `X | None`. None is left out when written.
+A field with a default may be absent. Whether unknown fields are refused (files that a person or a
+publisher wrote) or ignored (messages, so that versions can grow) is the caller's word.
+
+Law: `decode(type(x), encode(x)) == x`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from enum import StrEnum
+from functools import cache
+
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import Malformed
+
+T = typing.TypeVar("T")
+
+
+def encode(value: object) -> Json:
+    """The JSON value of a dataclass instance (or of anything that one may hold)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: encode(item) for name, item in fields.items() if item is not None}
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} has no place in a document")
+
+
+def decode(kind: type[T], value: Json, *, what: str, unknown: bool = False) -> T:
+    """An instance of `kind` read from a JSON value.
+
+    Args:
+        kind: a dataclass.
+        value: what the JSON parser gave.
+        what: names the document in errors.
+        unknown: True ignores fields that `kind` does not have; False refuses them.
+
+    Raises:
+        Malformed: naming the path and what was found there.
+    """
+    result = _decode(kind, value, what, unknown)
+    return typing.cast("T", result)
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    return typing.get_type_hints(kind)
+
+
+def _decode(kind: object, value: Json, at: str, unknown: bool) -> object:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        (inner,) = (arg for arg in typing.get_args(kind) if arg is not type(None))
+        return _decode(inner, value, at, unknown)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _wrong(at, "a list", value)
+        inner = typing.get_args(kind)[0]
+        return tuple(_decode(inner, item, f"{at}[{i}]", unknown) for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(at, "an object", value)
+        inner = typing.get_args(kind)[1]
+        return {key: _decode(inner, item, f"{at}.{key}", unknown) for key, item in value.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, value, at, unknown)
+    return _decode_scalar(kind, value, at)
+
+
+def _decode_fields(kind: type, value: Json, at: str, unknown: bool) -> object:
+    if not isinstance(value, dict):
+        raise _wrong(at, "an object", value)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    extra = sorted(set(value) - set(fields))
+    if extra and not unknown:
+        known = ", ".join(sorted(fields))
+        raise Malformed(f"{at}: unknown field {extra[0]!r}", hint=f"known fields: {known}")
+    hints = _hints(kind)
+    found: dict[str, object] = {}
+    for name, field in fields.items():
+        if name in value:
+            found[name] = _decode(hints[name], value[name], f"{at}.{name}", unknown)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise Malformed(f"{at}: field {name!r} is missing")
+    try:
+        return kind(**found)
+    except Malformed as error:
+        raise Malformed(f"{at}: {error.message}", reason=error.reason, hint=error.hint) from None
+
+
+def _decode_scalar(kind: object, value: Json, at: str) -> object:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        try:
+            return kind(value if isinstance(value, str) else "")
+        except ValueError:
+            words = ", ".join(kind)
+            raise Malformed(f"{at}: {value!r} is not one of {words}") from None
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    is_text = kind is str or getattr(kind, "__supertype__", None) is str  # or a NewType of it
+    if is_text and isinstance(value, str):
+        return value
+    name = getattr(kind, "__name__", str(kind))
+    raise _wrong(at, {"str": "a string", "int": "an integer"}.get(name, name), value)
+
+
+def _wrong(at: str, wanted: str, value: Json) -> Malformed:
+    return Malformed(f"{at}: expected {wanted}, found {type(value).__name__}")

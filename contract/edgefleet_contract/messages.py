@@ -1,0 +1,329 @@
+"""Everything that crosses between fleet and device: what it says, how it is read and written.
+
+Rules [wire-3]: unknown fields are ignored, an unknown schema is refused, the device in a payload
+must be the device of its topic. Times are integer seconds since 1970 (`ts` of telemetry:
+milliseconds); units stand in the names. Free text goes beside an enum, never instead of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Final, TypeAlias, TypeVar
+
+from edgefleet_contract import canonical, codec
+from edgefleet_contract.bundle import Digest, is_digest, is_name
+from edgefleet_contract.envelope import open_envelope, render_envelope, seal
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.keys import KeyRing, PrivateKey
+from edgefleet_contract.reasons import Reason
+
+ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
+MAX_ORDER_LIFE_S: Final = 14 * 24 * 3600
+
+
+class Phase(StrEnum):
+    """Where an install on a device stands; the transitions are the agent's table."""
+
+    IDLE = "idle"
+    ACCEPTED = "accepted"
+    DOWNLOADING = "downloading"
+    VERIFIED = "verified"
+    SELFTEST = "selftest"
+    ACTIVATING = "activating"
+    PROBATION = "probation"
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether an install ends here."""
+        return self in _FINAL
+
+
+_FINAL: Final = frozenset(
+    {
+        Phase.COMMITTED,
+        Phase.REJECTED,
+        Phase.FAILED,
+        Phase.ROLLED_BACK,
+        Phase.ROLLBACK_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model that a device should run: which bundle, in which slot.
+
+    `slot` is the name under which the model is served. `max_bytes` bounds what is downloaded.
+    """
+
+    slot: str
+    model: str
+    version: int
+    bundle_sha256: Digest
+    signature_sha256: Digest
+    max_bytes: int
+
+    def __post_init__(self) -> None:
+        if not is_name(self.slot) or not is_name(self.model):
+            raise Malformed(f"slot {self.slot[:80]!r} of model {self.model[:80]!r}")
+        if not is_digest(self.bundle_sha256) or not is_digest(self.signature_sha256):
+            raise Malformed(f"slot {self.slot}: a digest is not 64 lower-case hex digits")
+        if self.version < 1 or self.max_bytes < 0:
+            raise Malformed(f"slot {self.slot}: version {self.version}, {self.max_bytes} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the device is to go about it.
+
+    `probation_s`: how long a new version serves before it is committed, seconds.
+    `max_failures`: failed inferences on probation that are forgiven.
+    """
+
+    probation_s: int = 2
+    max_failures: int = 0
+    retry_quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one device should run from now on: all of `targets`, and nothing else.
+
+    `seq` rises with every order for the device; `sources` are base URLs of shelves, tried in turn.
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.order/1"
+
+    fleet: str
+    device: str
+    seq: int
+    issued: int
+    expires: int
+    rollout: str
+    targets: tuple[Target, ...]
+    sources: tuple[str, ...] = ()
+    allow_downgrade: bool = False
+    policy: Policy = Policy()
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        slots = [target.slot for target in self.targets]
+        if len(set(slots)) != len(slots):
+            raise Malformed("two targets for one slot")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningModel:
+    """A model that serves: what it is, and which variant was chosen on what runtime."""
+
+    slot: str
+    model: str
+    version: int
+    bundle_sha256: Digest
+    variant: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a board is and can run; `engines` maps a runtime's name to its version."""
+
+    hw: str
+    arch: str
+    board: str
+    os: str
+    python: str
+    cpus: int
+    memory_bytes: int
+    engines: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The full state of a device: retained, sent on every change and daily."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.reported/1"
+
+    device: str
+    boot_id: str
+    ts: int
+    agent: str
+    order_seq: int
+    rollout: str
+    phase: Phase
+    models: tuple[RunningModel, ...]
+    capabilities: Capabilities
+    reason: Reason | None = None
+    detail: str = ""
+    quarantined: tuple[Digest, ...] = ()
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Online or offline; the offline one is the last will."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.presence/1"
+
+    device: str
+    boot_id: str
+    online: bool
+    agent: str
+    ts: int
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step of an install. `boot_id` and `seq` name it: the fleet counts it once.
+
+    `measurements` are numbers taken on the way: `download_bytes`, `load_ms`, `p95_us`, …
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.event/1"
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    order_seq: int
+    rollout: str
+    phase: Phase
+    models: tuple[str, ...]
+    reason: Reason | None = None
+    detail: str = ""
+    measurements: dict[str, float] | None = None
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class SystemTelemetry:
+    """The board: one flat object, ratios from 0 to 1, bytes, degrees Celsius, seconds."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.telemetry.system/1"
+
+    device: str
+    ts: int
+    cpu_ratio: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    load1: float
+    uptime_seconds: float
+    agent_rss_bytes: int
+    temperature_celsius: float | None = None
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTelemetry:
+    """One model since the agent started: counts rise; latencies are over the last interval, µs."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.telemetry.model/1"
+
+    device: str
+    ts: int
+    slot: str
+    model: str
+    version: int
+    variant: str
+    engine: str
+    requests: int
+    failures: int
+    interval_requests: int
+    latency_p50_us: int
+    latency_p95_us: int
+    worker_rss_bytes: int
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRequest:
+    """A device asks for a certificate; its key was made on the device and stays there."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.enrol/1"
+
+    secret: str
+    device: str
+    csr: str
+    capabilities: Capabilities
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not is_name(self.device):
+            raise Malformed(f"device name {self.device[:80]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolResponse:
+    """The certificate, the broker, and the trust document as canonical text."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.enrolled/1"
+
+    device: str
+    certificate: str
+    trust: str
+    mqtt_host: str
+    mqtt_port: int
+    schema: str = SCHEMA
+
+
+Message: TypeAlias = (
+    Reported | Presence | Event | SystemTelemetry | ModelTelemetry | EnrolRequest | EnrolResponse
+)
+M = TypeVar("M", bound=Message)
+
+
+def render(message: Message) -> bytes:
+    """The JSON bytes of a message."""
+    return json.dumps(codec.encode(message), separators=(",", ":"), allow_nan=False).encode()
+
+
+def parse(kind: type[M], raw: bytes, *, device: str | None = None) -> M:
+    """The message in bytes from the network.
+
+    Args:
+        kind: the message's class.
+        raw: what arrived.
+        device: the device of the topic, which the payload must name too.
+
+    Raises:
+        Malformed: not JSON, another schema, a field missing or of another type, another device.
+    """
+    what = kind.SCHEMA
+    value = canonical.parse_message(raw, what=what)
+    if not isinstance(value, dict) or value.get("schema") != kind.SCHEMA:
+        found = value.get("schema") if isinstance(value, dict) else type(value).__name__
+        raise Malformed(f"{what}: schema {str(found)[:60]!r}")
+    message = codec.decode(kind, value, what=what, unknown=True)
+    if device is not None and message.device != device:
+        raise Malformed(f"{what}: payload of {message.device[:80]!r} on the topic of {device!r}")
+    return message
+
+
+def seal_order(order: Order, key: PrivateKey) -> bytes:
+    """The signed envelope of an order."""
+    payload = canonical.render(codec.encode(order))
+    return render_envelope(seal(payload, payload_type=ORDER_TYPE, keys=(key,)))
+
+
+def open_order(raw: bytes, ring: KeyRing) -> Order:
+    """The order in an envelope that a director of `ring` signed. Whom it is for is not judged here.
+
+    Raises:
+        Malformed: not an order.
+        Unverified: UNKNOWN_KEY or BAD_SIGNATURE.
+    """
+    verified = open_envelope(raw, payload_type=ORDER_TYPE, ring=ring, what="order")
+    value = canonical.parse(verified.payload, what="order")
+    if not isinstance(value, dict) or value.get("schema") != Order.SCHEMA:
+        raise Malformed("order: unknown schema")
+    return codec.decode(Order, value, what="order", unknown=True)

@@ -1,0 +1,1 @@
+"""The desk: a trained model in, a signed bundle out."""

@@ -1,0 +1,1 @@
+"""The control room: who gets what, when, and when to stop."""
