@@ -19,7 +19,7 @@ from edgefleet_contract.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A step that did not work, as a value: the reason crosses the wire, the detail is for people."""
+    """A step that did not work: the reason crosses the wire, the detail is for people."""
 
     reason: Reason
     detail: str = ""
