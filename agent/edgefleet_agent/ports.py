@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgefleet_contract.bundle import Digest, Limits, Manifest, Variant
-from edgefleet_contract.messages import Target
-from edgefleet_contract.model_signature import VerifiedBundle
+from edgefleet_contract.bundle import Digest, Limits, Variant
+from edgefleet_contract.messages import Order, Phase
 from edgefleet_contract.reasons import Reason
+
+
+class Canceled(Exception):
+    """The caller asked for an end to a transfer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +104,35 @@ class ModelHost(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A bundle whose files are all in the store, verified."""
+class Reporter(Protocol):
+    """Tells the fleet how an install goes. Called on the event loop; must not block."""
 
-    bundle: VerifiedBundle
-    spec: ModelSpec
-    downloaded_bytes: int
+    def step(
+        self,
+        order: Order | None,
+        phase: Phase,
+        reason: Reason | None,
+        detail: str,
+        measurements: dict[str, float],
+    ) -> None:
+        """A step was made, or an order refused (`order` is None where it is nobody's)."""
+        ...
+
+    def state(self) -> None:
+        """What serves has changed."""
+        ...
 
 
 class Fetcher(Protocol):
     """Brings blobs into the store by digest; what it returns has that digest."""
+
+    def cancel(self) -> None:
+        """Make the transfer at hand, in another thread, raise `Canceled` soon."""
+        ...
+
+    def resume(self) -> None:
+        """Allow transfers again."""
+        ...
 
     def fetch(
         self, digest: Digest, *, max_bytes: int, sources: tuple[str, ...], what: str
@@ -141,12 +162,4 @@ class Fetcher(Protocol):
             PeerError: NOT_FOUND or DIGEST_MISMATCH.
             DeviceError: NO_SPACE or STORAGE_FAILED.
         """
-        ...
-
-
-class ManifestChooser(Protocol):
-    """Chooses the variant of a bundle that this board runs."""
-
-    def choose(self, manifest: Manifest, target: Target) -> tuple[Variant, str] | Failed:
-        """The variant and the runtime for it, or why there is none."""
         ...

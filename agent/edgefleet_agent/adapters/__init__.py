@@ -1,0 +1,1 @@
+"""What the agent touches the world with; each module is named after what it adapts."""

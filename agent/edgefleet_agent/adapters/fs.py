@@ -1,0 +1,76 @@
+"""The few file-system calls that durability hangs on, behind one small injectable layer.
+
+Everything that must survive a power cut is written through `FileSystem`, so that the same code can
+be run against a layer that fails, kills or forgets at any call. The order of calls that makes a
+write durable is `write_durably`: write, fsync, rename, fsync of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+class FileSystem:
+    """The real calls. Errors are `OSError`, as the system gives them."""
+
+    def mkdir(self, path: Path) -> None:
+        """Make a folder and what leads to it, mode 0700; an existing one is no error."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def open_new(self, path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+        """A new file for writing; one that stands there is emptied."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        with os.fdopen(fd, "wb", buffering=0) as file:
+            yield file
+
+    @contextmanager
+    def open_resumable(self, path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+        """A file for reading and writing, created empty where there is none."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
+        with os.fdopen(fd, "r+b", buffering=0) as file:
+            yield file
+
+    def write(self, file: BinaryIO, data: bytes) -> None:
+        """All of `data`, at the file's position."""
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+
+    def truncate(self, file: BinaryIO, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        file.truncate(size)
+
+    def fsync(self, file: BinaryIO) -> None:
+        """The file's bytes are on the disk when this returns."""
+        os.fsync(file.fileno())
+
+    def fsync_dir(self, path: Path) -> None:
+        """The folder's names are on the disk when this returns."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give a file another name, taking the place of what has it, in one step."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; a missing one is no error."""
+        path.unlink(missing_ok=True)
+
+
+def write_durably(fs: FileSystem, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file so that a power cut leaves the old one or the new one, whole."""
+    fresh = path.with_name(path.name + ".new")
+    with fs.open_new(fresh, mode=mode) as file:
+        fs.write(file, data)
+        fs.fsync(file)
+    fs.replace(fresh, path)
+    fs.fsync_dir(path.parent)

@@ -1,0 +1,94 @@
+"""The device's durable state on disk: two copies, each with its generation and digest.
+
+A save replaces the older copy and touches the newer one never, so whatever a power cut or a bad
+sector does to a write, the state before it can be read. A copy is a line `generation sha256` and
+the canonical JSON of a `Device`. Saving is the commit of an install: when `save` returns, the step
+has happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Final
+
+from edgefleet_agent.adapters.fs import FileSystem, write_durably
+from edgefleet_agent.device import Device
+from edgefleet_contract import canonical, codec
+from edgefleet_contract.errors import DeviceError, PeerError
+from edgefleet_contract.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+COPIES: Final = ("journal.a", "journal.b")
+MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+class Journal:
+    """The two copies in a folder. One process at a time opens it (see `lock.py`)."""
+
+    def __init__(self, folder: Path, fs: FileSystem | None = None) -> None:
+        self._fs = fs or FileSystem()
+        self._paths = tuple(folder / name for name in COPIES)
+        self._generation = 0
+        self._next = 0
+
+    def load(self) -> Device:
+        """The newest state that can be read; an empty one where there is none.
+
+        A copy that cannot be read is set aside under the name `….corrupt` and logged.
+
+        Raises:
+            DeviceError: STORAGE_FAILED, where the disk itself gives an error.
+        """
+        best: tuple[int, int, Device] | None = None
+        for index, path in enumerate(self._paths):
+            found = self._read(path)
+            if found is not None and (best is None or found[0] > best[0]):
+                best = (found[0], index, found[1])
+        if best is None:
+            return Device()
+        self._generation = best[0]
+        self._next = 1 - best[1]
+        return best[2]
+
+    def save(self, device: Device) -> None:
+        """Make a state durable.
+
+        Raises:
+            DeviceError: STORAGE_FAILED; the state before is intact.
+        """
+        generation = self._generation + 1
+        body = canonical.render(codec.encode(device))
+        header = f"{generation} {hashlib.sha256(body).hexdigest()}\n".encode()
+        path = self._paths[self._next]
+        try:
+            write_durably(self._fs, path, header + body)
+        except OSError as error:
+            raise DeviceError(
+                f"cannot write the journal {path}: {error.strerror}", reason=Reason.STORAGE_FAILED
+            ) from error
+        self._generation = generation
+        self._next = 1 - self._next
+
+    def _read(self, path: Path) -> tuple[int, Device] | None:
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DeviceError(
+                f"cannot read the journal {path}: {error.strerror}", reason=Reason.STORAGE_FAILED
+            ) from error
+        try:
+            header, _, body = raw.partition(b"\n")
+            generation, _, digest = header.decode("ascii").partition(" ")
+            if hashlib.sha256(body).hexdigest() != digest:
+                raise ValueError("digest")
+            value = canonical.parse(body, what="journal", max_bytes=MAX_BYTES)
+            return int(generation), codec.decode(Device, value, what="journal")
+        except (ValueError, PeerError) as error:
+            log.warning("journal copy %s cannot be read (%s): set aside", path.name, error)
+            path.replace(path.with_name(path.name + ".corrupt"))
+            return None

@@ -1,0 +1,154 @@
+"""The device's one outbound connection: MQTT 5 with mutual TLS, by paho-mqtt.
+
+Presence is the retained `online` topic, cleared by the last will. `desired` is retained by the
+broker, so whatever was ordered while the device was away arrives on connecting. Reconnects by
+itself for ever, with back-off; a broker that is down at start is no error.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgefleet_agent.config import MqttConfig
+from edgefleet_agent.identity import Identity
+from edgefleet_contract import __version__, messages
+from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.messages import Presence
+from edgefleet_contract.topics import Channel, topic
+
+log = logging.getLogger(__name__)
+
+SESSION_S: Final = 7 * 24 * 3600
+RECONNECT_S: Final = (1, 60)
+MAX_QUEUED: Final = 10_000
+
+
+class MqttLink:
+    """The link of one device. Callbacks run in paho's thread; they must hand over and return.
+
+    Args:
+        identity: who we are, and the broker.
+        config: keep-alive and will delay.
+        boot_id: names this run of the agent.
+        on_order: gets the bytes of each `desired` message that is not empty.
+        on_connected: called after each connection is made, for the full state to be sent.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: MqttConfig,
+        *,
+        boot_id: str,
+        on_order: Callable[[bytes], None],
+        on_connected: Callable[[], None],
+    ) -> None:
+        self._identity, self._config, self._boot_id = identity, config, boot_id
+        self._on_order, self._on_connected = on_order, on_connected
+        enrolment = identity.enrolment
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=enrolment.device,
+            protocol=mqtt.MQTTv5,
+        )
+        try:
+            self._client.tls_set(
+                ca_certs=str(identity.authority),
+                certfile=str(identity.certificate),
+                keyfile=str(identity.key),
+                tls_version=ssl.PROTOCOL_TLS_CLIENT,
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise OperatorError(f"the device's certificate cannot be used: {error}") from None
+        self._client.max_queued_messages_set(MAX_QUEUED)
+        self._client.reconnect_delay_set(*RECONNECT_S)
+        will = _properties(PacketTypes.WILLMESSAGE)
+        will.WillDelayInterval = config.will_delay_s
+        self._client.will_set(
+            self._topic(Channel.ONLINE),
+            self._presence(online=False),
+            qos=1,
+            retain=True,
+            properties=will,
+        )
+        self._client.on_connect = self._connected
+        self._client.on_disconnect = self._disconnected
+        self._client.on_message = self._message
+
+    def start(self) -> None:
+        """Connect in the background, now and whenever the link is lost."""
+        session = _properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = SESSION_S
+        enrolment = self._identity.enrolment
+        self._client.connect_async(
+            enrolment.mqtt_host,
+            enrolment.mqtt_port,
+            keepalive=self._config.keepalive_s,
+            clean_start=False,
+            properties=session,
+        )
+        self._client.loop_start()
+
+    def stop(self, *, timeout_s: float = 3.0) -> None:
+        """Say goodbye and disconnect; what is queued gets a moment to leave."""
+        if self._client.is_connected():
+            farewell = self.publish(Channel.ONLINE, self._presence(online=False), retain=True)
+            try:
+                farewell.wait_for_publish(timeout_s)
+            except (RuntimeError, ValueError):
+                log.info("the broker did not hear the goodbye")
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker is reached now."""
+        return self._client.is_connected()
+
+    def publish(
+        self, channel: Channel, payload: bytes, *, retain: bool = False
+    ) -> mqtt.MQTTMessageInfo:
+        """Send on one of this device's channels, QoS 1; kept in memory while the link is down."""
+        return self._client.publish(self._topic(channel), payload, qos=1, retain=retain)
+
+    def _topic(self, channel: Channel) -> str:
+        return topic(self._identity.enrolment.fleet, self._identity.enrolment.device, channel)
+
+    def _presence(self, *, online: bool) -> bytes:
+        device = self._identity.enrolment.device
+        now = int(time.time())
+        return messages.render(Presence(device, self._boot_id, online, __version__, now))
+
+    def _connected(
+        self, client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        if code.is_failure:
+            log.warning("the broker refused the connection: %s", code)
+            return
+        log.info("connected to the broker")
+        client.subscribe(self._topic(Channel.DESIRED), qos=1)
+        self.publish(Channel.ONLINE, self._presence(online=True), retain=True)
+        self._on_connected()
+
+    def _disconnected(
+        self, _client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        log.info("disconnected from the broker: %s", code)
+
+    def _message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        if message.topic == self._topic(Channel.DESIRED) and message.payload:
+            self._on_order(bytes(message.payload))
+
+
+def _properties(kind: int) -> Properties:
+    return Properties(kind)  # type: ignore[no-untyped-call] # paho leaves this one untyped

@@ -1,0 +1,284 @@
+"""The command line of the device: enrol, run, status, models, predict, verify.
+
+Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
+because it is not vouched for, 4 could not be reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgefleet_agent import config as configs
+from edgefleet_agent import identity as identities
+from edgefleet_agent.adapters.journal import Journal
+from edgefleet_contract import __version__
+from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError, TransientError
+from edgefleet_contract.keys import KeyRing, PublicKey
+
+PROG: Final = "edge-agent"
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command; the exit code."""
+    args = _parser(environ).parse_args(argv)
+    logging.basicConfig(
+        level=args.log_level.upper(),
+        format="%(levelname)s %(name)s: %(message)s"
+        if "JOURNAL_STREAM" in environ
+        else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    action: Callable[[argparse.Namespace], int] = args.action
+    try:
+        return action(args)
+    except EdgefleetError as error:
+        _say(f"error: {error.message}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        return 3 if isinstance(error, PeerError) else 4 if isinstance(error, TransientError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    state = (
+        environ.get("STATE_DIRECTORY")
+        or environ.get("EDGE_AGENT_STATE")
+        or str(
+            Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edge-agent"
+        )
+    )
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Run machine-learning models on this board: verify, swap, serve, report.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, action: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument(
+            "--state",
+            type=Path,
+            default=Path(state),
+            metavar="DIR",
+            help="where the agent keeps its state (default: %(default)s)",
+        )
+        sub.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="configuration (default: agent.toml in the state folder)",
+        )
+        sub.add_argument(
+            "--log-level",
+            choices=("debug", "info", "warning", "error"),
+            default="info" if name == "run" else "warning",
+            help="how much is said on stderr (default: %(default)s)",
+        )
+        sub.set_defaults(action=action)
+        return sub
+
+    enrol = command("enrol", _enrol, "Enrol this device in a fleet, with a claim.")
+    enrol.add_argument("--fleet", required=True, metavar="URL", help="the fleet service's address")
+    enrol.add_argument(
+        "--claim-file",
+        required=True,
+        metavar="FILE",
+        help="a file that holds the claim from `fleet devices claim`; - reads standard input",
+    )
+    enrol.add_argument(
+        "--device",
+        default=socket.gethostname().split(".")[0].lower(),
+        metavar="NAME",
+        help="this device's name in the fleet (default: its host name, %(default)s)",
+    )
+    command("run", _run, "Run the agent in the foreground; systemd does this.")
+    for name, action, text in (
+        ("status", _status, "Show where this device stands, also while the agent is stopped."),
+        ("models", _models, "List the models of this device."),
+    ):
+        command(name, action, text).add_argument(
+            "--json", action="store_true", help="print JSON for scripts"
+        )
+    predict = command("predict", _predict, "Ask a model of the running agent.")
+    predict.add_argument("model", help="the name under which the model is served")
+    predict.add_argument(
+        "input",
+        help="a JSON file (a TensorFlow Serving request, or a list of rows) or a .npy file;"
+        " - reads JSON from standard input",
+    )
+    predict.add_argument(
+        "--address", metavar="unix:PATH|HOST:PORT", help="default: the agent's first"
+    )
+    verify = command("verify", _verify, "Check a bundle directory: signature, and every file.")
+    verify.add_argument("bundle", type=Path, help="the directory of the bundle")
+    verify.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        metavar="PUB.pem",
+        help="a publisher's public key (default: the publishers that this device trusts)",
+    )
+    verify.add_argument("--json", action="store_true", help="print JSON for scripts")
+    return parser
+
+
+def _enrol(args: argparse.Namespace) -> int:
+    from edgefleet_agent.adapters.host_metrics import capabilities, hardware_class
+    from edgefleet_agent.daemon import usable_engines
+    from edgefleet_agent.enrol import enrol
+    from edgefleet_contract.trust import parse_claim
+
+    config = configs.load(args.config, args.state)
+    try:
+        text = sys.stdin.read() if args.claim_file == "-" else Path(args.claim_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"cannot read the claim: {error}") from None
+    able = capabilities(usable_engines(config), hardware_class())
+    done = enrol(
+        args.state, url=args.fleet, claim=parse_claim(text), device=args.device, capabilities=able
+    )
+    _say(
+        f"enrolled as {done.device} in fleet {done.fleet}; broker {done.mqtt_host}:{done.mqtt_port}"
+    )
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edgefleet_agent.daemon import run
+
+    run(args.state, configs.load(args.config, args.state))
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edgefleet_contract import codec
+
+    identity = identities.load(args.state)
+    device = Journal(args.state).load()
+    install = device.install
+    found: dict[str, object] = {
+        "fleet": identity.enrolment.fleet,
+        "device": identity.enrolment.device,
+        "phase": str(device.phase),
+        "order_seq": device.seq,
+        "reason": str(install.reason) if install and install.reason else None,
+        "detail": install.detail if install else "",
+        "models": {slot: codec.encode(item) for slot, item in device.slots.items()},
+        "quarantined": list(device.quarantined),
+        "ready": _is_ready(args),
+    }
+    if args.json:
+        print(json.dumps(found, indent=2))  # noqa: T201 - results go to stdout
+        return 0
+    lines = {
+        "device": f"{found['device']} (fleet {found['fleet']})",
+        "agent": "serving" if found["ready"] else "not running, or not ready",
+        "install": f"{found['phase']} (order {device.seq})",
+        "reason": f"{found['reason']}: {found['detail']}" if found["reason"] else "",
+        "models": ", ".join(
+            f"{slot} = {item.target.model}@{item.target.version} ({item.variant} on {item.engine})"
+            for slot, item in device.slots.items()
+        )
+        or "none",
+        "quarantined": ", ".join(digest[:12] for digest in device.quarantined),
+    }
+    for name, value in lines.items():
+        if value:
+            print(f"{name:12} {value}")  # noqa: T201 - results go to stdout
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    device = Journal(args.state).load()
+    rows = [
+        {
+            "slot": slot,
+            "model": item.target.model,
+            "version": item.target.version,
+            "variant": item.variant,
+            "engine": item.engine,
+            "bundle_sha256": item.target.bundle_sha256,
+            "previous_version": before.target.version if before else None,
+        }
+        for slot, item in sorted(device.slots.items())
+        for before in [device.previous.get(slot)]
+    ]
+    if args.json:
+        print(json.dumps(rows, indent=2))  # noqa: T201 - results go to stdout
+        return 0
+    for row in rows:
+        print(  # noqa: T201 - results go to stdout
+            f"{row['slot']:20} {row['model']}@{row['version']:<6} {row['variant']:16}"
+            f" {row['engine']:16} {str(row['bundle_sha256'])[:12]}"
+        )
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from edgefleet_agent.client import predict
+
+    address = args.address or configs.load(args.config, args.state).serving.listen[0]
+    answer = predict(address, args.model, args.input, state=args.state)
+    print(json.dumps(answer))  # noqa: T201 - results go to stdout
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from edgefleet_contract.directory import verify_directory
+
+    if args.key:
+        try:
+            pems = [path.read_text() for path in args.key]
+        except (OSError, UnicodeDecodeError) as error:
+            raise OperatorError(f"cannot read the key: {error}") from None
+        ring = KeyRing(PublicKey.from_pem(pem) for pem in pems)
+    else:
+        ring = identities.load(args.state).trust.publisher_ring
+    bundle = verify_directory(args.bundle, ring)
+    manifest = bundle.manifest
+    if args.json:
+        print(  # noqa: T201 - results go to stdout
+            json.dumps(
+                {
+                    "model": manifest.model,
+                    "version": manifest.version,
+                    "sha256": bundle.digest,
+                    "signer": bundle.signer,
+                    "files": len(manifest.files),
+                }
+            )
+        )
+    else:
+        _say(
+            f"{manifest.model}@{manifest.version} is signed by {bundle.signer[:12]};"
+            f" {len(manifest.files)} files are as signed"
+        )
+    return 0
+
+
+def _is_ready(args: argparse.Namespace) -> bool:
+    from edgefleet_agent.client import request
+
+    address = configs.load(args.config, args.state).serving.listen[0]
+    try:
+        return request(address, "GET", "/readyz", state=args.state)[0] == 200
+    except TransientError:
+        return False
+
+
+def _say(text: str) -> None:
+    print(f"{PROG}: {text}", file=sys.stderr)  # noqa: T201 - talk goes to stderr

@@ -1,0 +1,92 @@
+"""How one agent is set up: `agent.toml`, read once, unknown keys refused.
+
+    state/agent.toml            or the file given with --config
+
+Every key has a default: an empty file, or none, is a working configuration.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgefleet_contract import codec
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import Malformed, OperatorError
+
+FILE: Final = "agent.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingConfig:
+    """The prediction API.
+
+    `listen`: `unix:PATH` (relative to the state folder) or `HOST:PORT`. `max_body_mib`: the largest
+    request, MiB. `queue`: requests that may wait per model. `deadline_s`: the longest answer, s.
+    """
+
+    listen: tuple[str, ...] = ("unix:serve.sock",)
+    max_body_mib: int = 16
+    queue: int = 64
+    deadline_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """The runtimes: which may be used (`onnxruntime`, `litert`, `tflite-runtime`; empty: all that
+    are installed), threads of one inference, and how long a trial may take, s."""
+
+    engines: tuple[str, ...] = ()
+    threads: int = 1
+    trial_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    """How often the board and the models are reported, s."""
+
+    interval_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class MqttConfig:
+    """The link: keep-alive, and how long the broker waits before it reports a lost device; s."""
+
+    keepalive_s: int = 30
+    will_delay_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of `agent.toml`."""
+
+    serving: ServingConfig = ServingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    mqtt: MqttConfig = MqttConfig()
+
+
+def load(path: Path | None, state: Path) -> Config:
+    """The configuration in `path`, else in the state folder, else the defaults.
+
+    Raises:
+        OperatorError: the file cannot be read, is not TOML, or holds what is not known.
+    """
+    chosen = path or state / FILE
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise OperatorError(f"there is no configuration file {chosen}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"cannot read the configuration {chosen}: {error}") from None
+    try:
+        value: Json = tomllib.loads(text)
+        return codec.decode(Config, value, what=str(chosen))
+    except tomllib.TOMLDecodeError as error:
+        raise OperatorError(f"{chosen} is not TOML: {error}") from None
+    except Malformed as error:
+        raise OperatorError(error.message, hint=error.hint) from None

@@ -1,0 +1,191 @@
+"""The agent as it runs: wires the parts together, and owns them from start to stop.
+
+Everything lives in one task group: a part that dies takes the process with it, and systemd starts
+it again from the journal. Models keep serving while the broker, the fleet or the disk is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from edgefleet_agent import identity as identities
+from edgefleet_agent.adapters.host_metrics import HostMetrics, capabilities, hardware_class
+from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.journal import Journal
+from edgefleet_agent.adapters.mqtt_link import MqttLink
+from edgefleet_agent.adapters.store import Store
+from edgefleet_agent.adapters.systemd import Notifier
+from edgefleet_agent.bundles import Bundles
+from edgefleet_agent.config import Config
+from edgefleet_agent.installer import Installer
+from edgefleet_agent.reporter import FleetReporter
+from edgefleet_agent.runtime.choice import choose
+from edgefleet_agent.runtime.engines import available
+from edgefleet_agent.runtime.host import LocalHost
+from edgefleet_agent.telemetry import model_telemetry
+from edgefleet_contract import messages
+from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.topics import Channel
+
+log = logging.getLogger(__name__)
+
+REPORT_S: Final = 24 * 3600.0
+"""How often the full state is sent unasked."""
+
+
+def run(state: Path, config: Config) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        OperatorError: not enrolled, another agent has this state, a port is taken, a setting is
+            wrong.
+    """
+    identity = identities.load(state)
+    with _lock(state):
+        try:
+            asyncio.run(_run(state, config, identity))
+        except* OperatorError as group:
+            raise _first(group) from None
+
+
+async def _run(state: Path, config: Config, identity: identities.Identity) -> None:
+    device, boot_id = identity.enrolment.device, uuid.uuid4().hex
+    engines = usable_engines(config)
+    hw = hardware_class()
+    store = Store(state / "store")
+    journal = Journal(state)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notifier = Notifier()
+    async with LocalHost.from_config(config, state=state) as host:
+        reporter = FleetReporter(
+            device=device, boot_id=boot_id, capabilities=capabilities(engines, hw)
+        )
+        installer = Installer(
+            identity=identity,
+            journal=journal,
+            bundles=Bundles(
+                store=store,
+                fetcher=HttpFetcher(store),
+                publishers=identity.trust.publisher_ring,
+                choose=partial(choose, engines=engines, hw=hw, preference=tuple(engines)),
+                hw=hw,
+            ),
+            host=host,
+            reporter=reporter,
+            trial_timeout_s=config.runtime.trial_timeout_s,
+        )
+        link = MqttLink(
+            identity,
+            config.mqtt,
+            boot_id=boot_id,
+            on_order=lambda raw: _hand_over(loop, partial(installer.order_arrived, raw)),
+            on_connected=lambda: _hand_over(loop, reporter.state),
+        )
+        reporter.attach(installer, link)
+        async with asyncio.TaskGroup() as tasks:
+            serving = asyncio.Event()
+            running = [
+                tasks.create_task(installer.run(serving)),
+                tasks.create_task(_telemetry(host, link, device, state, config)),
+                tasks.create_task(_daily(reporter)),
+            ]
+            await serving.wait()
+            notifier.send("READY=1", f"STATUS=serving {len(installer.running)} models")
+            log.info("ready: %s of fleet %s", device, identity.enrolment.fleet)
+            link.start()
+            running.append(tasks.create_task(_watchdog(notifier)))
+            await stop.wait()
+            notifier.send("STOPPING=1")
+            await asyncio.to_thread(link.stop)
+            for task in running:
+                task.cancel()
+
+
+def usable_engines(config: Config) -> dict[str, str]:
+    """The runtimes that are installed and that the configuration allows, name to version.
+
+    In the configuration's order of preference, where it states one.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    installed = available()
+    wanted = config.runtime.engines or tuple(installed)
+    usable = {name: installed[name] for name in wanted if name in installed}
+    if not usable:
+        asked = ", ".join(config.runtime.engines) or "any"
+        raise OperatorError(
+            f"no runtime for models: {asked} asked for, {', '.join(installed) or 'none'} installed",
+            hint="pip install 'edgefleet[agent]'",
+        )
+    return usable
+
+
+async def _telemetry(
+    host: LocalHost, link: MqttLink, device: str, state: Path, config: Config
+) -> None:
+    board = HostMetrics(state)
+    while True:
+        await asyncio.sleep(config.telemetry.interval_s)
+        link.publish(Channel.TELEMETRY_SYSTEM, messages.render(board.sample(device)))
+        now = int(time.time() * 1000)
+        for stats in host.stats(new_interval=True):
+            message = model_telemetry(stats, device=device, ts_ms=now)
+            link.publish(Channel.TELEMETRY_MODEL, messages.render(message))
+
+
+async def _daily(reporter: FleetReporter) -> None:
+    while True:
+        await asyncio.sleep(REPORT_S)
+        reporter.state()
+
+
+async def _watchdog(notifier: Notifier) -> None:
+    """Signs of life from the event loop itself: a loop that hangs is killed and started again."""
+    if not notifier.watchdog_s:
+        return
+    while True:
+        notifier.send("WATCHDOG=1")
+        await asyncio.sleep(notifier.watchdog_s / 3)
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Run a call on the loop, from paho's thread; a loop that has ended needs no news."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)
+
+
+def _first(group: BaseExceptionGroup[OperatorError]) -> OperatorError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+@contextmanager
+def _lock(state: Path) -> Iterator[None]:
+    """The state folder is one process's at a time."""
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OperatorError(
+            f"another agent runs with the state in {state}",
+            hint="stop it (systemctl stop edge-agent), or choose another --state",
+        ) from None
+    else:
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,115 @@
+"""Enrolment: a claim, carried here by a person, becomes a certificate and a trust document.
+
+The key is made on the device; only a certificate request leaves it. The fleet is not believed
+because of its address: its trust document must hash to the digest in the claim, and the certificate
+must be for our key and name and from the authority of that document.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import requests
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
+
+from edgefleet_agent import identity
+from edgefleet_agent.identity import Enrolment
+from edgefleet_contract import messages
+from edgefleet_contract.bundle import is_name
+from edgefleet_contract.errors import OperatorError, TransientError, Unverified
+from edgefleet_contract.keys import PrivateKey, PublicKey
+from edgefleet_contract.messages import Capabilities, EnrolRequest, EnrolResponse
+from edgefleet_contract.trust import Claim, open_trust
+
+TIMEOUT_S: Final = (5.0, 20.0)
+MAX_BYTES: Final = 256 * 1024
+
+
+def enrol(
+    state: Path, *, url: str, claim: Claim, device: str, capabilities: Capabilities
+) -> Enrolment:
+    """Enrol this device under a name, and make it durable. A broken try can be repeated.
+
+    Raises:
+        OperatorError: enrolled already, a bad name, or the fleet refused the claim.
+        TransientError: the fleet cannot be reached.
+        Unverified: what answered is not the fleet that the claim names.
+    """
+    if identity.is_enrolled(state):
+        raise OperatorError(
+            f"this device is enrolled already (state in {state})",
+            hint=f"to enrol it anew, remove {state / identity.FOLDER / 'enrolment.json'}",
+        )
+    if not is_name(device):
+        raise OperatorError(
+            f"{device!r} cannot be a device's name",
+            hint="use lower-case letters, digits, '.', '_' and '-'; give it with --device",
+        )
+    key = identity.device_key(state)
+    request = EnrolRequest(claim.secret, device, certificate_request(key, device), capabilities)
+    answer = _post(url, request)
+    trust_bytes = answer.trust.encode("utf-8")
+    trust = open_trust(trust_bytes, claim)
+    _check_certificate(answer.certificate, trust.ca, key.public, device)
+    enrolment = Enrolment(claim.fleet, device, answer.mqtt_host, answer.mqtt_port)
+    identity.save(state, enrolment, certificate=answer.certificate, trust=trust_bytes, ca=trust.ca)
+    return enrolment
+
+
+def certificate_request(key: PrivateKey, device: str) -> str:
+    """A PEM certificate signing request for the device's name."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    signed = request.sign(key.raw, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def _post(url: str, request: EnrolRequest) -> EnrolResponse:
+    endpoint = f"{url.rstrip('/')}/api/v1/enrol"
+    session = requests.Session()
+    session.trust_env = False
+    try:
+        response = session.post(
+            endpoint,
+            data=messages.render(request),
+            headers={"Content-Type": "application/json"},
+            timeout=TIMEOUT_S,
+        )
+    except requests.exceptions.InvalidURL as error:
+        raise OperatorError(f"{url!r} is not a URL: {error}") from None
+    except requests.exceptions.MissingSchema:
+        raise OperatorError(f"{url!r} is not a URL", hint="e.g. http://fleet.local:8080") from None
+    except requests.RequestException as error:
+        raise TransientError(
+            f"cannot reach the fleet at {url}: {str(error)[:200]}",
+            hint="is `fleet serve` running there, and the port open?",
+        ) from None
+    if response.status_code != 200:
+        raise OperatorError(f"the fleet refused: {_problem(response)}")
+    return messages.parse(EnrolResponse, response.content[:MAX_BYTES], device=request.device)
+
+
+def _problem(response: requests.Response) -> str:
+    """What a problem+json body says (RFC 9457), or the status."""
+    try:
+        body = response.json()
+        return str(body.get("detail") or body.get("title") or response.status_code)[:500]
+    except (ValueError, AttributeError):
+        return f"status {response.status_code}"
+
+
+def _check_certificate(pem: str, ca_pem: str, mine: PublicKey, device: str) -> None:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        authority = x509.load_pem_x509_certificate(ca_pem.encode())
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        key = PublicKey.wrap(certificate.public_key(), what="certificate")
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise Unverified(f"the fleet's certificate for {device} is not good: {error}") from None
+    if key != mine or [str(name.value) for name in names] != [device]:
+        raise Unverified(f"the fleet's certificate is for another device than {device}")

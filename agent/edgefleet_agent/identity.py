@@ -1,0 +1,113 @@
+"""Who this device is: its key, its certificate, whom it believes, and where its broker is.
+
+identity/device.key       ECDSA P-256, PKCS#8, 0600; made here and never leaves
+identity/device.crt       from the fleet's authority, common name = device name
+identity/trust.json       whom this device believes
+identity/enrolment.json   fleet, device, broker; written last: its presence means enrolled
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgefleet_agent.adapters.fs import FileSystem, write_durably
+from edgefleet_contract import canonical, codec
+from edgefleet_contract.errors import OperatorError, PeerError
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.trust import Trust, parse_trust
+
+FOLDER: Final = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Where this device belongs."""
+
+    fleet: str
+    device: str
+    mqtt_host: str
+    mqtt_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An enrolled device: where it belongs, whom it believes, and the paths that TLS needs."""
+
+    enrolment: Enrolment
+    trust: Trust
+    key: Path
+    certificate: Path
+    authority: Path
+
+
+def device_key(state: Path) -> PrivateKey:
+    """The device's key, made on first use.
+
+    Raises:
+        OperatorError: it cannot be read or written.
+    """
+    folder = state / FOLDER
+    try:
+        FileSystem().mkdir(folder)
+    except OSError as error:
+        raise OperatorError(f"cannot create {folder}: {error.strerror}") from None
+    path = folder / "device.key"
+    if not path.exists():
+        PrivateKey.generate_p256().save(path)
+        FileSystem().fsync_dir(folder)
+    return PrivateKey.load(path)
+
+
+def is_enrolled(state: Path) -> bool:
+    """Whether an enrolment was finished in this state folder."""
+    return (state / FOLDER / "enrolment.json").exists()
+
+
+def save(state: Path, enrolment: Enrolment, *, certificate: str, trust: bytes, ca: str) -> None:
+    """Make an enrolment durable; the file that says so comes last.
+
+    Raises:
+        OperatorError: the folder cannot be written.
+    """
+    fs, folder = FileSystem(), state / FOLDER
+    document = json.dumps(codec.encode(enrolment), indent=2) + "\n"
+    try:
+        for name, data in (
+            ("trust.json", trust),
+            ("ca.crt", ca.encode()),
+            ("device.crt", certificate.encode()),
+            ("enrolment.json", document.encode()),
+        ):
+            write_durably(fs, folder / name, data)
+    except OSError as error:
+        raise OperatorError(f"cannot write {folder}: {error.strerror}") from None
+
+
+def load(state: Path) -> Identity:
+    """The identity of an enrolled device.
+
+    Raises:
+        OperatorError: not enrolled, or a file of it is missing or spoilt.
+    """
+    folder = state / FOLDER
+    if not is_enrolled(state):
+        raise OperatorError(
+            f"this device is not enrolled: there is no {folder / 'enrolment.json'}",
+            hint="edge-agent enrol --fleet URL --claim-file FILE",
+        )
+    try:
+        raw = (folder / "enrolment.json").read_bytes()
+        value = canonical.parse_message(raw, what="enrolment.json")
+        enrolment = codec.decode(Enrolment, value, what="enrolment.json")
+        trust = parse_trust((folder / "trust.json").read_bytes())
+    except (OSError, PeerError) as error:
+        raise OperatorError(
+            f"the enrolment in {folder} cannot be used: {error}",
+            hint=f"remove {folder / 'enrolment.json'} and enrol again",
+        ) from None
+    return Identity(
+        enrolment, trust, folder / "device.key", folder / "device.crt", folder / "ca.crt"
+    )

@@ -1,0 +1,86 @@
+"""Whether a verified order may be taken. Core: values in, values out.
+
+The acceptance of the design up to the point where bytes must be fetched: the order is for this
+device, newer than every other, in its time, and asks nothing that this device refuses. The
+signature was checked before (`messages.open_order`); what the bundle says is checked after
+(`bundles.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefleet_agent.device import Device
+from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
+from edgefleet_contract.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """It was taken before: the broker only says it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not take it. `spent` says that its number is used up, so it is judged only once."""
+
+    reason: Reason
+    detail: str
+    spent: bool
+
+
+def judge(
+    order: Order, device: Device, *, fleet: str, name: str, clock: int
+) -> Accept | Known | Refuse:
+    """What to do with an order that a trusted director signed.
+
+    Args:
+        order: the order.
+        device: the durable state of this device.
+        fleet: the fleet that this device enrolled in.
+        name: this device's name.
+        clock: what the board's clock says, seconds since 1970; it is not believed below
+            `device.time_floor`.
+    """
+    if (order.fleet, order.device) != (fleet, name):
+        return Refuse(Reason.WRONG_DEVICE, f"it is for {order.fleet}/{order.device}", spent=False)
+    if order.seq == device.seq:
+        return Known()
+    if order.seq < device.seq:
+        return Refuse(
+            Reason.STALE_ORDER, f"number {order.seq}, {device.seq} was taken", spent=False
+        )
+    now = max(clock, device.time_floor)
+    if now > order.expires:
+        return Refuse(Reason.ORDER_EXPIRED, f"{now - order.expires} s past its date", spent=False)
+    if order.expires - order.issued > MAX_ORDER_LIFE_S:
+        days = (order.expires - order.issued) // 86400
+        return Refuse(Reason.ORDER_EXPIRED, f"it would live {days} days", spent=False)
+    return _judge_targets(order, device)
+
+
+def _judge_targets(order: Order, device: Device) -> Accept | Refuse:
+    for target in order.targets:
+        running = device.slots.get(target.slot)
+        if running is not None and running.target == target:
+            continue
+        if target.bundle_sha256 in device.quarantined and not order.policy.retry_quarantined:
+            return Refuse(
+                Reason.QUARANTINED,
+                f"{target.model}@{target.version} failed here before",
+                spent=True,
+            )
+        if running is None or running.target.model != target.model or order.allow_downgrade:
+            continue
+        if target.version < running.target.version:
+            return Refuse(
+                Reason.DOWNGRADE,
+                f"{target.model}@{target.version} after {running.target.version}",
+                spent=True,
+            )
+    return Accept()
