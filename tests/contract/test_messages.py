@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgefleet_contract import messages, topics
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.messages import Capabilities, Event, Phase, Presence, Reported
+from edgefleet_contract.reasons import Reason, explain
+from edgefleet_contract.topics import Address, Channel
+
+CAPABLE = Capabilities("arm64", "aarch64", "Pi 4", "Debian", "3.11.2", 4, 2**30, {"litert": "2.3"})
+MESSAGES: list[messages.Message] = [
+    Presence("pi-1", "boot", True, "0.1.0", 5),
+    Event("pi-1", "boot", 1, 5, 2, "r", Phase.FAILED, ("a@1",), Reason.NO_SPACE, "x", {"n": 1.5}),
+    Reported("pi-1", "boot", 5, "0.1.0", 2, "r", Phase.IDLE, (), CAPABLE),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_that_is_sent_is_the_message_that_arrives(message: messages.Message) -> None:
+    assert messages.parse(type(message), messages.render(message), device="pi-1") == message
+
+
+def test_a_message_of_another_device_than_its_topic_is_refused() -> None:
+    raw = messages.render(MESSAGES[0])
+    with pytest.raises(Malformed, match="topic of 'pi-2'"):
+        messages.parse(Presence, raw, device="pi-2")
+
+
+def test_an_unknown_version_is_refused_and_an_unknown_field_is_not() -> None:
+    value = json.loads(messages.render(MESSAGES[0]))
+    more = json.dumps({**value, "new": {"x": None}}).encode()
+    assert messages.parse(Presence, more) == MESSAGES[0]
+    with pytest.raises(Malformed, match="schema"):
+        messages.parse(Presence, json.dumps({**value, "schema": "edgefleet.presence/2"}).encode())
+
+
+def test_every_topic_splits_into_what_it_was_built_from() -> None:
+    for channel in Channel:
+        text = topics.topic("demo", "pi-1", channel)
+        assert topics.match(text) == Address("demo", "pi-1", channel)
+        assert text.count("/") <= 6
+
+
+@pytest.mark.parametrize("name", ["", "+", "#", "a/b", "$SYS", "Ä", "a" * 65, "-x", "A"])
+def test_a_name_that_could_reach_further_has_no_place_in_a_topic(name: str) -> None:
+    with pytest.raises(Malformed):
+        topics.topic("demo", name, Channel.DESIRED)
+
+
+@pytest.mark.parametrize(
+    "text", ["edgefleet/v2/f/d/online", "edgefleet/v1/f/d/other", "x", "a/b/c/d/e"]
+)
+def test_a_strange_topic_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        topics.match(text)
+
+
+def test_every_reason_has_a_sentence() -> None:
+    sentences = [explain(reason) for reason in Reason]
+    assert all(sentences)
+    assert len(set(sentences)) == len(sentences)

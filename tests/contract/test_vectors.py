@@ -1,0 +1,64 @@
+"""Every vector is read as its header says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgefleet_contract import bundle, canonical, messages
+from edgefleet_contract.errors import PeerError
+from edgefleet_contract.keys import KeyRing, PublicKey
+from edgefleet_contract.model_signature import open_bundle
+
+ROOT = Path(__file__).parents[1] / "vectors"
+
+
+def ring(name: str) -> KeyRing:
+    return KeyRing([PublicKey.from_pem((ROOT / "keys" / f"{name}.pub.pem").read_text())])
+
+
+def read_canonical(body: bytes) -> bytes:
+    return canonical.render(canonical.parse(body, what="vector"))
+
+
+def read_manifest(body: bytes) -> bytes:
+    return bundle.render_manifest(bundle.parse_manifest(body))
+
+
+def read_order(body: bytes) -> bytes:
+    assert messages.open_order(body, ring("director")).device == "pi-1"
+    return body
+
+
+def read_signature(body: bytes) -> bytes:
+    manifest = (ROOT / "signature" / "bundle.json").read_bytes()
+    assert open_bundle(manifest, body, ring("publisher")).manifest.name == "digits-3"
+    return body
+
+
+READERS: dict[str, Callable[[bytes], bytes]] = {
+    "canonical": read_canonical,
+    "manifest": read_manifest,
+    "order": read_order,
+    "signature": read_signature,
+}
+VECTORS = sorted(ROOT.glob("*/*.vector"))
+
+
+def test_there_are_vectors_of_every_kind() -> None:
+    assert {path.parent.name for path in VECTORS} == set(READERS)
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_vector_is_read_as_its_header_says(path: Path) -> None:
+    header, _, body = path.read_bytes().partition(b"\n\n")
+    expect = header.decode().splitlines()[0].removeprefix("expect: ")
+    read = READERS[path.parent.name]
+    if expect == "ok":
+        assert read(body) == body
+    else:
+        with pytest.raises(PeerError) as caught:
+            read(body)
+        assert caught.value.reason == expect
