@@ -1,0 +1,366 @@
+"""The install machine: playbooks, and what holds for every sequence of events."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgefleet_agent import install
+from edgefleet_agent.device import (
+    Activate,
+    Activated,
+    Begin,
+    Booted,
+    Device,
+    Download,
+    Downloaded,
+    Event,
+    Installed,
+    Interrupted,
+    Observe,
+    OrderRejected,
+    OrderTaken,
+    ProbationPassed,
+    Proceed,
+    Restore,
+    RollbackFailed,
+    RolledBack,
+    SelfTest,
+    Serve,
+    ServeFailed,
+    Settle,
+    StepFailed,
+    TrialPassed,
+)
+from edgefleet_contract.bundle import Digest
+from edgefleet_contract.messages import Order, Phase, Policy, Target
+from edgefleet_contract.reasons import Reason
+from tests.contract.makers import order_of
+
+
+def target(version: int, slot: str = "digits") -> Target:
+    return Target(slot, slot, version, Digest(f"{version:064x}"), Digest("b" * 64), 100)
+
+
+def chosen(version: int, slot: str = "digits") -> Installed:
+    return Installed(target(version, slot), "onnx-int8", "onnxruntime")
+
+
+def play(device: Device, *events: Event) -> tuple[Device, list[object]]:
+    commands: list[object] = []
+    for event in events:
+        device, more = install.step(device, event)
+        commands += more
+    return device, commands
+
+
+def happy(order: Order, *items: Installed) -> tuple[Event, ...]:
+    return (
+        OrderTaken(order),
+        Begin(),
+        Downloaded(items),
+        Begin(),
+        TrialPassed(),
+        Activated(),
+        ProbationPassed(),
+    )
+
+
+def committed(version: int = 1) -> Device:
+    return play(Device(), *happy(order_of(target(version), seq=version), chosen(version)))[0]
+
+
+def test_an_order_becomes_a_committed_model() -> None:
+    order = order_of(target(1))
+    device, commands = play(Device(), *happy(order, chosen(1)))
+    assert device.phase is Phase.COMMITTED
+    assert device.slots == {"digits": chosen(1)}
+    assert commands == [
+        Proceed(),
+        Download(order, (target(1),)),
+        Proceed(),
+        SelfTest((chosen(1),)),
+        Activate((chosen(1),)),
+        Observe((chosen(1),), 0.0, 0),
+        Settle(()),
+    ]
+
+
+def test_the_version_before_is_kept_for_a_way_back() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    assert device.slots["digits"] == chosen(2)
+    assert device.previous["digits"] == chosen(1)
+
+
+def test_an_order_for_what_already_runs_touches_nothing() -> None:
+    device, commands = play(committed(1), OrderTaken(order_of(target(1), seq=5)), Begin())
+    assert device.phase is Phase.COMMITTED
+    assert device.seq == 5
+    assert commands == [Proceed(), Settle(())]
+
+
+def test_a_slot_that_is_not_ordered_any_more_is_stopped() -> None:
+    device, commands = play(committed(1), OrderTaken(order_of(seq=2)), Begin())
+    assert device.slots == {}
+    assert commands[-1] == Settle(("digits",))
+
+
+def test_a_failed_selftest_leaves_the_old_model_serving_and_quarantines_the_new() -> None:
+    before = committed(1)
+    device, commands = play(
+        before,
+        *happy(order_of(target(2), seq=2), chosen(2))[:4],
+        StepFailed(Reason.GOLDEN_MISMATCH, "off by 3", "digits"),
+    )
+    assert device.phase is Phase.FAILED
+    assert device.slots == before.slots
+    assert device.quarantined == (target(2).bundle_sha256,)
+    assert Activate((chosen(2),)) not in commands
+
+
+def test_a_bad_transfer_is_not_held_against_the_bundle() -> None:
+    device, _ = play(
+        committed(1),
+        *happy(order_of(target(2), seq=2), chosen(2))[:2],
+        StepFailed(Reason.DIGEST_MISMATCH),
+    )
+    assert device.phase is Phase.FAILED
+    assert device.quarantined == ()
+
+
+@pytest.mark.parametrize("at", ["activating", "probation"])
+def test_a_model_that_does_not_serve_is_rolled_back(at: str) -> None:
+    before = committed(1)
+    reached = 5 if at == "activating" else 6
+    device, commands = play(
+        before,
+        *happy(order_of(target(2), seq=2), chosen(2))[:reached],
+        StepFailed(Reason.PROBATION_FAILED, "its worker died", "digits"),
+        RolledBack(),
+    )
+    assert device.phase is Phase.ROLLED_BACK
+    assert device.install is not None
+    assert device.install.reason is Reason.PROBATION_FAILED
+    assert device.slots == before.slots
+    assert Restore((chosen(1),), ()) in commands
+
+
+def test_a_first_model_that_fails_leaves_a_device_with_none() -> None:
+    device, commands = play(
+        Device(),
+        *happy(order_of(target(1)), chosen(1))[:5],
+        StepFailed(Reason.ACTIVATION_FAILED),
+        RolledBack(),
+    )
+    assert device.slots == {}
+    assert Restore((), ("digits",)) in commands
+
+
+def test_a_rollback_that_fails_is_said() -> None:
+    device, _ = play(
+        committed(1),
+        *happy(order_of(target(2), seq=2), chosen(2))[:5],
+        StepFailed(Reason.ACTIVATION_FAILED, "no memory"),
+        RollbackFailed("still no memory"),
+    )
+    assert device.phase is Phase.ROLLBACK_FAILED
+    assert device.install is not None
+    assert device.install.detail == "no memory; going back failed: still no memory"
+
+
+def test_a_group_swaps_together_or_not_at_all() -> None:
+    two = order_of(target(2), target(1, "vad"), seq=2)
+    device, commands = play(
+        committed(1), *happy(two, chosen(2), chosen(1, "vad"))[:5], StepFailed(Reason.LOAD_FAILED)
+    )
+    assert Activate((chosen(2), chosen(1, "vad"))) in commands
+    assert commands[-1] == Restore((chosen(1),), ("vad",))
+    assert device.slots == {"digits": chosen(1)}
+
+
+def test_a_newer_order_takes_the_place_of_one_that_is_on_its_way() -> None:
+    newer = order_of(target(3), seq=3)
+    for reached in (1, 2, 3, 4):
+        device, _ = play(
+            committed(1),
+            *happy(order_of(target(2), seq=2), chosen(2))[:reached],
+            OrderTaken(newer),
+        )
+        assert device.phase is Phase.ACCEPTED
+        assert device.install is not None
+        assert device.install.order == newer
+
+
+def test_a_newer_order_waits_while_the_swap_is_on() -> None:
+    newer = order_of(target(3), seq=3)
+    device, _ = play(
+        committed(1),
+        *happy(order_of(target(2), seq=2), chosen(2))[:6],
+        OrderTaken(newer),
+    )
+    assert device.phase is Phase.PROBATION
+    device, commands = play(device, ProbationPassed())
+    assert device.slots["digits"] == chosen(2)
+    assert device.phase is Phase.ACCEPTED
+    assert device.install is not None
+    assert device.install.order == newer
+    assert commands[-1] == Proceed()
+
+
+def test_a_broken_download_is_taken_up_again_later_and_later() -> None:
+    device, _ = play(Device(), *happy(order_of(target(1)), chosen(1))[:2])
+    delays = []
+    for _ in range(install.MAX_DOWNLOADS):
+        device, commands = play(device, Interrupted("cut", now=1_000, jitter=0.5))
+        (again,) = commands
+        assert isinstance(again, Download)
+        delays.append(again.delay_s)
+    assert delays == sorted(delays)
+    assert delays[-1] <= install.MAX_BACKOFF_S
+    device, _ = play(device, Interrupted("cut", now=1_000, jitter=0.5))
+    assert device.install is not None
+    assert device.install.reason is Reason.DOWNLOAD_FAILED
+
+
+def test_a_download_ends_with_its_order() -> None:
+    order = order_of(target(1))
+    device, _ = play(
+        Device(), *happy(order)[:2], Interrupted("cut", now=order.expires + 1, jitter=0.0)
+    )
+    assert device.install is not None
+    assert device.install.reason is Reason.ORDER_EXPIRED
+
+
+@pytest.mark.parametrize("reached", range(1, 8))
+def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
+    """Cut once after each step: what is committed serves first, then the install goes on."""
+    events = happy(order_of(target(2), seq=2), chosen(2))
+    device, _ = play(committed(1), *events[:reached])
+    served = device.slots["digits"]
+    device, commands = play(device, Booted())
+    assert commands[0] == Serve((served,))
+    while device.phase is not Phase.COMMITTED:
+        answer = {
+            Phase.ACCEPTED: Begin(),
+            Phase.DOWNLOADING: Downloaded((chosen(2),)),
+            Phase.VERIFIED: Begin(),
+            Phase.SELFTEST: TrialPassed(),
+            Phase.ACTIVATING: Activated(),
+            Phase.PROBATION: ProbationPassed(),
+        }[device.phase]
+        device, _ = play(device, answer)
+    assert device.slots["digits"] == chosen(2)
+
+
+@pytest.mark.parametrize(
+    ("reached", "ends"), [(4, Phase.FAILED), (5, Phase.ROLLED_BACK), (6, Phase.ROLLED_BACK)]
+)
+def test_a_model_that_takes_the_power_with_it_is_given_up(reached: int, ends: Phase) -> None:
+    events = happy(order_of(target(2), seq=2), chosen(2))
+    device, _ = play(committed(1), *events[:reached])
+    cuts = 0
+    while not device.phase.is_final:
+        cuts += 1
+        assert cuts <= install.MAX_STARTS + 1
+        device, _ = play(device, Booted())
+        if device.phase is Phase.VERIFIED:
+            device, _ = play(device, Begin())
+        elif device.phase is Phase.ACTIVATING and reached == 6:
+            device, _ = play(device, Activated())
+    assert device.phase is ends
+    assert device.slots["digits"] == chosen(1)
+    assert device.quarantined == (target(2).bundle_sha256,)
+
+
+def test_a_power_cut_while_going_back_goes_back() -> None:
+    device, _ = play(
+        committed(1),
+        *happy(order_of(target(2), seq=2), chosen(2))[:5],
+        StepFailed(Reason.ACTIVATION_FAILED),
+    )
+    device, commands = play(device, Booted())
+    assert device.phase is Phase.ROLLED_BACK
+    assert commands[0] == Serve((chosen(1),))
+
+
+def test_a_committed_model_that_is_lost_falls_back_to_the_one_before() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    device, commands = play(device, Booted(), ServeFailed("digits", "changed on the disk"))
+    assert device.slots["digits"] == chosen(1)
+    assert commands[-1] == Serve((chosen(1),))
+    again, nothing = play(device, ServeFailed("digits", "that one too"))
+    assert (again, nothing) == (device, [])
+
+
+def test_a_rejected_order_uses_up_its_number_and_nothing_else() -> None:
+    before = committed(1)
+    device, commands = play(before, OrderRejected(order_of(target(2), seq=9), Reason.QUARANTINED))
+    assert (device.seq, device.phase, device.slots) == (9, Phase.REJECTED, before.slots)
+    assert commands == []
+
+
+def test_a_pardon_lifts_the_quarantine_of_what_it_names() -> None:
+    bad = target(2).bundle_sha256
+    device = replace(committed(1), quarantined=(bad, Digest("c" * 64)))
+    order = order_of(target(2), seq=2, policy=Policy(retry_quarantined=True))
+    device, _ = play(device, OrderTaken(order))
+    assert device.quarantined == (Digest("c" * 64),)
+
+
+def test_what_is_not_in_the_table_raises_and_changes_nothing() -> None:
+    with pytest.raises(install.IllegalStep, match="TrialPassed has no place"):
+        install.step(committed(1), TrialPassed())
+
+
+EVENTS = st.one_of(
+    st.builds(
+        lambda version, seq: OrderTaken(order_of(target(version), seq=seq)),
+        st.integers(1, 5),
+        st.integers(1, 50),
+    ),
+    st.just(Booted()),
+    st.just(Begin()),
+    st.integers(1, 5).map(lambda version: Downloaded((chosen(version),))),
+    st.just(Interrupted("cut", 1_000, 0.5)),
+    st.sampled_from([TrialPassed(), Activated(), ProbationPassed(), RolledBack()]),
+    st.sampled_from(list(Reason)).map(lambda reason: StepFailed(reason, "", "digits")),
+    st.just(RollbackFailed()),
+    st.just(ServeFailed("digits")),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(EVENTS, max_size=60))
+def test_only_a_passed_trial_and_probation_change_what_is_committed(events: list[Event]) -> None:
+    """Whatever comes in whatever order, a slot changes only by way of every step before it."""
+    device = Device()
+    trail: list[Phase] = []
+    for event in events:
+        before = device
+        try:
+            device, _ = install.step(device, event)
+        except install.IllegalStep:
+            continue
+        if isinstance(event, OrderTaken) and device.phase is Phase.ACCEPTED:
+            trail = []
+        trail.append(device.phase)
+        grown = {
+            slot: item
+            for slot, item in device.slots.items()
+            if before.slots.get(slot) != item and before.previous.get(slot) != item
+        }
+        if grown:
+            assert before.phase is Phase.PROBATION
+            assert {Phase.SELFTEST, Phase.ACTIVATING, Phase.PROBATION} <= set(trail)
+        assert device.time_floor >= before.time_floor
+
+
+def test_the_table_names_every_phase_and_each_can_be_left_by_an_order_or_a_start() -> None:
+    phases = {phase for phase, _ in install.TABLE}
+    assert phases == set(Phase)
+    for phase in Phase:
+        assert (phase, Booted) in install.TABLE
+        assert (phase, OrderTaken) in install.TABLE
