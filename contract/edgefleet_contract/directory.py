@@ -16,7 +16,6 @@ from edgefleet_contract.bundle import (
     SIGNATURE,
     BundleFile,
     Manifest,
-    parse_manifest,
 )
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import Malformed, OperatorError, Unverified
@@ -79,7 +78,7 @@ def check_files(root: Path, manifest: Manifest) -> None:
             raise _mismatch(root, f"{name} is not a plain file with one name")
         found.add(name)
     if found != expected:
-        odd = sorted(found ^ expected)[0]
+        odd = min(found ^ expected)
         word = "is missing" if odd in expected else "is not in bundle.json"
         raise _mismatch(root, f"{odd} {word}")
     for file in manifest.files:
