@@ -1,0 +1,73 @@
+"""Messages between the front and a worker, framed on a Unix stream socket.
+
+A frame is a header of 16 bytes, little-endian (`u32` length of the body, `u64` id, `u16` code,
+`u16` reserved, 0), and the body. A request's code says what the body is (`Ask`); an answer's code
+is the HTTP status that it means. A worker greets each connection with a frame of id 0.
+
+Pure: bytes in, frames out. Both sides import it, so it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+_HEADER: Final = struct.Struct("<IQHH")
+MAX_BODY: Final = 256 * 1024 * 1024
+GREETING: Final = 0
+
+
+class Ask(IntEnum):
+    """What a request asks for, and so what its body holds."""
+
+    PREDICT_V1 = 1
+
+
+class BrokenFrame(Exception):
+    """The other side does not speak frames (or speaks of one larger than any of ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message. `code` is an `Ask` on the way in and an HTTP status on the way out."""
+
+    id: int
+    code: int
+    body: bytes
+
+
+def header(id: int, code: int, size: int) -> bytes:  # noqa: A002  # the field's name
+    """The header that goes before a body of `size` bytes."""
+    return _HEADER.pack(size, id, code, 0)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, wherever its pieces happen to break.
+
+    Law: the frames that come out do not depend on how the stream was cut.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that `data` completes.
+
+        Raises:
+            BrokenFrame: a header announces more than `MAX_BODY`.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            size, id_, code, _ = _HEADER.unpack_from(self._buffer)
+            if size > MAX_BODY:
+                raise BrokenFrame(f"a frame of {size} bytes, at most {MAX_BODY} are read")
+            end = _HEADER.size + size
+            if len(self._buffer) < end:
+                return
+            with memoryview(self._buffer) as view:
+                body = bytes(view[_HEADER.size : end])
+            del self._buffer[:end]
+            yield Frame(id_, code, body)

@@ -1,0 +1,286 @@
+"""Runs models in processes of their own, and changes them under load: the agent's `ModelHost`.
+
+    agent (this process) ── JSON lines ──▶ front ── frames ──▶ worker of digits@7
+                         ── JSON lines ──▶ worker of digits@7
+                         ── JSON lines ──▶ trial of digits@8
+
+A swap starts and warms the new workers, changes the routes in one step, and lets the old workers
+finish what they have. Whatever fails before the step leaves the old ones serving, untouched.
+It does not judge a version that serves: that is the install machine's, on `stats`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from edgefleet_agent.ports import Failed, ModelSpec, SlotStats, TrialReport
+from edgefleet_agent.runtime.front_process import FrontProcess
+from edgefleet_agent.runtime.trial_runner import try_model
+from edgefleet_agent.runtime.worker_process import WorkerProcess
+from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.serving.counts import Counts
+from edgefleet_agent.serving.listener import bind, release, spell
+from edgefleet_agent.serving.route import Route
+from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.reasons import Reason
+
+_log = logging.getLogger(__name__)
+
+_ROUTE_S: Final = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class _Served:
+    """A slot that serves: its worker, and what was counted since it began."""
+
+    spec: ModelSpec
+    worker: WorkerProcess
+    counts: Counts = field(default_factory=Counts)
+    interval: Counts = field(default_factory=Counts)
+
+    def route(self) -> Route:
+        spec = self.spec
+        return Route(
+            slot=spec.slot,
+            model=spec.model,
+            version=spec.version,
+            worker=self.worker.id,
+            path=str(self.worker.path),
+            inputs=spec.variant.inputs,
+            outputs=spec.variant.outputs,
+        )
+
+
+class LocalHost:
+    """A `ModelHost` on this machine: `async with LocalHost(config) as host: …`.
+
+    One event loop owns it. `trial` may run beside everything else; `activate` and `deactivate`
+    wait for each other.
+    """
+
+    def __init__(self, config: ServingConfig) -> None:
+        self._config = config
+        self._served: dict[str, _Served] = {}
+        self._swap = asyncio.Lock()
+        self._listeners: list[socket.socket] = []
+        self._front: FrontProcess | None = None
+        self._folder: Path | None = None
+        self._started_workers = 0
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where predictions are served: `unix:/path` or `host:port`, the real port."""
+        return tuple(spell(sock) for sock in self._listeners)
+
+    @property
+    def front_pid(self) -> int | None:
+        """The front's process; None while there is none."""
+        return None if self._front is None else self._front.pid
+
+    @property
+    def worker_pids(self) -> dict[str, int]:
+        """The process of every slot that has one ready."""
+        return {
+            slot: served.worker.pid
+            for slot, served in self._served.items()
+            if served.worker.pid is not None
+        }
+
+    async def start(self) -> None:
+        """Listen, with nothing served yet.
+
+        Raises:
+            OperatorError: an address is taken or not allowed; the hint says what to do.
+            DeviceError: the front process does not start.
+        """
+        try:
+            for address in self._config.listen:
+                self._listeners.append(bind(address, open_to_network=self._config.open_to_network))
+            self._folder = _make_folder(self._config.run_dir)
+            front = FrontProcess(
+                self._config,
+                self._listeners,
+                on_counts=self._counted,
+                on_stuck=self._stuck,
+            )
+            await front.start()
+        except BaseException:
+            await self.close()
+            raise
+        self._front = front
+        _log.info("serving on %s", ", ".join(self.addresses))
+
+    async def close(self) -> None:
+        """Stop serving: drain every model, end every process, free every address."""
+        if self._front is not None:
+            async with self._swap:
+                await self._replace({}, {})
+            await self._front.stop()
+            self._front = None
+        for sock in self._listeners:
+            release(sock)
+        self._listeners.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    async def __aenter__(self) -> LocalHost:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
+        """See `ModelHost.trial`."""
+        return await try_model(
+            spec,
+            timeout_s=timeout_s,
+            threads=self._config.threads,
+            data_mib=self._config.trial_data_mib,
+        )
+
+    async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
+        """See `ModelHost.activate`. What already serves in its slot is left as it is."""
+        async with self._swap:
+            fresh = {spec.slot: self._prepare(spec) for spec in specs if not self._serves(spec)}
+            if not fresh:
+                return None
+            try:
+                failed = await _start_all(fresh.values())
+                if failed is None and not await self._replace({**self._served, **fresh}, fresh):
+                    failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
+            except BaseException:
+                await _stop_all(s.worker for s in fresh.values() if not self._is_in(s))
+                raise
+            if failed is not None:
+                await _stop_all(served.worker for served in fresh.values())
+            return failed
+
+    async def deactivate(self, slot: str) -> None:
+        """See `ModelHost.deactivate`."""
+        async with self._swap:
+            if slot in self._served:
+                await self._replace({k: s for k, s in self._served.items() if k != slot}, {})
+
+    def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
+        """See `ModelHost.stats`. The front's counts arrive here within about 50 ms."""
+        found = tuple(self._stats(served) for served in self._served.values())
+        if new_interval:
+            for served in self._served.values():
+                served.interval = Counts()
+        return found
+
+    def _stats(self, served: _Served) -> SlotStats:
+        spec, worker, interval = served.spec, served.worker, served.interval
+        return SlotStats(
+            slot=spec.slot,
+            model=spec.model,
+            version=spec.version,
+            variant=spec.variant.name,
+            engine=spec.engine,
+            ready=worker.pid is not None and self.front_pid is not None,
+            requests=served.counts.requests,
+            failures=served.counts.failures + worker.restarts,
+            restarts=worker.restarts,
+            interval_requests=interval.requests,
+            latency_p50_us=interval.latencies.quantile(0.5),
+            latency_p95_us=interval.latencies.quantile(0.95),
+            worker_rss_bytes=worker.rss_bytes,
+        )
+
+    def _serves(self, spec: ModelSpec) -> bool:
+        served = self._served.get(spec.slot)
+        return served is not None and served.spec == spec and served.worker.pid is not None
+
+    def _is_in(self, served: _Served) -> bool:
+        return self._served.get(served.spec.slot) is served
+
+    def _prepare(self, spec: ModelSpec) -> _Served:
+        assert self._folder is not None, "the host is not started"
+        self._started_workers += 1
+        worker = WorkerProcess(
+            f"w{self._started_workers}",
+            spec,
+            folder=self._folder,
+            threads=self._config.threads,
+            ready_s=self._config.ready_s,
+        )
+        return _Served(spec, worker)
+
+    async def _replace(self, served: dict[str, _Served], fresh: dict[str, _Served]) -> bool:
+        """Change the routes to `served` in one step, then drain and end what is not in it.
+
+        False, with the old routes restored, if the front did not take them.
+        """
+        assert self._front is not None
+        before, self._served = self._served, served
+        if not await self._front.route(self._routes(), timeout_s=_ROUTE_S) and fresh:
+            self._served = before
+            await self._front.route(self._routes(), timeout_s=0.0)
+            return False
+        leaving = [old.worker for slot, old in before.items() if served.get(slot) is not old]
+        try:
+            await asyncio.gather(*(self._drain(worker) for worker in leaving))
+        finally:
+            await asyncio.shield(_stop_all(leaving))
+        return True
+
+    async def _drain(self, worker: WorkerProcess) -> None:
+        assert self._front is not None
+        if not await self._front.drained(worker.id, timeout_s=self._config.drain_s):
+            _log.warning("%s@%d: not drained in time", worker.spec.model, worker.spec.version)
+
+    def _routes(self) -> tuple[Route, ...]:
+        return tuple(served.route() for served in self._served.values())
+
+    def _counted(self, worker: str, counts: Counts) -> None:
+        for served in self._served.values():
+            if served.worker.id == worker:
+                served.counts.merge(counts)
+                served.interval.merge(counts)
+
+    def _stuck(self, worker: str, pid: int) -> None:
+        for served in self._served.values():
+            if served.worker.id == worker:
+                served.worker.kill(pid)
+
+
+async def _start_all(fresh: Iterable[_Served]) -> Failed | None:
+    """None once every worker is ready, else the first failure."""
+    fresh = tuple(fresh)
+    outcomes = await asyncio.gather(*(served.worker.start() for served in fresh))
+    for served, failed in zip(fresh, outcomes, strict=True):
+        if failed is not None:
+            spec = served.spec
+            words = f"{spec.slot} {spec.model}@{spec.version}: {failed.reason}: {failed.detail}"
+            return Failed(Reason.ACTIVATION_FAILED, words)
+    return None
+
+
+async def _stop_all(workers: Iterable[WorkerProcess]) -> None:
+    await asyncio.gather(*(worker.stop() for worker in workers))
+
+
+def _make_folder(run_dir: str) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="edgefleet-", dir=run_dir or None))
+    except OSError as error:
+        raise OperatorError(
+            f"cannot make a folder in {run_dir or tempfile.gettempdir()}: {error.strerror}",
+            hint="set serving.run_dir to a folder that the agent may write",
+        ) from error

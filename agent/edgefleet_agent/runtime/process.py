@@ -1,0 +1,156 @@
+"""The parent's end of a child process: started, spoken to in JSON lines, ended, reaped.
+
+What a child writes to stderr goes to our log at debug; the last lines are kept, because they are
+what a person wants to see when it crashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from typing import Any, Final
+
+from edgefleet_agent.runtime import child
+
+_log = logging.getLogger(__name__)
+
+_MAX_LINE: Final = 16 * 1024 * 1024
+_TAIL: Final = 5
+_GRACE_S: Final = 2.0
+
+
+class ChildProcess:
+    """A running child. Made by `spawn`; `end` or `kill` and `wait` it."""
+
+    def __init__(
+        self,
+        name: str,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._name, self._process = name, process
+        self._reader, self._writer = reader, writer
+        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._stderr = asyncio.create_task(self._read_stderr(), name=f"stderr of {name}")
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def send(self, message: object) -> None:
+        """One message; lost if the child is gone, which `receive` and `wait` tell."""
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message; None when the child has hung up."""
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        message: dict[str, Any] | None = json.loads(line) if line else None
+        return message
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def wait(self) -> int:
+        """Its exit code once it has ended (negative: the signal), reaped, with its pipes closed."""
+        code = await self._process.wait()
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+        await asyncio.wait([self._stderr])  # not awaited itself: our cancellation is not its
+        return code
+
+    async def end(self) -> int:
+        """Hang up, which ends it; kill it if it does not go. The exit code."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                return await self.wait()
+        except TimeoutError:
+            _log.warning("%s (pid %d) did not end by itself", self._name, self.pid)
+            return await self.put_down()
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+
+    async def put_down(self) -> int:
+        """Kill it and reap it; the exit code."""
+        self.kill()
+        return await self.wait()
+
+    def last_words(self, code: int) -> str:
+        """How it ended, and the last that it said."""
+        how = f"exit code {code}"
+        if code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+        said = " | ".join(self._tail)
+        return f"{how}: {said}" if said else how
+
+    async def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        while True:
+            try:
+                line = await self._process.stderr.readline()
+            except ValueError:  # longer than a line may be: what follows is another
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                self._tail.append(text[:300])
+                _log.debug("%s: %s", self._name, text)
+
+
+def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    """The task, whose death by an error of ours is not passed over in silence."""
+
+    def ended(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            _log.critical("%s failed", done.get_name(), exc_info=error)
+
+    task.add_done_callback(ended)
+    return task
+
+
+async def spawn(
+    module: str, name: str, *, threads: int, sockets: dict[str, socket.socket] | None = None
+) -> ChildProcess:
+    """Start a module of ours as a child that inherits `sockets`.
+
+    The child is in a process group of its own: Ctrl-C is for the agent, which ends it in order.
+
+    Raises:
+        OSError: the process cannot be made.
+    """
+    ours, theirs = socket.socketpair()
+    inherited = {"control": theirs, **(sockets or {})}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *child.command(module, **{key: sock.fileno() for key, sock in inherited.items()}),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=child.environment(dict(os.environ), threads=threads),
+            pass_fds=[sock.fileno() for sock in inherited.values()],
+            process_group=0,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    reader, writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE)
+    _log.debug("%s: started, pid %d", name, process.pid)
+    return ChildProcess(name, process, reader, writer)

@@ -1,0 +1,156 @@
+"""The trial of a model, in a process of its own: load, warm up, golden outputs, limits.
+
+Run as `python -m edgefleet_agent.runtime.trial`. A crash, an out-of-memory kill or a hang costs
+this process and nothing else; `trial_runner` is the parent's half.
+
+The trial is the politest process of the board (nice 19), so others run while it measures. An
+inference that the kernel interrupted for somebody else says little about the model: it is measured
+again, within reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from edgefleet_agent.ports import Failed, TrialReport
+from edgefleet_agent.runtime import child
+from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
+from edgefleet_agent.runtime.engines import preload
+from edgefleet_agent.runtime.golden import Call, Golden, read_golden, worst_difference
+from edgefleet_agent.runtime.loading import Job, load, parse_job, read_model
+from edgefleet_contract import codec
+from edgefleet_contract.bundle import Limits
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.reasons import Reason
+
+MIN_RUNS: Final = 20
+_MAX_RUNS: Final = 200
+_RUN_S: Final = 0.25
+_WARM_UP: Final = 3
+_PATIENCE: Final = 3
+_MIB: Final = 1024 * 1024
+
+
+def judge(report: TrialReport, limits: Limits) -> Failed | None:
+    """Whether what was measured keeps within the signed limits; 0 is not limited. Pure."""
+    for reason, what, found, limit, unit in (
+        (Reason.MEMORY_EXCEEDED, "peak memory", report.ram_mib, limits.ram_mib, "MiB"),
+        (Reason.LATENCY_EXCEEDED, "load to first answer", report.load_ms, limits.load_ms, "ms"),
+        (Reason.LATENCY_EXCEEDED, "p95 of one inference", report.p95_us, limits.p95_us, "µs"),
+    ):
+        if limit and found > limit:
+            return Failed(reason, f"{what} {found:.1f} {unit}, limit {limit} {unit}")
+    return None
+
+
+def run_trial(job: Job) -> TrialReport | Failed:
+    """What the trial measured, or the first thing that was not as it must be."""
+    try:
+        preload(job.engine)
+        child.confine(cpu_s=job.cpu_s, data_bytes=job.data_bytes)
+        return _measure(job, read_golden(Path(job.golden_path), job.variant))
+    except CannotLoad as error:
+        return Failed(Reason.LOAD_FAILED, str(error))
+    except Malformed as error:
+        return Failed(Reason.MALFORMED, error.message)
+    except CannotRun as error:
+        return Failed(Reason.GOLDEN_MISMATCH, f"an inference failed: {error}")
+    except MemoryError:
+        return Failed(
+            Reason.MEMORY_EXCEEDED, f"ran out of the {job.data_bytes // _MIB} MiB that a trial has"
+        )
+
+
+def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
+    gc.collect()
+    empty = _resident("VmRSS")
+    raw = read_model(job)
+    if isinstance(raw, Failed):
+        return raw
+    start = time.perf_counter()
+    session = load(job, raw)
+    if isinstance(session, Failed):
+        return session
+    session.run(golden.first.feeds)
+    load_ms = (time.perf_counter() - start) * 1e3
+    worst = 0.0
+    for call in (*golden.calls, golden.first):
+        error = _check(session, call, job.variant.max_abs_err_e6)
+        if isinstance(error, Failed):
+            return error
+        worst = max(worst, error)
+    times = _times(session, golden.first)
+    report = TrialReport(
+        vectors=golden.vectors,
+        max_abs_err=worst,
+        load_ms=load_ms,
+        p50_us=times[len(times) // 2],
+        p95_us=times[min(len(times) - 1, int(len(times) * 0.95))],
+        ram_mib=max(0, _resident("VmHWM") - empty) / _MIB,
+    )
+    return judge(report, job.limits) or report
+
+
+def _check(session: Session, call: Call, max_abs_err_e6: int) -> float | Failed:
+    found = worst_difference(session.run(call.feeds), call.expected)
+    # One part in a million of slack: the limit is an integer, the difference a sum of floats.
+    if found * 1e6 > max_abs_err_e6 * (1 + 1e-6):
+        return Failed(
+            Reason.GOLDEN_MISMATCH,
+            f"an output differs by {found:.6g}, allowed are {max_abs_err_e6 / 1e6:.6g}",
+        )
+    return found
+
+
+def _times(session: Session, call: Call) -> list[float]:
+    """Microseconds of single inferences, sorted: at least 20, more while they are quick.
+
+    Interrupted ones are left out, unless they are most of what there is.
+    """
+    for _ in range(_WARM_UP):
+        session.run(call.feeds)
+    quiet: list[float] = []
+    disturbed: list[float] = []
+    end = time.perf_counter() + _RUN_S
+    while len(quiet) + len(disturbed) < _MAX_RUNS and (
+        time.perf_counter() < end
+        or (len(quiet) < MIN_RUNS and len(disturbed) < MIN_RUNS * _PATIENCE)
+    ):
+        before, start = _interruptions(), time.perf_counter()
+        session.run(call.feeds)
+        took = (time.perf_counter() - start) * 1e6
+        (quiet if _interruptions() == before else disturbed).append(took)
+    return sorted(quiet if len(quiet) >= MIN_RUNS else quiet + disturbed)
+
+
+def _interruptions() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _resident(field: str) -> int:
+    """VmRSS or VmHWM of this process, bytes. Not ru_maxrss: that one survives exec."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main(argv: list[str]) -> None:
+    """Read the job, run it, send the outcome."""
+    control = child.Control(child.arguments(argv)["control"])
+    os.nice(19)
+    outcome = run_trial(parse_job(control.receive()))
+    if isinstance(outcome, Failed):
+        control.send(failed=outcome.reason, detail=outcome.detail)
+    else:
+        control.send(report=codec.encode(outcome))
+
+
+if __name__ == "__main__":
+    main(sys.argv)

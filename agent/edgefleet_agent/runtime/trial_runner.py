@@ -1,0 +1,62 @@
+"""The parent's half of a trial: starts it, waits so long and no longer, says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+from typing import Final
+
+import psutil
+
+from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
+from edgefleet_agent.runtime.loading import job_for, render_job
+from edgefleet_agent.runtime.process import ChildProcess, spawn
+from edgefleet_contract import codec
+from edgefleet_contract.reasons import Reason
+
+MODULE: Final = "edgefleet_agent.runtime.trial"
+_MIB: Final = 1024 * 1024
+_LEAST_DATA: Final = 256 * _MIB
+
+
+async def try_model(
+    spec: ModelSpec, *, timeout_s: float, threads: int, data_mib: int
+) -> TrialReport | Failed:
+    """The outcome of a trial of `spec` in a process of its own, which is gone afterwards.
+
+    Args:
+        spec: what to try.
+        timeout_s: wall time of the whole trial.
+        threads: of one inference.
+        data_mib: private memory that the trial may have; 0 is three quarters of the board's.
+    """
+    name = f"trial {spec.model}@{spec.version}"
+    data = data_mib * _MIB or max(_LEAST_DATA, psutil.virtual_memory().total * 3 // 4)
+    job = job_for(spec, threads=threads, cpu_s=math.ceil(timeout_s * threads) + 1, data_bytes=data)
+    try:
+        process = await spawn(MODULE, name, threads=threads)
+    except OSError as error:
+        return Failed(Reason.INTERNAL, f"{name} could not be started: {error.strerror}")
+    try:
+        process.send(render_job(job))
+        async with asyncio.timeout(timeout_s):
+            message = await process.receive()
+    except TimeoutError:
+        return Failed(Reason.TRIAL_TIMEOUT, f"{name} did not end within {timeout_s:g} s")
+    else:
+        if message is None:
+            return _crashed(process, await process.wait())
+    finally:
+        process.kill()
+        await asyncio.shield(process.wait())
+    if "report" in message:
+        return codec.decode(TrialReport, message["report"], what=name)
+    return Failed(Reason(message["failed"]), message["detail"])
+
+
+def _crashed(process: ChildProcess, code: int) -> Failed:
+    words = process.last_words(code)
+    if code == -signal.SIGXCPU:
+        return Failed(Reason.TRIAL_TIMEOUT, f"out of processor time, {words}")
+    return Failed(Reason.TRIAL_CRASHED, words)

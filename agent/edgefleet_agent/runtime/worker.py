@@ -1,0 +1,143 @@
+"""One version of one model, serving: a process that the front sends requests to.
+
+Run as `python -m edgefleet_agent.runtime.worker`. One thread, one request at a time: a session is
+not shared, and whatever a hostile body or a native crash does, it does to this process alone.
+Bodies are decoded here, never in the front.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from edgefleet_agent.ports import Failed
+from edgefleet_agent.runtime import child
+from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
+from edgefleet_agent.runtime.engines import preload
+from edgefleet_agent.runtime.frames import GREETING, Ask, BrokenFrame, Frame, FrameReader, header
+from edgefleet_agent.runtime.golden import read_golden
+from edgefleet_agent.runtime.loading import Job, load, parse_job, read_model
+from edgefleet_agent.serving import rest_v1
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.reasons import Reason
+
+_PIECE: Final = 256 * 1024
+_JOINED: Final = 64 * 1024
+
+
+class Worker:
+    """Answers frames on a listening Unix socket until the parent hangs up."""
+
+    def __init__(self, session: Session, job: Job) -> None:
+        self._session = session
+        self._variant = job.variant
+
+    def serve(self, control: socket.socket, listener: socket.socket) -> None:
+        """Accept and answer. Returns when `control` closes."""
+        readers: dict[socket.socket, FrameReader] = {}
+        with selectors.DefaultSelector() as selector:
+            selector.register(control, selectors.EVENT_READ)
+            selector.register(listener, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    ready = key.fileobj
+                    assert isinstance(ready, socket.socket)
+                    if ready is control:
+                        return
+                    if ready is listener:
+                        connection = self._greet(listener)
+                        readers[connection] = FrameReader()
+                        selector.register(connection, selectors.EVENT_READ)
+                    elif not self._attend(ready, readers[ready]):
+                        selector.unregister(ready)
+                        del readers[ready]
+                        ready.close()
+
+    def _greet(self, listener: socket.socket) -> socket.socket:
+        connection, _ = listener.accept()
+        pid = str(os.getpid()).encode()
+        connection.sendall(header(GREETING, 200, len(pid)) + pid)
+        return connection
+
+    def _attend(self, connection: socket.socket, reader: FrameReader) -> bool:
+        """Read once and answer what is complete; False when the front has gone."""
+        try:
+            data = connection.recv(_PIECE)
+            if not data:
+                return False
+            for frame in reader.feed(data):
+                code, body = self._answer(frame)
+                _send(connection, frame.id, code, body)
+        except (ConnectionError, BrokenFrame):
+            return False
+        return True
+
+    def _answer(self, frame: Frame) -> tuple[int, bytes]:
+        if frame.code != Ask.PREDICT_V1:
+            return 500, rest_v1.error(f"the worker does not know request {frame.code}")
+        try:
+            request = rest_v1.parse(frame.body, self._variant.inputs)
+            results = [self._session.run(feeds) for feeds in request.calls]
+            return 200, rest_v1.render(request, results, self._variant.outputs)
+        except rest_v1.BadBody as error:
+            return 400, rest_v1.error(str(error))
+        except CannotRun as error:
+            return (400 if error.input_is_to_blame else 500), rest_v1.error(str(error))
+        except rest_v1.BadOutput as error:
+            return 500, rest_v1.error(str(error))
+        except (MemoryError, RecursionError) as error:
+            return 500, rest_v1.error(f"{type(error).__name__} while answering")
+
+
+def _send(connection: socket.socket, id_: int, code: int, body: bytes) -> None:
+    head = header(id_, code, len(body))
+    if len(body) <= _JOINED:
+        connection.sendall(head + body)
+    else:
+        connection.sendall(head)
+        connection.sendall(body)
+
+
+def prepare(job: Job) -> Session | Failed:
+    """A session that is warm: it has answered the first golden vector."""
+    try:
+        preload(job.engine)
+        child.confine(data_bytes=job.data_bytes)
+        golden = read_golden(Path(job.golden_path), job.variant)
+        raw = read_model(job)
+        session = raw if isinstance(raw, Failed) else load(job, raw)
+        if not isinstance(session, Failed):
+            session.run(golden.first.feeds)
+    except CannotLoad as error:
+        return Failed(Reason.LOAD_FAILED, str(error))
+    except Malformed as error:
+        return Failed(Reason.MALFORMED, error.message)
+    except (CannotRun, MemoryError) as error:
+        return Failed(Reason.LOAD_FAILED, f"warm-up: {error}")
+    return session
+
+
+def main(argv: list[str]) -> None:
+    """Load, say so, serve."""
+    fds = child.arguments(argv)
+    control = child.Control(fds["control"])
+    job = parse_job(control.receive())
+    start = time.perf_counter()
+    session = prepare(job)
+    if isinstance(session, Failed):
+        control.send(failed=session.reason, detail=session.detail)
+        return
+    gc.collect()
+    gc.freeze()
+    control.send(ready=True, load_ms=(time.perf_counter() - start) * 1e3)
+    Worker(session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv)

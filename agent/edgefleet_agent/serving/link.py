@@ -1,0 +1,244 @@
+"""The front's side of one worker: a bounded FIFO, a connection, and what happens when it breaks.
+
+At most `WINDOW` requests are with the worker at a time, so that it never waits for the front and a
+crash concerns few. When a worker dies, the request that it was at is sent once more to the next
+one (it may be what killed it: not twice more), and the others as if they had never been sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgefleet_agent.runtime.frames import GREETING, Ask, BrokenFrame, Frame, FrameReader, header
+
+WINDOW: Final = 2
+_RECONNECT_S: Final = 0.05
+
+
+class QueueFull(Exception):
+    """As many requests wait as may."""
+
+
+class NoWorker(Exception):
+    """No worker came back in time."""
+
+
+class DeadlinePassed(Exception):
+    """The worker did not answer in time."""
+
+
+class WorkerLost(Exception):
+    """The worker died over this request, twice."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    id: int
+    ask: Ask
+    body: bytes
+    answer: asyncio.Future[Frame]
+    expiry: asyncio.TimerHandle | None = None
+    died: int = 0
+
+
+class Link:
+    """The queue and the connection of one worker.
+
+    Args:
+        path: the worker's socket, on which the agent listens even while the worker is down.
+        limit: how many requests may wait.
+        deadline_s: how long one may take, and how long one may run before the worker is `stuck`.
+        on_stuck: called with the worker's pid when it overran.
+        on_idle: called when nothing is outstanding any more, once draining.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        limit: int,
+        deadline_s: float,
+        on_stuck: Callable[[int], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._path, self._limit, self._deadline_s = path, limit, deadline_s
+        self._on_stuck, self._on_idle = on_stuck, on_idle
+        self._waiting: deque[_Pending] = deque()
+        self._sent: deque[_Pending] = deque()
+        self._head_since = 0.0
+        self._last_id = GREETING
+        self._transport: asyncio.Transport | None = None
+        self._pid = 0
+        self._draining = False
+        self._closed = False
+        self._up = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._connecting = self._loop.create_task(self._connect())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a worker is connected and has greeted."""
+        return self._up.is_set()
+
+    @property
+    def outstanding(self) -> int:
+        """Requests without an answer."""
+        return len(self._waiting) + len(self._sent)
+
+    async def wait_up(self, timeout_s: float) -> bool:
+        """Whether the worker greets within this time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._up.wait(), timeout_s)
+        return self.is_up
+
+    async def ask(self, ask: Ask, body: bytes) -> Frame:
+        """The worker's answer.
+
+        Raises:
+            QueueFull, NoWorker, DeadlinePassed, WorkerLost: see there.
+        """
+        if len(self._waiting) >= self._limit:
+            raise QueueFull
+        self._last_id += 1
+        pending = _Pending(self._last_id, ask, body, self._loop.create_future())
+        pending.expiry = self._loop.call_later(self._deadline_s, self._expire, pending)
+        self._waiting.append(pending)
+        self._pump()
+        return await pending.answer
+
+    def drain(self) -> None:
+        """Take no more; `on_idle` is called when all is answered (at once if nothing waits)."""
+        self._draining = True
+        self._settle()
+
+    def close(self) -> None:
+        """Give up what is outstanding and hang up."""
+        self._closed = True
+        self._connecting.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        for pending in (*self._sent, *self._waiting):
+            _fail(pending, NoWorker())
+        self._sent.clear()
+        self._waiting.clear()
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._loop.create_unix_connection(lambda: _Wire(self), self._path)
+            except OSError:
+                await asyncio.sleep(_RECONNECT_S)
+            else:
+                return
+
+    def _pump(self) -> None:
+        while self.is_up and self._waiting and len(self._sent) < WINDOW:
+            pending = self._waiting.popleft()
+            if pending.answer.done():  # expired, or its client left
+                continue
+            assert self._transport is not None
+            self._sent.append(pending)
+            if len(self._sent) == 1:
+                self._watch()
+            self._transport.write(header(pending.id, pending.ask, len(pending.body)))
+            self._transport.write(pending.body)
+        self._settle()
+
+    def _watch(self) -> None:
+        """Note when the worker begins with its next request: it may run, not wait, so long."""
+        self._head_since = self._loop.time()
+
+    def _settle(self) -> None:
+        if self._draining and not self.outstanding:
+            self._draining = False
+            self._on_idle()
+
+    def _expire(self, pending: _Pending) -> None:
+        if pending in self._waiting:
+            self._waiting.remove(pending)
+        _fail(pending, DeadlinePassed() if self.is_up else NoWorker())
+        if self._sent:
+            self._check_stuck(self._sent[0])
+        self._settle()
+
+    def _check_stuck(self, head: _Pending) -> None:
+        if self._closed or not self._sent or self._sent[0] is not head:
+            return
+        over = self._head_since + self._deadline_s - self._loop.time()
+        if over <= 0.001:
+            self._on_stuck(self._pid)
+        else:
+            self._loop.call_later(over, self._check_stuck, head)
+
+    def greeted(self, transport: asyncio.Transport, pid: int) -> None:
+        """A worker is there."""
+        self._transport, self._pid = transport, pid
+        self._up.set()
+        self._pump()
+
+    def answered(self, frame: Frame) -> None:
+        """The worker answers in the order in which it was asked."""
+        if not self._sent or self._sent[0].id != frame.id:
+            raise BrokenFrame(f"answer {frame.id} to a question that was not asked")
+        pending = self._sent.popleft()
+        if self._sent:
+            self._watch()
+        if not pending.answer.done():
+            pending.answer.set_result(frame)
+        if pending.expiry is not None:
+            pending.expiry.cancel()
+        self._pump()
+
+    def lost(self) -> None:
+        """The connection broke: what was not answered is asked again, the head for a last time."""
+        self._up.clear()
+        self._transport = None
+        if self._closed:
+            return
+        if self._sent:
+            head = self._sent[0]
+            head.died += 1
+            if head.died > 1:
+                self._sent.popleft()
+                _fail(head, WorkerLost())
+        while self._sent:
+            self._waiting.appendleft(self._sent.pop())
+        self._connecting = self._loop.create_task(self._connect())
+        self._settle()
+
+
+def _fail(pending: _Pending, error: Exception) -> None:
+    if pending.expiry is not None:
+        pending.expiry.cancel()
+    if not pending.answer.done():
+        pending.answer.set_exception(error)
+
+
+@dataclass(slots=True)
+class _Wire(asyncio.Protocol):
+    link: Link
+    reader: FrameReader = field(default_factory=FrameReader)
+    transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self.transport is not None
+        try:
+            for frame in self.reader.feed(data):
+                if frame.id == GREETING:
+                    self.link.greeted(self.transport, int(frame.body))
+                else:
+                    self.link.answered(frame)
+        except (BrokenFrame, ValueError):
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        self.link.lost()

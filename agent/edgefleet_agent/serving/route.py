@@ -1,0 +1,46 @@
+"""Where requests for a slot go: the table that the agent sends and the front obeys.
+
+A table is sent whole and replaces the one before in one step, so no request sees half a swap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefleet_contract import codec
+from edgefleet_contract.bundle import TensorSpec
+from edgefleet_contract.canonical import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One slot: what is served there, and the socket of the worker that serves it.
+
+    `worker` is unique among all workers of one agent's life: it tells versions apart.
+    """
+
+    slot: str
+    model: str
+    version: int
+    worker: str
+    path: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All routes; `seq` rises with every table sent."""
+
+    seq: int
+    routes: tuple[Route, ...]
+
+
+def render_table(table: Table) -> Json:
+    """The table as a JSON value."""
+    return codec.encode(table)
+
+
+def parse_table(value: Json) -> Table:
+    """The table in a message of the agent."""
+    return codec.decode(Table, value, what="routes")

@@ -1,0 +1,115 @@
+"""The front's table of routes: one step from the old to the new, and the draining of what left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.serving.counts import Counts, pack_counts
+from edgefleet_agent.serving.link import Link
+from edgefleet_agent.serving.route import Route, Table
+
+_FLUSH_S: Final = 0.05
+_CONNECT_S: Final = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A route in use: its worker's link, and the counts since this front began.
+
+    `unsent` is what the agent has not been told yet.
+    """
+
+    route: Route
+    link: Link
+    counts: Counts = field(default_factory=Counts)
+    unsent: Counts = field(default_factory=Counts)
+
+
+class Router:
+    """Obeys the agent's tables. `tell` sends it a message."""
+
+    def __init__(self, config: ServingConfig, tell: Callable[[dict[str, object]], None]) -> None:
+        self._config, self._tell = config, tell
+        self._entries: dict[str, Entry] = {}
+        self._leaving: set[Entry] = set()
+        self._flushing: asyncio.TimerHandle | None = None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is routed now."""
+        return tuple(self._entries.values())
+
+    def find(self, slot: str) -> Entry | None:
+        """Where requests for a slot go now."""
+        return self._entries.get(slot)
+
+    async def apply(self, table: Table) -> None:
+        """Connect to what is new, change the routes in one step, let the rest drain."""
+        known = {entry.route.worker: entry for entry in self._entries.values()}
+        entries = {
+            route.slot: known.get(route.worker) or self._enter(route) for route in table.routes
+        }
+        fresh = [entry for entry in entries.values() if entry.route.worker not in known]
+        await asyncio.gather(*(entry.link.wait_up(_CONNECT_S) for entry in fresh))
+        self._entries = entries
+        self._tell({"routed": table.seq})
+        staying = {entry.route.worker for entry in entries.values()}
+        for worker, entry in known.items():
+            if worker not in staying:
+                self._leaving.add(entry)
+                entry.link.drain()
+
+    def count(self, entry: Entry, status: int, microseconds: int) -> None:
+        """Count an answer; the agent hears of it within 50 ms."""
+        entry.counts.count(status, microseconds)
+        entry.unsent.count(status, microseconds)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Tell the agent what was counted since the last time."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        counts: dict[str, object] = {}
+        for entry in (*self._entries.values(), *self._leaving):
+            if entry.unsent.requests:
+                counts[entry.route.worker] = pack_counts(entry.unsent)
+                entry.unsent = Counts()
+        if counts:
+            self._tell({"counts": counts})
+
+    def close(self) -> None:
+        """Hang up on every worker."""
+        self.flush()
+        for entry in (*self._entries.values(), *self._leaving):
+            entry.link.close()
+
+    def _enter(self, route: Route) -> Entry:
+        def stuck(pid: int) -> None:
+            self._tell({"stuck": route.worker, "pid": pid})
+
+        def idle() -> None:
+            # After the answer's own task, which still has to count it.
+            loop.call_soon(self._leave, entry)
+
+        loop = asyncio.get_running_loop()
+        link = Link(
+            route.path,
+            limit=self._config.queue,
+            deadline_s=self._config.deadline_s,
+            on_stuck=stuck,
+            on_idle=idle,
+        )
+        entry = Entry(route, link)
+        return entry
+
+    def _leave(self, entry: Entry) -> None:
+        self.flush()
+        self._leaving.discard(entry)
+        entry.link.close()
+        self._tell({"drained": entry.route.worker})
