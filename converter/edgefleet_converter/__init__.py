@@ -1,1 +1,38 @@
-"""The desk: a trained model in, a signed bundle out."""
+"""The desk: a trained model in, a signed bundle out.
+
+    from edgefleet_converter import build, load_recipe
+
+    built = build("digits.skops", load_recipe(Path("digits.toml")), out="bundles",
+                  model="digits", version=1, key=PrivateKey.load(Path("publisher.pem")))
+
+The names are imported when they are first used, so that a command that needs no model library
+loads none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgefleet_converter.pipeline import Built, build
+    from edgefleet_converter.recipe import Recipe, load_recipe
+    from edgefleet_converter.report import Report
+    from edgefleet_converter.verify import verify_directory
+
+__all__ = ["Built", "Recipe", "Report", "build", "load_recipe", "verify_directory"]
+
+_PLACES = {
+    "Built": "pipeline",
+    "build": "pipeline",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "Report": "report",
+    "verify_directory": "verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -1,0 +1,271 @@
+"""`edge-convert`: build, verify, inspect and keys, on a terminal.
+
+Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
+Model libraries are loaded by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from edgefleet_contract import codec
+from edgefleet_contract.bundle import MANIFEST, SIGNATURE, Manifest, parse_manifest, sha256
+from edgefleet_contract.canonical import MAX_BYTES, Json
+from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, PeerError
+from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
+
+PROG = "edge-convert"
+FAILED, USAGE, REFUSED = 1, 2, 3
+
+app = typer.Typer(
+    name=PROG,
+    help="Turn a trained model into a signed bundle that devices run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+keys_app = typer.Typer(help="Make and show publisher keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+Passphrase = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", help="The key's passphrase: the file's first line.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+@app.command()
+def build(
+    source: Annotated[Path, typer.Argument(help="The model: ONNX, or scikit-learn as .skops.")],
+    recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
+    out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
+    model: Annotated[str, typer.Option(help="The model's name in the fleet.")],
+    version: Annotated[int, typer.Option(help="Its version: a number that rises.")],
+    key: Annotated[Path, typer.Option(help="The publisher's private key (PEM).")],
+    passphrase_file: Passphrase = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
+    ] = None,
+    created: Annotated[
+        int | None,
+        typer.Option(
+            help="Seconds since 1970 to write as the date; default: SOURCE_DATE_EPOCH, or now.",
+            show_default=False,
+        ),
+    ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
+    from edgefleet_converter import pipeline
+    from edgefleet_converter.recipe import load_recipe
+    from edgefleet_converter.tables import print_report
+
+    wanted = load_recipe(recipe, overrides or ())
+    private = PrivateKey.load(key, passphrase=_passphrase(passphrase_file))
+    talk = Console(stderr=True)
+    status = talk.status("starting") if talk.is_terminal else None
+    with status or nullcontext():
+        built = pipeline.build(
+            source,
+            wanted,
+            out=out,
+            model=model,
+            version=version,
+            key=private,
+            created=created,
+            trust_pickle=trust_pickle,
+            progress=status.update if status is not None else lambda _: None,
+        )
+    if as_json:
+        _print_json({"path": str(built.path), "report": codec.encode(built.report)})
+        return
+    console = _console()
+    print_report(built.report, console)
+    typer.echo(str(built.path))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
+    key: Annotated[list[Path], typer.Option(help="A publisher's public key; may be repeated.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle: its signature, and that its files are exactly what was signed."""
+    from edgefleet_converter.verify import verify_directory
+
+    found = verify_directory(bundle, KeyRing(_public(path) for path in key))
+    if as_json:
+        _print_json(
+            {
+                "model": found.manifest.model,
+                "version": found.manifest.version,
+                "sha256": found.digest,
+                "signer": found.signer,
+                "files": len(found.manifest.files),
+                "bytes": found.manifest.total_size,
+            }
+        )
+        return
+    typer.echo(
+        f"{found.manifest.name}: verified, {len(found.manifest.files)} files, "
+        f"{found.manifest.total_size} bytes, signed by {found.signer[:8]}"
+    )
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
+) -> None:
+    """Show what a bundle says about itself. Does not check its signature: see `verify`."""
+    from edgefleet_converter.tables import print_manifest, print_report
+    from edgefleet_converter.verify import read_document
+
+    raw = read_document(bundle, MANIFEST, MAX_BYTES)
+    manifest = parse_manifest(raw)
+    report = _report(bundle, manifest)
+    if as_json:
+        _print_json(
+            {
+                "signature_checked": False,
+                "sha256": sha256(raw),
+                "manifest": codec.encode(manifest),
+                "report": report,
+            }
+        )
+    else:
+        console = _console()
+        print_manifest(manifest, console)
+        if report is not None:
+            from edgefleet_converter.report import Report
+
+            print_report(codec.decode(Report, report, what="report.json", unknown=True), console)
+    signed = "not checked" if (bundle / SIGNATURE).is_file() else "missing"
+    typer.echo(f"{PROG}: the signature was {signed}", err=True)
+
+
+@keys_app.command("new")
+def keys_new(
+    path: Annotated[Path, typer.Argument(help="Where the private key goes; PATH.pub beside it.")],
+    passphrase_file: Passphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a publisher key (ECDSA P-256): PATH, readable by you alone, and PATH.pub."""
+    public_path = path.with_name(path.name + ".pub")
+    for place in (path, public_path):
+        if place.exists():
+            raise OperatorError(
+                f"{place} exists already", hint="keys are never overwritten; choose another name"
+            )
+    key = PrivateKey.generate_p256()
+    key.save(path, passphrase=_passphrase(passphrase_file))
+    try:
+        with public_path.open("x", encoding="ascii") as file:
+            file.write(key.public.pem)
+    except OSError as error:
+        path.unlink()
+        raise OperatorError(f"cannot write {public_path}: {error.strerror}") from None
+    _print_key(key.public, as_json, private=str(path), public=str(public_path))
+
+
+@keys_app.command("show")
+def keys_show(
+    path: Annotated[Path, typer.Argument(help="A public or private key (PEM).")],
+    passphrase_file: Passphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a key's id and algorithm, never its secret."""
+    if b"PRIVATE KEY" in _read(path):
+        public = PrivateKey.load(path, passphrase=_passphrase(passphrase_file)).public
+    else:
+        public = _public(path)
+    _print_key(public, as_json)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command line; the exit code. No traceback for what can be foreseen."""
+    try:
+        app(args=arguments, prog_name=PROG)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except PeerError as error:
+        _complain(f"{error.message} ({error.reason})", error.hint)
+        return REFUSED
+    except EdgefleetError as error:
+        _complain(error.message, error.hint)
+        return FAILED
+    except KeyboardInterrupt:
+        _complain("interrupted", "nothing was written")
+        return 130
+    return 0
+
+
+def _complain(message: str, hint: str) -> None:
+    typer.echo(f"{PROG}: error: {message}", err=True)
+    if hint:
+        typer.echo(f"{PROG}: hint: {hint}", err=True)
+
+
+def _report(bundle: Path, manifest: Manifest) -> Json:
+    entry = next((file for file in manifest.files if file.role == "report"), None)
+    if entry is None:
+        return None
+    try:
+        value: Json = json.loads((bundle / entry.path).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value
+
+
+def _passphrase(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    lines = _read(path).splitlines()
+    if not lines or not lines[0]:
+        raise OperatorError(f"the passphrase file {path} is empty")
+    return lines[0]
+
+
+def _public(path: Path) -> PublicKey:
+    try:
+        return PublicKey.from_pem(_read(path), what=str(path))
+    except Malformed as error:
+        raise OperatorError(error.message, hint="a PEM public key, such as PATH.pub") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OperatorError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _print_key(key: PublicKey, as_json: bool, **paths: str) -> None:
+    if as_json:
+        _print_json({"id": key.id, "algorithm": key.algorithm, "pem": key.pem, **paths})
+        return
+    typer.echo(f"{key.id}  {key.algorithm}")
+    for role, path in paths.items():
+        typer.echo(f"{role}: {path}")
+
+
+def _print_json(value: Json) -> None:
+    typer.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+def _console() -> Console:
+    """Where results go; a pipe gets lines as wide as they are."""
+    return Console() if sys.stdout.isatty() else Console(width=140)

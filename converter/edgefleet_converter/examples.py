@@ -1,0 +1,90 @@
+"""The examples that a build uses: inputs for calibration, inputs and truth that are held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefleet_contract.bundle import sha256
+from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.arrays import Array, Arrays, load_examples
+from edgefleet_converter.report import DataFile
+
+TRUTH: Final = "y"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Inputs in the order of the file, each [N, …]; `truth` is [N] where the file has one."""
+
+    inputs: Arrays
+    described: DataFile
+    truth: Array | None = None
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the truth names classes (whole numbers or names), not quantities."""
+        return self.truth is not None and self.truth.dtype.kind in "iubU"
+
+    def classes(self, labels: tuple[str, ...], answers: Array) -> NDArray[np.int64] | None:
+        """The true class of each example as an index, if the truth names classes.
+
+        Raises:
+            OperatorError: a class that the model does not have.
+        """
+        if self.truth is None or not self.is_classification:
+            return None
+        if self.truth.dtype.kind == "U":
+            names = {name: index for index, name in enumerate(labels)}
+            strangers = sorted(set(self.truth.tolist()) - set(names))
+            if strangers:
+                raise OperatorError(f"held-out data: class {strangers[0]!r} is not in the labels")
+            return np.asarray([names[name] for name in self.truth.tolist()], np.int64)
+        truth = self.truth.astype(np.int64)
+        count = max(2, answers.reshape(len(answers), -1).shape[1])
+        if truth.min() < 0 or truth.max() >= count:
+            raise OperatorError(
+                f"held-out data: classes {truth.min()} to {truth.max()}, the model has 0 to "
+                f"{count - 1}",
+                hint="y holds the index of the class among the model's outputs",
+            )
+        return truth
+
+
+def load_inputs(path: Path, *, what: str) -> Examples:
+    """Inputs from a `.npy` or `.npz`; a `y` in it is left aside.
+
+    Raises:
+        OperatorError: not readable, empty, of different lengths, or not finite.
+    """
+    found = load_examples(path, what=what)
+    truth = found.pop(TRUTH, None)
+    if not found:
+        raise OperatorError(f"the {what} data {path} has no inputs beside {TRUTH!r}")
+    lengths = {len(array) for array in (*found.values(), *([] if truth is None else [truth]))}
+    if len(lengths) != 1:
+        raise OperatorError(f"the {what} data {path} has arrays of lengths {sorted(lengths)}")
+    for name, array in found.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise OperatorError(f"the {what} data {path}: {name!r} holds NaN or infinity")
+    raw = path.read_bytes()
+    described = DataFile(sha256(raw), len(raw), lengths.pop())
+    return Examples(tuple(found.values()), described, truth)
+
+
+def load_held_out(path: Path) -> Examples:
+    """Held-out examples; `y` [N] is the truth, if the file has it.
+
+    Raises:
+        OperatorError: as `load_inputs`, or `y` is not one value an example.
+    """
+    examples = load_inputs(path, what="held-out")
+    if examples.truth is not None and examples.truth.ndim != 1:
+        raise OperatorError(
+            f"the held-out data {path}: y has shape {list(examples.truth.shape)}, not [N]"
+        )
+    return examples

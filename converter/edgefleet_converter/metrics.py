@@ -1,0 +1,82 @@
+"""The figures of the report, from arrays that somebody else measured. Pure NumPy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of `n` trials with its 95 % Wilson score interval (Wilson, JASA 22, 1927)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(successes: int, n: int) -> Share:
+    """The share `successes / n` and its 95 % interval.
+
+    >>> share = wilson(95, 100)
+    >>> round(share.low, 4), round(share.high, 4)
+    (0.8882, 0.9785)
+    """
+    if n < 1:
+        raise ValueError("a share of no trials")
+    share = successes / n
+    z2 = _Z95 * _Z95
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Share(share, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def decide(outputs: NDArray[np.generic]) -> NDArray[np.int64]:
+    """The class of each row of scores [N, C]; of a single score, whether it is over 0.5."""
+    scores = outputs.reshape(len(outputs), -1).astype(np.float64)
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0] > 0.5, np.int64)
+    return np.asarray(scores.argmax(axis=1), np.int64)
+
+
+def accuracy(outputs: NDArray[np.generic], labels: NDArray[np.generic]) -> Share:
+    """The share of rows of `outputs` [N, C] whose class is that of `labels` [N]."""
+    return wilson(int((decide(outputs) == labels).sum()), len(labels))
+
+
+def agreement(a: NDArray[np.generic], b: NDArray[np.generic]) -> Share:
+    """The share of rows in which two models choose the same class."""
+    return wilson(int((decide(a) == decide(b)).sum()), len(a))
+
+
+def sqnr_db(reference: NDArray[np.generic], copy: NDArray[np.generic]) -> float:
+    """The signal to quantization noise ratio of a copy, dB: 10 log10(sum r^2 / sum (r - c)^2).
+
+    A perfect copy has no finite one; 200 dB stands for it.
+    """
+    signal = float((reference.astype(np.float64) ** 2).sum())
+    noise = float(((reference.astype(np.float64) - copy.astype(np.float64)) ** 2).sum())
+    if noise == 0.0:
+        return 200.0
+    if signal == 0.0:
+        return -200.0
+    return min(200.0, 10.0 * math.log10(signal / noise))
+
+
+def max_abs_err(reference: NDArray[np.generic], copy: NDArray[np.generic]) -> float:
+    """The largest absolute difference of two arrays of one shape."""
+    if reference.size == 0:
+        return 0.0
+    return float(np.abs(reference.astype(np.float64) - copy.astype(np.float64)).max())
+
+
+def relative_err(reference: NDArray[np.generic], copy: NDArray[np.generic]) -> float:
+    """`max_abs_err`, divided by the largest magnitude of the reference where that is over 1."""
+    scale = float(np.abs(reference.astype(np.float64)).max()) if reference.size else 1.0
+    return max_abs_err(reference, copy) / max(1.0, scale)

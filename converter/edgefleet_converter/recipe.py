@@ -1,0 +1,222 @@
+"""What is wished of a build: the recipe, read from TOML and checked before any work begins.
+
+Unknown keys are refused with the keys that exist. Paths are taken from the recipe's own folder. The
+format is docs/spec/recipe.md. This module reads one text file; it opens no data and no model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time
+from enum import StrEnum
+from pathlib import Path
+
+from edgefleet_contract import codec
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import Malformed, OperatorError
+
+
+class Target(StrEnum):
+    """A variant that can be built: a format and a precision."""
+
+    ONNX_INT8 = "onnx-int8"
+    TFLITE_INT8 = "tflite-int8"
+    ONNX_FLOAT32 = "onnx-float32"
+    TFLITE_FLOAT32 = "tflite-float32"
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether it computes in 8-bit integers."""
+        return self.value.endswith("-int8")
+
+    @property
+    def is_tflite(self) -> bool:
+        """Whether it is a TFLite file (else ONNX)."""
+        return self.value.startswith("tflite-")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`trusted_types`: classes in a skops file that may be loaded beside scikit-learn's own."""
+
+    trusted_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Files of examples. `labels` has one class name a line; the others are `.npy` or `.npz`."""
+
+    calibration: str
+    held_out: str
+    labels: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far a float copy may stray from its source: `max_abs_err`, relative to outputs over 1."""
+
+    max_abs_err: float = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What int8 may cost: accuracy as a share (0.02 is two points), and its least SQNR in dB."""
+
+    max_accuracy_drop: float = 0.02
+    min_sqnr_db: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """How many examples the device must reproduce."""
+
+    vectors: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Whether speed and memory are measured here, and over how many runs."""
+
+    enabled: bool = True
+    runs: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What the signed envelope allows over what was measured: factors, floors in ms, MiB."""
+
+    p95_factor: float = 20.0
+    p95_floor_ms: int = 100
+    load_factor: float = 10.0
+    load_floor_ms: int = 5000
+    ram_extra_mib: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What each conversion process may use: seconds, and MiB of address space."""
+
+    timeout_s: int = 300
+    memory_mib: int = 6144
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that a build is told beside the model, its name, its version and the key."""
+
+    data: Data
+    targets: tuple[Target, ...] = (Target.ONNX_INT8, Target.TFLITE_INT8)
+    source: Source = field(default_factory=Source)
+    parity: Parity = field(default_factory=Parity)
+    budget: Budget = field(default_factory=Budget)
+    golden: Golden = field(default_factory=Golden)
+    measure: Measure = field(default_factory=Measure)
+    limits: Headroom = field(default_factory=Headroom)
+    worker: Worker = field(default_factory=Worker)
+    folder: str = "."
+
+    def __post_init__(self) -> None:
+        for says, holds in _checks(self):
+            if not holds:
+                raise Malformed(says)
+
+    def path(self, name: str) -> Path:
+        """A path of the recipe, taken from its folder."""
+        return Path(self.folder) / name
+
+
+def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
+    limits = recipe.limits
+    return (
+        ("targets: names none", bool(recipe.targets)),
+        ("targets: names one twice", len(set(recipe.targets)) == len(recipe.targets)),
+        ("golden.vectors: 1 to 256", 1 <= recipe.golden.vectors <= 256),
+        ("measure.runs: 10 to 100000", 10 <= recipe.measure.runs <= 100_000),
+        ("parity.max_abs_err: above 0", recipe.parity.max_abs_err > 0),
+        ("budget.max_accuracy_drop: 0 to 1", 0 <= recipe.budget.max_accuracy_drop <= 1),
+        ("limits: factors are 1 or more", min(limits.p95_factor, limits.load_factor) >= 1),
+        (
+            "limits: floors are 0 or more",
+            min(limits.p95_floor_ms, limits.load_floor_ms, limits.ram_extra_mib) >= 0,
+        ),
+        ("worker.timeout_s: 1 or more", recipe.worker.timeout_s >= 1),
+        ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
+    )
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file, with `section.key=value` texts laid over it.
+
+    A value of an override is TOML; what is not TOML is taken as a string. A path in an override is
+    taken from the working directory, a path in the file from the file's folder.
+
+    Raises:
+        OperatorError: the file cannot be read or is not TOML, a key is unknown or missing, a value
+            is out of range, or an override is not `key=value`.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise OperatorError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise OperatorError(f"the recipe {path} is not a text file") from None
+    return parse_recipe(text, folder=path.parent, overrides=overrides, what=str(path))
+
+
+def parse_recipe(
+    text: str, *, folder: Path, overrides: Sequence[str] = (), what: str = "recipe"
+) -> Recipe:
+    """The recipe in a TOML text; see `load_recipe`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise OperatorError(f"{what} is not TOML: {error}") from None
+    for override in overrides:
+        _apply(table, override)
+    if "folder" in table:
+        raise OperatorError(f"{what}: unknown field 'folder'")
+    try:
+        value = {**_json(table, what), "folder": str(folder)}
+        return codec.decode(Recipe, value, what=what)
+    except Malformed as error:
+        raise OperatorError(error.message, hint=error.hint) from None
+
+
+def _apply(table: dict[str, object], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise OperatorError(
+            f"--set {override!r} is not of the form key=value", hint="--set budget.max_drop=0.01"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if parts[0] == "data" and isinstance(value, str):
+        value = str(Path.cwd() / value)
+    node = table
+    for part in parts[:-1]:
+        inner = node.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise OperatorError(f"--set {key}: {part} is not a section")
+        node = inner
+    node[parts[-1]] = value
+
+
+def _json(table: Mapping[str, object], what: str) -> dict[str, Json]:
+    return {key: _value(item, f"{what}.{key}") for key, item in table.items()}
+
+
+def _value(value: object, at: str) -> Json:
+    if isinstance(value, dict):
+        return _json(value, at)
+    if isinstance(value, list):
+        return [_value(item, at) for item in value]
+    if isinstance(value, date | time):
+        raise Malformed(f"{at}: expected a number, a string or a list, found a date")
+    if isinstance(value, str | int | float | bool):
+        return value
+    raise Malformed(f"{at}: {type(value).__name__} has no place in a recipe")

@@ -1,0 +1,83 @@
+"""`report.json`: what was measured of a build, for people and for the fleet's pages.
+
+Floats are allowed here; `bundle.json` holds none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_contract import codec
+from edgefleet_contract.bundle import Digest
+from edgefleet_converter.metrics import Share
+
+SCHEMA: Final = "edgefleet.report/1"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that went in: its digest and, for examples, how many."""
+
+    sha256: Digest
+    size: int
+    examples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Speed and memory on this machine, one thread, batch 1.
+
+    `load_ms`: file to first answer. `ram_mib`: what the model added to a process at its peak.
+    """
+
+    hardware: str
+    load_ms: float
+    p50_us: float
+    p95_us: float
+    ram_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class VariantReport:
+    """One variant against the float model. Shares have 95 % Wilson intervals.
+
+    `accuracy_float` and `accuracy` need labels; `agreement` compares decisions with the float
+    model; `sqnr_db` the outputs. `size_gzip` is what compression leaves, level 6. `kernels` names
+    the implementations that were compared to choose the golden vectors.
+    """
+
+    name: str
+    size: int
+    size_gzip: int
+    sqnr_db: float
+    max_abs_err: float
+    golden_vectors: int
+    golden_max_abs_err: float
+    kernels: tuple[str, ...]
+    accuracy_float: Share | None = None
+    accuracy: Share | None = None
+    agreement: Share | None = None
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of it. `parity` has, for each float copy, its largest relative error to the source."""
+
+    model: str
+    version: int
+    source_kind: str
+    source: DataFile
+    calibration: DataFile
+    held_out: DataFile
+    parity: dict[str, float]
+    variants: tuple[VariantReport, ...]
+    tools: dict[str, str]
+    schema: str = SCHEMA
+
+
+def render_report(report: Report) -> bytes:
+    """The bytes of `report.json`: sorted keys, two spaces, one line end."""
+    return (json.dumps(codec.encode(report), indent=2, sort_keys=True) + "\n").encode("utf-8")

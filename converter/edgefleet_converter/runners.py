@@ -1,0 +1,187 @@
+"""Run a model file, from bytes, on one thread: ONNX by onnxruntime, TFLite by LiteRT.
+
+The kernels that a device uses by default, or others of the same runtime that compute the same
+function another way; where both agree, another processor will as well.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgefleet_contract.bundle import Format, TensorSpec
+from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.arrays import Array, Arrays
+
+_ROWS = 256  # examples a call, where the batch may vary
+
+_ONNX_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "string",
+} | {
+    f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+
+class Kernels(StrEnum):
+    """Which implementation of the operators runs."""
+
+    DEFAULT = "default"
+    PLAIN = "plain"
+    REFERENCE = "reference"
+
+
+class Runner(Protocol):
+    """A loaded model."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """The outputs for one batch."""
+        ...
+
+
+def open_model(path: Path, kind: Format, kernels: Kernels = Kernels.DEFAULT) -> Runner:
+    """The model in a file, loaded from its bytes.
+
+    Raises:
+        OperatorError: the runtime does not load it.
+    """
+    raw = path.read_bytes()
+    return TfliteRunner(raw, kernels) if kind is Format.TFLITE else OnnxRunner(raw, kernels)
+
+
+def run_all(runner: Runner, inputs: Arrays) -> Arrays:
+    """The outputs for any number of examples, in batches that the model takes.
+
+    Raises:
+        OperatorError: an array does not fit the model's inputs.
+    """
+    check_inputs(runner.inputs, inputs)
+    total = len(inputs[0])
+    size = runner.inputs[0].shape[0] if runner.inputs[0].shape else -1
+    step = _ROWS if size == -1 else size
+    parts: list[Arrays] = []
+    for start in range(0, total, step):
+        batch = tuple(array[start : start + step] for array in inputs)
+        rows = len(batch[0])
+        if size != -1 and rows < size:
+            batch = tuple(_pad(array, size) for array in batch)
+        parts.append(tuple(output[:rows] for output in runner.infer(batch)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
+    """Refuse arrays that do not fit.
+
+    Raises:
+        OperatorError: naming the input, what it takes and what was brought.
+    """
+    if len(specs) != len(inputs):
+        raise OperatorError(f"the model has {len(specs)} inputs, the data has {len(inputs)}")
+    for spec, array in zip(specs, inputs, strict=True):
+        fits = len(spec.shape) == array.ndim and all(
+            want in (-1, have) for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
+        )
+        if not fits:
+            raise OperatorError(
+                f"input {spec.name!r} takes {list(spec.shape)}, the data has {list(array.shape)}",
+                hint="the first dimension counts examples; the others must match",
+            )
+        if spec.dtype not in (str(array.dtype), "string"):
+            raise OperatorError(
+                f"input {spec.name!r} takes {spec.dtype}, the data has {array.dtype}"
+            )
+
+
+class OnnxRunner:
+    """A session of onnxruntime on the CPU."""
+
+    def __init__(self, raw: bytes, kernels: Kernels = Kernels.DEFAULT) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if kernels is not Kernels.DEFAULT:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - its exceptions have no public base
+            text = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise OperatorError(f"onnxruntime does not load it: {text}") from None
+        self.inputs = tuple(_onnx_spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_onnx_spec(node) for node in self._session.get_outputs())
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """The outputs for one batch."""
+        feed = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}
+        return tuple(np.asarray(output) for output in self._session.run(None, feed))
+
+
+class TfliteRunner:
+    """An interpreter of LiteRT on the CPU; a varying first dimension is resized to the batch."""
+
+    def __init__(self, raw: bytes, kernels: Kernels = Kernels.DEFAULT) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        resolver = {
+            Kernels.DEFAULT: OpResolverType.AUTO,
+            Kernels.PLAIN: OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            Kernels.REFERENCE: OpResolverType.BUILTIN_REF,
+        }[kernels]
+        try:
+            self._interpreter = Interpreter(
+                model_content=raw, num_threads=1, experimental_op_resolver_type=resolver
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            text = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise OperatorError(f"LiteRT does not load it: {text}") from None
+        self._in = self._interpreter.get_input_details()
+        self._out = self._interpreter.get_output_details()
+        self.inputs = tuple(_tflite_spec(detail) for detail in self._in)
+        self.outputs = tuple(_tflite_spec(detail) for detail in self._out)
+        self._shapes: tuple[tuple[int, ...], ...] = tuple(tuple(d["shape"]) for d in self._in)
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """The outputs for one batch."""
+        shapes = tuple(array.shape for array in inputs)
+        if shapes != self._shapes:
+            for detail, shape in zip(self._in, shapes, strict=True):
+                self._interpreter.resize_tensor_input(detail["index"], shape)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for detail, array in zip(self._in, inputs, strict=True):
+            self._interpreter.set_tensor(detail["index"], array)
+        self._interpreter.invoke()
+        return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self._out)
+
+
+def _onnx_spec(node: object) -> TensorSpec:
+    name, kind = str(getattr(node, "name", "")), str(getattr(node, "type", ""))
+    if kind not in _ONNX_DTYPES:
+        raise OperatorError(f"tensor {name!r} is a {kind}; only plain tensors are supported")
+    shape = getattr(node, "shape", None) or ()
+    return TensorSpec(
+        name, _ONNX_DTYPES[kind], tuple(d if isinstance(d, int) and d >= 0 else -1 for d in shape)
+    )
+
+
+def _tflite_spec(detail: dict[str, object]) -> TensorSpec:
+    signature = np.asarray(detail["shape_signature"]).tolist()
+    shape = signature or np.asarray(detail["shape"]).tolist()
+    dtype = np.dtype(detail["dtype"]).name  # type: ignore[call-overload]  # LiteRT ships no types
+    return TensorSpec(str(detail["name"]), dtype, tuple(int(size) for size in shape))
+
+
+def _pad(array: Array, size: int) -> Array:
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])

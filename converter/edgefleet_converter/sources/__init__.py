@@ -1,0 +1,1 @@
+"""Kinds of model that come in, one file each."""

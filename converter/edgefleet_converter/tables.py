@@ -1,0 +1,71 @@
+"""What the commands print for people: tables on a terminal, the same text in a pipe."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgefleet_contract.bundle import Manifest, TensorSpec
+from edgefleet_converter.metrics import Share
+from edgefleet_converter.report import Report
+
+
+def print_report(report: Report, console: Console) -> None:
+    """One line a variant: size, accuracy, agreement, speed."""
+    table = Table(title=f"{report.model} {report.version}", title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for name in ("size kB", "float acc.", "accuracy", "agreement", "SQNR dB"):
+        table.add_column(name, justify="right")
+    for name in ("p50 µs", "p95 µs", "load ms"):
+        table.add_column(name, justify="right")
+    for told in report.variants:
+        speed = told.measured
+        table.add_row(
+            told.name,
+            f"{told.size / 1000:.1f}",
+            _share(told.accuracy_float),
+            _share(told.accuracy),
+            _share(told.agreement),
+            "exact" if told.sqnr_db >= 200 else f"{told.sqnr_db:.1f}",
+            f"{speed.p50_us:.0f}" if speed else "-",
+            f"{speed.p95_us:.0f}" if speed else "-",
+            f"{speed.load_ms:.1f}" if speed else "-",
+        )
+    console.print(table)
+
+
+def print_manifest(manifest: Manifest, console: Console) -> None:
+    """What a bundle says about itself."""
+    table = Table(title=f"{manifest.model} {manifest.version}", title_justify="left")
+    for name in ("variant", "takes", "gives", "tolerance", "runtimes", "limits"):
+        table.add_column(name)
+    for variant in manifest.variants:
+        table.add_row(
+            variant.name,
+            "\n".join(_spec(spec) for spec in variant.inputs),
+            "\n".join(_spec(spec) for spec in variant.outputs),
+            f"{variant.max_abs_err_e6 / 1e6:g}",
+            "\n".join(f"{name} {lowest}" for name, lowest in variant.runtimes.items()),
+            "\n".join(
+                f"{hw}: {x.ram_mib} MiB, {x.load_ms} ms, {x.p95_us} µs"
+                for hw, x in variant.limits.items()
+            )
+            or "none",
+        )
+    console.print(table)
+    files = Table()
+    for name in ("file", "role", "bytes", "sha256"):
+        files.add_column(name, justify="right" if name == "bytes" else "left", no_wrap=True)
+    for file in manifest.files:
+        files.add_row(file.path, file.role.value, str(file.size), file.sha256[:16])
+    console.print(files)
+
+
+def _share(share: Share | None) -> str:
+    return "-" if share is None else f"{100 * share.value:.2f} %"
+
+
+def _spec(spec: TensorSpec) -> str:
+    sizes = ", ".join("any" if size == -1 else str(size) for size in spec.shape)
+    return escape(f"{spec.name} {spec.dtype}[{sizes}]")

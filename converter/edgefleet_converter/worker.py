@@ -1,0 +1,77 @@
+"""The process that does one step of a build: `python -m edgefleet_converter.worker`.
+
+Reads `job.json` in its working directory, does the task on the files beside it, and leaves
+`result.json` last of all. Started by `isolation.py` and by nothing else. Heavy libraries are loaded
+by the task that needs them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import resource
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import EdgefleetError
+from edgefleet_converter.isolation import JOB, RESULT
+
+Task = Callable[..., "dict[str, Json]"]
+
+TASKS: Final = {
+    "sklearn_to_onnx": "edgefleet_converter.sources.sklearn:convert",
+    "tidy_onnx": "edgefleet_converter.sources.onnx:tidy",
+    "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
+    "write_tflite": "edgefleet_converter.passes.write_tflite:write",
+    "quantize_tflite": "edgefleet_converter.passes.quantize_tflite:quantize",
+    "run_model": "edgefleet_converter.trial:run_model",
+    "measure": "edgefleet_converter.trial:measure",
+}
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def main() -> int:
+    """Do the job in the working directory."""
+    job = json.loads(Path(JOB).read_text("utf-8"))
+    _limit(job["memory_mib"])
+    warnings.simplefilter("ignore")  # of the libraries; what matters is measured afterwards
+    try:
+        result: dict[str, Json] = {"value": _task(job["task"])(**job["params"])}
+    except EdgefleetError as error:
+        result = {"error": error.message, "hint": error.hint}
+    except MemoryError:
+        result = {"out_of_memory": True}
+    except Exception as error:  # noqa: BLE001 - the process boundary: a library may raise anything
+        traceback.print_exc()
+        if "bad_alloc" in str(error) or "allocate memory" in str(error).lower():
+            result = {"out_of_memory": True}
+        else:
+            first = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+            result = {"error": f"{type(error).__name__}: {first}"}
+    Path(RESULT).write_text(json.dumps(result), "utf-8")
+    return 0
+
+
+def _task(name: str) -> Task:
+    module, _, function = TASKS[name].partition(":")
+    task: Task = getattr(importlib.import_module(module), function)
+    return task
+
+
+def _limit(memory_mib: int) -> None:
+    """Cap memory, write no core, and die with the parent."""
+    size = memory_mib * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
