@@ -232,7 +232,7 @@ def _predict(args: argparse.Namespace) -> int:
     from edgefleet_agent.client import predict
 
     address = args.address or configs.load(args.config, args.state).serving.listen[0]
-    answer = predict(address, args.model, args.input, state=args.state)
+    answer = predict(address, args.model, args.input)
     print(json.dumps(answer))  # noqa: T201 - results go to stdout
     return 0
 
@@ -275,7 +275,7 @@ def _is_ready(args: argparse.Namespace) -> bool:
 
     address = configs.load(args.config, args.state).serving.listen[0]
     try:
-        return request(address, "GET", "/readyz", state=args.state)[0] == 200
+        return request(address, "GET", "/readyz")[0] == 200
     except TransientError:
         return False
 

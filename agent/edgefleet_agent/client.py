@@ -29,14 +29,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def connect(address: str, *, state: Path) -> http.client.HTTPConnection:
-    """A keep-alive connection to `unix:PATH` (relative to `state`) or `HOST:PORT`.
+def connect(address: str) -> http.client.HTTPConnection:
+    """A keep-alive connection to `unix:PATH` or `HOST:PORT`.
 
     Raises:
         OperatorError: `address` is neither.
     """
     if address.startswith("unix:"):
-        return _UnixConnection(state / address.removeprefix("unix:"))
+        return _UnixConnection(Path(address.removeprefix("unix:")))
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         raise OperatorError(f"{address!r} is not an address", hint="give unix:PATH or HOST:PORT")
@@ -44,14 +44,14 @@ def connect(address: str, *, state: Path) -> http.client.HTTPConnection:
 
 
 def request(
-    address: str, method: str, path: str, *, state: Path, body: bytes | None = None
+    address: str, method: str, path: str, *, body: bytes | None = None
 ) -> tuple[int, bytes]:
     """The status and body of one request.
 
     Raises:
         TransientError: nobody answers there.
     """
-    connection = connect(address, state=state)
+    connection = connect(address)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -64,7 +64,7 @@ def request(
         connection.close()
 
 
-def predict(address: str, model: str, source: str, *, state: Path) -> Json:
+def predict(address: str, model: str, source: str) -> Json:
     """The answer of a model to a JSON or `.npy` file, or to JSON on standard input (`-`).
 
     Raises:
@@ -73,7 +73,7 @@ def predict(address: str, model: str, source: str, *, state: Path) -> Json:
         DeviceError: the agent refused the request; its words are in the message.
     """
     body = json.dumps(_read_input(source)).encode()
-    status, raw = request(address, "POST", f"/v1/models/{model}:predict", state=state, body=body)
+    status, raw = request(address, "POST", f"/v1/models/{model}:predict", body=body)
     try:
         answer: Json = json.loads(raw)
     except ValueError:

@@ -8,10 +8,11 @@ Every key has a default: an empty file, or none, is a working configuration.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
@@ -20,26 +21,11 @@ FILE: Final = "agent.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class ServingConfig:
-    """The prediction API.
-
-    `listen`: `unix:PATH` (relative to the state folder) or `HOST:PORT`. `max_body_mib`: the largest
-    request, MiB. `queue`: requests that may wait per model. `deadline_s`: the longest answer, s.
-    """
-
-    listen: tuple[str, ...] = ("unix:serve.sock",)
-    max_body_mib: int = 16
-    queue: int = 64
-    deadline_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """The runtimes: which may be used (`onnxruntime`, `litert`, `tflite-runtime`; empty: all that
-    are installed), threads of one inference, and how long a trial may take, s."""
+    """The runtimes: `engines` that may be used, the preferred first (`onnxruntime`, `litert`,
+    `tflite-runtime`; empty: all that are installed), and how long a trial may take, s."""
 
     engines: tuple[str, ...] = ()
-    threads: int = 1
     trial_timeout_s: float = 120.0
 
 
@@ -60,7 +46,7 @@ class MqttConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of `agent.toml`."""
+    """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
 
     serving: ServingConfig = ServingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -79,14 +65,25 @@ def load(path: Path | None, state: Path) -> Config:
         text = chosen.read_text(encoding="utf-8")
     except FileNotFoundError:
         if path is None:
-            return Config()
+            return _placed(Config(), state)
         raise OperatorError(f"there is no configuration file {chosen}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"cannot read the configuration {chosen}: {error}") from None
     try:
         value: Json = tomllib.loads(text)
-        return codec.decode(Config, value, what=str(chosen))
+        return _placed(codec.decode(Config, value, what=str(chosen)), state)
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{chosen} is not TOML: {error}") from None
     except Malformed as error:
         raise OperatorError(error.message, hint=error.hint) from None
+
+
+def _placed(config: Config, state: Path) -> Config:
+    """With every Unix socket at an absolute path."""
+    listen = tuple(
+        f"unix:{state.absolute() / address.removeprefix('unix:')}"
+        if address.startswith("unix:")
+        else address
+        for address in config.serving.listen
+    )
+    return replace(config, serving=replace(config.serving, listen=listen))

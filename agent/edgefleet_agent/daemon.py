@@ -70,7 +70,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
-    async with LocalHost.from_config(config, state=state) as host:
+    async with LocalHost(config.serving) as host:
         reporter = FleetReporter(
             device=device, boot_id=boot_id, capabilities=capabilities(engines, hw)
         )
@@ -81,7 +81,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 store=store,
                 fetcher=HttpFetcher(store),
                 publishers=identity.trust.publisher_ring,
-                choose=partial(choose, engines=engines, hw=hw, preference=tuple(engines)),
+                choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,
             ),
             host=host,
