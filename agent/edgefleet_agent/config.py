@@ -8,7 +8,7 @@ Every key has a default: an empty file, or none, is a working configuration.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,7 @@ class MqttConfig:
 class Config:
     """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
 
-    serving: ServingConfig = ServingConfig()
+    serving: ServingConfig = field(default_factory=ServingConfig)
     runtime: RuntimeConfig = RuntimeConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()

@@ -1,0 +1,60 @@
+# What people run and what CI runs are the same targets. `make help` lists them.
+#
+#   make demo     the main job, from a trained model to predictions on three devices
+#   make test     every test
+#
+# Both create their environment (.venv) first. PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NOWAIT ?=
+
+.PHONY: help demo test check lint types imports format env broker bench clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+env: $(STAMP) ## create the environment in .venv
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
+	  { echo "edgefleet needs Python 3.11 to 3.13; this is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "hint: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh tools/system-packages.sh python3-venv
+	@echo "creating the environment in $(VENV) (once; a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+broker:
+	@sh tools/system-packages.sh mosquitto mosquitto-clients
+
+demo: env broker ## the main job: convert, sign, roll out, swap under load, refuse what is wrong
+	@$(BIN)/python -m demo.run $(if $(NOWAIT),--no-wait)
+
+test: check broker ## lint, types, import directions, and every test
+	@$(BIN)/python -m pytest
+
+check: lint types imports ## everything that runs no code of ours
+
+lint: env
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+
+types: env
+	@$(BIN)/mypy
+
+imports: env
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+format: env ## lay the code out
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: env ## the figures that can be measured on this machine
+	@$(BIN)/python -m bench swap
+
+clean: ## remove what was built; the environment stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
