@@ -22,7 +22,8 @@ from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, 
 from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
 
 PROG = "edge-convert"
-FAILED, USAGE, REFUSED = 1, 2, 3
+FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+_WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
 app = typer.Typer(
     name=PROG,
@@ -198,9 +199,9 @@ def keys_show(
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line; the exit code. No traceback for what can be foreseen."""
     try:
-        app(args=arguments, prog_name=PROG)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else FAILED
+        code = app(args=arguments, prog_name=PROG, standalone_mode=False)
+    except _WRONG_USAGE as error:
+        return _explain_usage(error)
     except PeerError as error:
         _complain(f"{error.message} ({error.reason})", error.hint)
         return REFUSED
@@ -209,14 +210,26 @@ def run(arguments: list[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         _complain("interrupted", "nothing was written")
-        return 130
-    return 0
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
 
 
 def _complain(message: str, hint: str) -> None:
     typer.echo(f"{PROG}: error: {message}", err=True)
     if hint:
         typer.echo(f"{PROG}: hint: {hint}", err=True)
+
+
+def _explain_usage(error: BaseException) -> int:
+    """A command line that is not one: help where nothing was asked for, else what is wrong."""
+    message = getattr(error, "format_message", error.__str__)()
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", PROG)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message or getattr(context, "get_help", str)(), err=True)
+        return USAGE
+    _complain(message.rstrip("."), f"{path} --help")
+    return USAGE
 
 
 def _report(bundle: Path, manifest: Manifest) -> Json:

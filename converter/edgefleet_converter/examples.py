@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +19,28 @@ TRUTH: Final = "y"
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Inputs in the order of the file, each [N, …]; `truth` is [N] where the file has one."""
+    """Named inputs, each [N, …]; `truth` is [N] where the file has one."""
 
+    names: tuple[str, ...]
     inputs: Arrays
     described: DataFile
     truth: Array | None = None
+
+    def ordered(self, names: tuple[str, ...], *, what: str) -> Examples:
+        """These in the order of a model's inputs; a single array needs no name.
+
+        Raises:
+            OperatorError: an input is missing, or an array is no input.
+        """
+        if len(names) == 1 and len(self.names) == 1:
+            return self
+        if set(names) != set(self.names):
+            raise OperatorError(
+                f"{what} data: it has {', '.join(self.names)}, the model takes {', '.join(names)}",
+                hint="save one array for each input, under its name: numpy.savez(path, a=…, b=…)",
+            )
+        places = [self.names.index(name) for name in names]
+        return replace(self, names=names, inputs=tuple(self.inputs[place] for place in places))
 
     @property
     def is_classification(self) -> bool:
@@ -73,7 +90,7 @@ def load_inputs(path: Path, *, what: str) -> Examples:
             raise OperatorError(f"the {what} data {path}: {name!r} holds NaN or infinity")
     raw = path.read_bytes()
     described = DataFile(sha256(raw), len(raw), lengths.pop())
-    return Examples(tuple(found.values()), described, truth)
+    return Examples(tuple(found), tuple(found.values()), described, truth)
 
 
 def load_held_out(path: Path) -> Examples:

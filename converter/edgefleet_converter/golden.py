@@ -29,7 +29,14 @@ class Chosen:
     max_abs_err_e6: int
 
 
-def choose(expected: Arrays, others: tuple[Arrays, ...], *, count: int, quantum: float) -> Chosen:
+def choose(
+    expected: Arrays,
+    others: tuple[Arrays, ...],
+    *,
+    count: int,
+    quantum: float,
+    batch: int = -1,
+) -> Chosen:
     """The rows to keep as golden vectors.
 
     Args:
@@ -37,6 +44,7 @@ def choose(expected: Arrays, others: tuple[Arrays, ...], *, count: int, quantum:
         others: the same by other kernels.
         count: how many rows are wanted; fewer where N is smaller.
         quantum: the step of an int8 output; 0 for a float variant.
+        batch: how many the model takes at once; the vectors fill whole batches. -1 where it varies.
     """
     size = len(expected[0])
     strays = np.zeros(size)
@@ -49,7 +57,9 @@ def choose(expected: Arrays, others: tuple[Arrays, ...], *, count: int, quantum:
     steps = np.maximum(steps, 1)  # one step is allowed anyway
     turn = _turn(expected[0])
     order = np.lexsort((np.arange(size), turn, steps))
-    rows = np.sort(order[:count])
+    step = max(batch, 1)
+    whole = max(1, min(-(-count // step), size // step)) * step
+    rows = np.sort(order[:whole])
     worst = int(steps[rows].max())
     return Chosen(tuple(int(row) for row in rows), e6(unit * worst))
 

@@ -45,6 +45,14 @@ def decide(outputs: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.asarray(scores.argmax(axis=1), np.int64)
 
 
+def are_probabilities(outputs: NDArray[np.generic]) -> bool:
+    """Whether rows [N, C] of more than one value are distributions: not negative, summing to 1."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or outputs.dtype.kind != "f":
+        return False
+    values = outputs.astype(np.float64)
+    return bool((values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < 1e-3).all())
+
+
 def accuracy(outputs: NDArray[np.generic], labels: NDArray[np.generic]) -> Share:
     """The share of rows of `outputs` [N, C] whose class is that of `labels` [N]."""
     return wilson(int((decide(outputs) == labels).sum()), len(labels))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,10 +38,12 @@ class Kernels(StrEnum):
 
 
 class Runner(Protocol):
-    """A loaded model."""
+    """A loaded model. `quantum`: the step between values of its outputs, 0 where unknown."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    is_int8: bool
+    quantum: float
 
     def infer(self, inputs: Arrays) -> Arrays:
         """The outputs for one batch."""
@@ -74,7 +76,14 @@ def run_all(runner: Runner, inputs: Arrays) -> Arrays:
         rows = len(batch[0])
         if size != -1 and rows < size:
             batch = tuple(_pad(array, size) for array in batch)
-        parts.append(tuple(output[:rows] for output in runner.infer(batch)))
+        outputs = runner.infer(batch)
+        for spec, output in zip(runner.outputs, outputs, strict=True):
+            if output.ndim == 0 or len(output) != len(batch[0]):
+                raise OperatorError(
+                    f"output {spec.name!r} has shape {list(output.shape)} for {len(batch[0])} "
+                    "examples: its first dimension does not count them"
+                )
+        parts.append(tuple(output[:rows] for output in outputs))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
@@ -120,6 +129,8 @@ class OnnxRunner:
             raise OperatorError(f"onnxruntime does not load it: {text}") from None
         self.inputs = tuple(_onnx_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_onnx_spec(node) for node in self._session.get_outputs())
+        self.is_int8 = False  # the quantizer that wrote the file knows; nobody asks here
+        self.quantum = 0.0
 
     def infer(self, inputs: Arrays) -> Arrays:
         """The outputs for one batch."""
@@ -150,6 +161,9 @@ class TfliteRunner:
         self._out = self._interpreter.get_output_details()
         self.inputs = tuple(_tflite_spec(detail) for detail in self._in)
         self.outputs = tuple(_tflite_spec(detail) for detail in self._out)
+        self.is_int8 = any(_is_quantized(d) for d in self._interpreter.get_tensor_details())
+        whole = any(spec.dtype in ("int8", "uint8") for spec in self.outputs)
+        self.quantum = 1.0 if whole else 0.0
         self._shapes: tuple[tuple[int, ...], ...] = tuple(tuple(d["shape"]) for d in self._in)
 
     def infer(self, inputs: Arrays) -> Arrays:
@@ -166,21 +180,26 @@ class TfliteRunner:
         return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self._out)
 
 
-def _onnx_spec(node: object) -> TensorSpec:
-    name, kind = str(getattr(node, "name", "")), str(getattr(node, "type", ""))
+def _onnx_spec(node: Any) -> TensorSpec:
+    name, kind = str(node.name), str(node.type)
     if kind not in _ONNX_DTYPES:
         raise OperatorError(f"tensor {name!r} is a {kind}; only plain tensors are supported")
-    shape = getattr(node, "shape", None) or ()
+    shape = node.shape or ()
     return TensorSpec(
         name, _ONNX_DTYPES[kind], tuple(d if isinstance(d, int) and d >= 0 else -1 for d in shape)
     )
 
 
-def _tflite_spec(detail: dict[str, object]) -> TensorSpec:
+def _tflite_spec(detail: dict[str, Any]) -> TensorSpec:
     signature = np.asarray(detail["shape_signature"]).tolist()
     shape = signature or np.asarray(detail["shape"]).tolist()
-    dtype = np.dtype(detail["dtype"]).name  # type: ignore[call-overload]  # LiteRT ships no types
+    dtype = np.dtype(detail["dtype"]).name
     return TensorSpec(str(detail["name"]), dtype, tuple(int(size) for size in shape))
+
+
+def _is_quantized(detail: dict[str, Any]) -> bool:
+    scales = detail["quantization_parameters"]["scales"]
+    return np.dtype(detail["dtype"]).itemsize == 1 and len(scales) > 0
 
 
 def _pad(array: Array, size: int) -> Array:

@@ -12,30 +12,27 @@ import numpy as np
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
-from edgefleet_converter.arrays import load_tensors, write_npz
+from edgefleet_converter.arrays import load_tensors, save_tensors
 from edgefleet_converter.runners import Kernels, open_model, run_all
 
 _PAGE = resource.getpagesize()
 _WARM_UP = 20
 
 
-def run_model(*, format: str, kernels: list[str]) -> dict[str, Json]:  # noqa: A002 - manifest's word
-    """What `model` says to `inputs.npz`, and the specs of both sides.
+def run_model(*, format: str, kernels: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
+    """`outputs.npz`: what `model` says to `inputs.npz`.
 
-    `outputs.npz` has an array `<kernels>.<output>` for each implementation asked for.
+    Returns the specs of both sides, whether it is int8, and the quantum of its outputs.
     """
-    inputs = load_tensors(Path("inputs.npz"), "input")
-    found, specs = {}, {}
-    for name in kernels:
-        runner = open_model(Path("model"), Format(format), Kernels(name))
-        for index, output in enumerate(run_all(runner, inputs)):
-            found[f"{name}.{index}"] = output
-        specs = {
-            "inputs": [codec.encode(spec) for spec in runner.inputs],
-            "outputs": [codec.encode(spec) for spec in runner.outputs],
-        }
-    write_npz(Path("outputs.npz"), found)
-    return dict(specs)
+    runner = open_model(Path("model"), Format(format), Kernels(kernels))
+    outputs = run_all(runner, load_tensors(Path("inputs.npz"), "input"))
+    save_tensors(Path("outputs.npz"), "output", outputs)
+    return {
+        "inputs": [codec.encode(spec) for spec in runner.inputs],
+        "outputs": [codec.encode(spec) for spec in runner.outputs],
+        "is_int8": runner.is_int8,
+        "quantum": runner.quantum,
+    }
 
 
 def measure(*, format: str, runs: int) -> dict[str, Json]:  # noqa: A002 - the manifest's word

@@ -7,6 +7,7 @@ computes is compared with its source afterwards; this module only translates.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -14,7 +15,11 @@ from onnx import ModelProto
 
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.passes.tflite_operators import HANDLERS, Translation, attributes
+from edgefleet_converter.passes import tflite_images, tflite_operators
+from edgefleet_converter.passes.tflite_translation import Translation, attributes
+
+HANDLERS: Final = {**tflite_operators.HANDLERS, **tflite_images.HANDLERS}
+"""Every operator that is written, and how."""
 
 
 def write() -> dict[str, Json]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from edgefleet_contract.errors import OperatorError
 
-COMES_IN: Final = "ONNX, and scikit-learn saved by skops (.skops)"
+COMES_IN: Final = "ONNX, scikit-learn saved by skops (.skops), TFLite"
 
 _ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"

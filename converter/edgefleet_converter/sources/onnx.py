@@ -32,7 +32,7 @@ DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
 def tidy() -> dict[str, Json]:
     """`model.onnx` from `source`: same function, fewer nodes, known versions.
 
-    Returns `labels`: class names from the model's metadata, if it has any.
+    Returns `inputs`: their names, and `labels`: class names from the model's metadata, if any.
     """
     model = parse(Path("source").read_bytes())
     _check(model)
@@ -44,7 +44,9 @@ def tidy() -> dict[str, Json]:
     model.ir_version = min(max(model.ir_version, 8), NEWEST_IR)
     _check(model)
     onnx.save(model, "model.onnx")
-    return {"labels": list(_labels(model))}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs: list[Json] = [v.name for v in model.graph.input if v.name not in weights]
+    return {"labels": list(_labels(model)), "inputs": inputs}
 
 
 def parse(raw: bytes) -> ModelProto:
