@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgefleet_contract.bundle import Digest, Limits, Variant
-from edgefleet_contract.messages import Order, Phase
 from edgefleet_contract.reasons import Reason
+
+if TYPE_CHECKING:
+    # For types only: every worker imports this file, and has no use for a crypto library.
+    from edgefleet_contract.messages import Order, Phase
 
 
 class Canceled(Exception):

@@ -112,7 +112,7 @@ def asked_spec(
     version: int = 1,
     limits: Limits | None = None,
 ) -> ModelSpec:
-    """`busy.onnx` (products of matrices) or `greedy.onnx` (MiB), with golden vectors that ask so much."""
+    """`busy.onnx` (products of matrices) or `greedy.onnx` (MiB), as its golden asks."""
     n = np.full((1, 1), asked, np.int64)
     return make_spec(
         folder,

@@ -138,17 +138,23 @@ class FrontProcess:
             ) from error
         try:
             process.send(codec.encode(self._config))
+            sent = self._table
+            process.send(render_table(sent))
             async with asyncio.timeout(_START_S):
-                message = await process.receive()
+                while (message := await process.receive()) is not None:
+                    if "listening" in message:
+                        break
+                    await self._heard(message)
         except TimeoutError:
             message = None
         except asyncio.CancelledError:
             await asyncio.shield(process.put_down())
             raise
-        if message is None or "listening" not in message:
+        if message is None:
             words = process.last_words(await process.put_down())
             raise DeviceError(f"the front does not start: {words}", reason=Reason.INTERNAL)
-        process.send(render_table(self._table))
+        if self._table is not sent:  # it changed meanwhile
+            process.send(render_table(self._table))
         return process
 
     async def _heard(self, message: dict[str, Any]) -> None:

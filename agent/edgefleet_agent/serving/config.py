@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet_contract.errors import OperatorError
 
-DEFAULT_LISTENER: Final = "unix:/run/edgefleet/serve.sock"
+DEFAULT_LISTENER: Final = "unix:serve.sock"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Run as `python -m edgefleet_agent.serving.front`. It inherits the listening sockets and a control
 channel (JSON lines) from the agent, and ends when that closes. Messages in: its configuration,
-then tables. Messages out: `listening`, `routed`, `drained`, `stuck`, `counts`.
+then tables. Messages out: `routed`, `listening`, `drained`, `stuck`, `counts`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
             ws="none",
         )
     )
+    # The routes first: a front that replaces another must know what that one knew.
+    await router.apply(parse_table(json.loads(await reader.readline())))
     serving = asyncio.create_task(server.serve(sockets=sockets))
     tell({"listening": len(sockets)})
     obeying = asyncio.create_task(_obey(reader, router))

@@ -47,7 +47,7 @@ class Latencies:
 
     def within(self, microseconds: int) -> int:
         """How many took at most so long, to the nearest bucket."""
-        last = math.log2(microseconds) * _PER_OCTAVE
+        last = math.ceil(math.log2(microseconds) * _PER_OCTAVE)
         return sum(n for bucket, n in self.buckets.items() if bucket <= last)
 
 

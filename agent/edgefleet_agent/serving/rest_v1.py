@@ -202,7 +202,9 @@ def _text(value: Any, spec: TensorSpec) -> Array:
             return node
         if isinstance(node, dict) and node.keys() == {"b64"} and isinstance(node["b64"], str):
             try:
-                return base64.b64decode(node["b64"], validate=True)
+                return base64.b64decode(node["b64"], validate=True).decode()
+            except UnicodeDecodeError:  # text is what the runtimes take
+                raise BadBody(f"input {spec.name!r}: 'b64' does not hold UTF-8") from None
             except (binascii.Error, ValueError):
                 raise BadBody(f"input {spec.name!r}: 'b64' is not base64") from None
         raise BadBody(f"input {spec.name!r} holds {_kind(node)}, expected strings")

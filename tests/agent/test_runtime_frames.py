@@ -1,0 +1,28 @@
+"""Frames: however the stream is cut, the same messages come out."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from edgefleet_agent.runtime.frames import MAX_BODY, BrokenFrame, Frame, FrameReader, header
+
+FRAMES = [Frame(1, 1, b"abc"), Frame(2**63, 200, b""), Frame(3, 500, bytes(range(256)))]
+STREAM = b"".join(header(f.id, f.code, len(f.body)) + f.body for f in FRAMES)
+
+
+def test_every_cut_gives_the_same_frames() -> None:
+    for cut in range(len(STREAM) + 1):
+        reader = FrameReader()
+        assert [*reader.feed(STREAM[:cut]), *reader.feed(STREAM[cut:])] == FRAMES
+
+
+def test_byte_by_byte_gives_the_same_frames() -> None:
+    reader = FrameReader()
+    assert [f for i in range(len(STREAM)) for f in reader.feed(STREAM[i : i + 1])] == FRAMES
+
+
+def test_an_absurd_length_is_refused_before_it_is_awaited() -> None:
+    with pytest.raises(BrokenFrame, match="at most"):
+        list(FrameReader().feed(struct.pack("<IQHH", MAX_BODY + 1, 1, 1, 0)))
