@@ -1,0 +1,182 @@
+"""The fleet's connection to its broker, on gmqtt: MQTT 5, mutual TLS, acknowledged after commit.
+
+A client id of its own and a session expiry of seven days: what devices sent while the service was
+down waits at the broker. Messages are taken in batches, in order, on a worker thread; each is
+acknowledged only when the batch was committed. When taking fails (a data base that does not
+answer), the batch is tried again, with back-off, and nothing is acknowledged meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import gmqtt
+
+from edgefleet_contract.errors import EdgefleetError
+from edgefleet_contract.topics import FROM_DEVICE, every_device
+from edgefleet_fleet.authority import SERVICE
+from edgefleet_fleet.ports import Incoming
+
+log = logging.getLogger("edgefleet.link")
+
+_SESSION_S: Final = 7 * 24 * 3600
+_WINDOW: Final = 500  # messages in flight, and the most that one transaction takes
+_CONNECT_S: Final = 10.0
+_MAX_DELAY_S: Final = 15.0
+_NO_RECONNECT: Final = -2  # gmqtt: fewer than any count of failures; reconnecting is our loop's
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the broker is, and the PEM files to be let in."""
+
+    host: str
+    port: int
+    cafile: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    message: Incoming
+    done: asyncio.Future[int]
+
+
+class GmqttLink:
+    """See `ports.BrokerLink`."""
+
+    def __init__(self, endpoint: Endpoint, *, fleet: str, client_id: str = SERVICE) -> None:
+        self._endpoint = endpoint
+        self._fleet = fleet
+        self._client_id = client_id
+        self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._inbox: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._lost = asyncio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker answers now."""
+        return self._client is not None
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish retained, QoS 1, from any thread; lost where there is no connection."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._publish, topic, payload)
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        if self._client is not None:
+            self._client.publish(topic, payload, qos=1, retain=True)
+
+    async def run(
+        self, *, take: Callable[[list[Incoming]], None], connected: Callable[[], None]
+    ) -> None:
+        """Stay connected until cancelled; see `ports.BrokerLink`."""
+        self._loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_batches(take))
+            tasks.create_task(self._stay_connected(connected))
+
+    async def _stay_connected(self, connected: Callable[[], None]) -> None:
+        failures = 0
+        while True:
+            client = self._new_client()
+            try:
+                async with asyncio.timeout(_CONNECT_S):
+                    await self._connect(client)
+            except (OSError, TimeoutError, gmqtt.mqtt.handler.MQTTError) as error:
+                await _close(client)
+                failures += 1
+                delay = min(_MAX_DELAY_S, 0.2 * 2**failures) * random.uniform(0.5, 1.0)
+                log.warning("broker does not answer (%s); again in %.1f s", error, delay)
+                await asyncio.sleep(delay)
+                continue
+            failures = 0
+            self._client = client
+            log.info("connected to %s:%d", self._endpoint.host, self._endpoint.port)
+            try:
+                await asyncio.to_thread(connected)
+                await self._lost.wait()
+                log.warning("connection to the broker lost")
+            finally:
+                self._client = None
+                await _close(client)
+            await asyncio.sleep(random.uniform(0.05, 0.2))
+
+    async def _connect(self, client: Any) -> None:
+        await client.connect(
+            self._endpoint.host, self._endpoint.port, ssl=self._context(), keepalive=20
+        )
+        subscriptions = [
+            gmqtt.Subscription(every_device(self._fleet, channel), qos=1) for channel in FROM_DEVICE
+        ]
+        client.subscribe(subscriptions)
+
+    def _new_client(self) -> Any:
+        self._lost = asyncio.Event()
+        lost = self._lost
+        client = gmqtt.Client(
+            self._client_id,
+            clean_session=False,
+            optimistic_acknowledgement=False,
+            session_expiry_interval=_SESSION_S,
+            receive_maximum=_WINDOW,
+            logger=logging.getLogger("edgefleet.gmqtt"),
+        )
+        client.set_config({"reconnect_retries": _NO_RECONNECT})
+        client.on_message = self._on_message
+        client.on_disconnect = lambda *_: lost.set()
+        return client
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self._endpoint.cafile))
+        context.load_cert_chain(self._endpoint.cert, self._endpoint.key)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+    async def _on_message(
+        self, _client: Any, topic: str, payload: bytes, _qos: int, properties: dict[str, Any]
+    ) -> int:
+        message = Incoming(topic, bytes(payload), bool(properties.get("retain")))
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait(_Waiting(message, done))
+        return await done  # gmqtt acknowledges with what is returned
+
+    async def _take_batches(self, take: Callable[[list[Incoming]], None]) -> None:
+        while True:
+            batch = [await self._inbox.get()]
+            while len(batch) < _WINDOW and not self._inbox.empty():
+                batch.append(self._inbox.get_nowait())
+            await self._take(take, [waiting.message for waiting in batch])
+            for waiting in batch:
+                if not waiting.done.done():
+                    waiting.done.set_result(0)
+
+    async def _take(self, take: Callable[[list[Incoming]], None], messages: list[Incoming]) -> None:
+        failures = 0
+        while True:
+            try:
+                await asyncio.to_thread(take, messages)
+            except EdgefleetError as error:
+                failures += 1
+                delay = min(_MAX_DELAY_S, 0.2 * 2**failures)
+                log.warning("%d messages wait: %s", len(messages), error.message)
+                await asyncio.sleep(delay)
+            else:
+                return
+
+
+async def _close(client: Any) -> None:
+    try:
+        async with asyncio.timeout(2):  # not wait_for: before Python 3.12 it loses cancellations
+            await client.disconnect()
+    except (OSError, TimeoutError, AttributeError) as error:
+        log.debug("closing the connection: %s", error)

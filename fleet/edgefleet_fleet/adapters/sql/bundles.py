@@ -1,0 +1,136 @@
+"""Bundles in the store: which there are, under which signature, and what blobs they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from edgefleet_contract.bundle import Digest, Manifest, Role
+from edgefleet_contract.messages import Target
+from edgefleet_fleet.adapters.sql.documents import insert_once
+from edgefleet_fleet.adapters.sql.tables import bundle as table
+from edgefleet_fleet.adapters.sql.tables import bundle_file as files
+from edgefleet_fleet.records import Bundle, BundleFile
+
+
+class Bundles:
+    """The bundles that were pushed. The same manifest under another signature is another row."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add(
+        self,
+        manifest: Manifest,
+        *,
+        digest: Digest,
+        signature_sha256: Digest,
+        size: int,
+        at: int,
+        by: str,
+        signer: str,
+    ) -> None:
+        """Keep a bundle; one that is there already learns its signer only."""
+        values = {
+            "digest": digest,
+            "signature_sha256": signature_sha256,
+            "model": manifest.model,
+            "version": manifest.version,
+            "size": size,
+            "created_at": at,
+            "created_by": by,
+            "signer": signer,
+            "complete": False,
+        }
+        if not insert_once(self._connection, table, values) and signer:
+            self._connection.execute(
+                table.update().where(self._is(digest, signature_sha256)).values(signer=signer)
+            )
+        for file in manifest.files:
+            row = {
+                "bundle": digest,
+                "path": file.path,
+                "role": file.role.value,
+                "size": file.size,
+                "sha256": file.sha256,
+                "chunk_list_sha256": file.chunk_list_sha256,
+            }
+            insert_once(self._connection, files, row)
+
+    def set_complete(self, digest: Digest, signature_sha256: Digest) -> None:
+        """Note that every blob of the bundle is on the shelf."""
+        self._connection.execute(
+            table.update().where(self._is(digest, signature_sha256)).values(complete=True)
+        )
+
+    def get(self, digest: str, signature_sha256: str | None = None) -> Bundle | None:
+        """A bundle; without a signature, the one that was verified, then the newest."""
+        query = sa.select(table).where(table.c.digest == digest)
+        if signature_sha256 is not None:
+            query = query.where(table.c.signature_sha256 == signature_sha256)
+        query = query.order_by((table.c.signer != "").desc(), table.c.created_at.desc())
+        row = self._connection.execute(query).first()
+        return _bundle(row) if row is not None else None
+
+    def list(self) -> tuple[Bundle, ...]:
+        """All bundles, newest first."""
+        query = sa.select(table).order_by(table.c.created_at.desc(), table.c.version.desc())
+        return tuple(_bundle(row) for row in self._connection.execute(query))
+
+    def find_version(self, model: str, version: int) -> tuple[Bundle, ...]:
+        """The bundles of one version of a model."""
+        query = sa.select(table).where(table.c.model == model, table.c.version == version)
+        return tuple(_bundle(row) for row in self._connection.execute(query))
+
+    def files(self, digest: str) -> tuple[BundleFile, ...]:
+        """The blobs of a bundle by path."""
+        query = sa.select(files).where(files.c.bundle == digest).order_by(files.c.path)
+        return tuple(
+            BundleFile(
+                row.path,
+                Role(row.role),
+                row.size,
+                Digest(row.sha256),
+                Digest(row.chunk_list_sha256),
+            )
+            for row in self._connection.execute(query)
+        )
+
+    def wants(self, digest: str) -> int | None:
+        """The size of a blob that some bundle names; None where none does."""
+        query = sa.select(files.c.size).where(files.c.sha256 == digest).limit(1)
+        size: int | None = self._connection.execute(query).scalar()
+        return size
+
+    def target(self, digest: str, *, slot: str) -> Target | None:
+        """What an order needs to know of a bundle."""
+        found = self.get(digest)
+        if found is None:
+            return None
+        return Target(
+            slot,
+            found.model,
+            found.version,
+            found.digest,
+            found.signature_sha256,
+            found.size,
+        )
+
+    @staticmethod
+    def _is(digest: str, signature_sha256: str) -> Any:
+        return sa.and_(table.c.digest == digest, table.c.signature_sha256 == signature_sha256)
+
+
+def _bundle(row: Any) -> Bundle:
+    return Bundle(
+        digest=Digest(row.digest),
+        signature_sha256=Digest(row.signature_sha256),
+        model=row.model,
+        version=row.version,
+        size=row.size,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        signer=row.signer,
+        complete=row.complete,
+    )

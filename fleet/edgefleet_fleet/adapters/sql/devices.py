@@ -1,0 +1,106 @@
+"""Devices in the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from edgefleet_contract.messages import Capabilities, Presence, Reported, parse, render
+from edgefleet_fleet.adapters.sql.tables import device as table
+from edgefleet_fleet.records import Device
+
+
+class Devices:
+    """The devices that ever enrolled; a forgotten one keeps its row, so no number is used twice."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def get(self, device: str) -> Device | None:
+        """The device of this name."""
+        row = self._connection.execute(sa.select(table).where(table.c.id == device)).first()
+        return _device(row) if row is not None else None
+
+    def list(self, *, forgotten: bool = False) -> tuple[Device, ...]:
+        """All devices by name."""
+        query = sa.select(table).order_by(table.c.id)
+        if not forgotten:
+            query = query.where(table.c.key_id != "")
+        return tuple(_device(row) for row in self._connection.execute(query))
+
+    def enrol(
+        self,
+        device: str,
+        *,
+        key_id: str,
+        serial: str,
+        expires: int,
+        at: int,
+        capabilities: Capabilities,
+    ) -> None:
+        """Add a device, or give a known one its new certificate."""
+        values = {
+            "key_id": key_id,
+            "certificate_serial": serial,
+            "certificate_expires": expires,
+            "enrolled_at": at,
+            "hw": capabilities.hw,
+            "arch": capabilities.arch,
+            "board": capabilities.board,
+        }
+        if self.get(device) is not None:
+            self._update(device, values)
+            return
+        blank = {"online": False, "boot_id": "", "agent": "", "seen_at": 0, "last_seq": 0}
+        self._connection.execute(table.insert().values(id=device, **values, **blank))
+
+    def forget(self, device: str) -> None:
+        """Let the name be enrolled again by any key; what it reported is dropped."""
+        self._update(device, {"key_id": "", "online": False, "reported": None})
+
+    def set_presence(self, presence: Presence, *, at: int) -> None:
+        """Note that a device came or went; a last will is not a sign of life."""
+        values: dict[str, Any] = {"online": presence.online, "agent": presence.agent}
+        if presence.online:
+            values |= {"boot_id": presence.boot_id, "seen_at": at}
+        self._update(presence.device, values)
+
+    def set_reported(self, reported: Reported, *, at: int) -> None:
+        """Keep the newest full state of a device."""
+        able = reported.capabilities
+        values = {"reported": render(reported).decode(), "agent": reported.agent, "seen_at": at}
+        self._update(
+            reported.device, values | {"hw": able.hw, "arch": able.arch, "board": able.board}
+        )
+
+    def touch(self, device: str, *, at: int) -> None:
+        """Note a sign of life."""
+        self._update(device, {"seen_at": at})
+
+    def set_last_seq(self, device: str, seq: int) -> None:
+        """Note the highest order number that was ever used for a device."""
+        self._update(device, {"last_seq": seq})
+
+    def _update(self, device: str, values: dict[str, Any]) -> None:
+        self._connection.execute(table.update().where(table.c.id == device).values(**values))
+
+
+def _device(row: Any) -> Device:
+    reported = parse(Reported, row.reported.encode()) if row.reported else None
+    return Device(
+        id=row.id,
+        key_id=row.key_id,
+        certificate_serial=row.certificate_serial,
+        certificate_expires=row.certificate_expires,
+        enrolled_at=row.enrolled_at,
+        online=row.online,
+        boot_id=row.boot_id,
+        agent=row.agent,
+        seen_at=row.seen_at,
+        last_seq=row.last_seq,
+        hw=row.hw,
+        arch=row.arch,
+        board=row.board,
+        reported=reported,
+    )

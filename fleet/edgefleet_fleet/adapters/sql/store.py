@@ -1,0 +1,151 @@
+"""Opens transactions on SQLite or PostgreSQL, and brings the schema up to date first.
+
+SQLite runs in WAL mode with foreign keys, a busy timeout and `synchronous=FULL` (an acknowledged
+message survives a power cut), and every transaction begins IMMEDIATE, so that two writers wait for
+each other instead of failing. On PostgreSQL the migrations hold an advisory lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
+
+from edgefleet_contract.errors import OperatorError, TransientError
+from edgefleet_fleet.adapters.sql.bundles import Bundles
+from edgefleet_fleet.adapters.sql.claims import Claims
+from edgefleet_fleet.adapters.sql.devices import Devices
+from edgefleet_fleet.adapters.sql.history import History
+from edgefleet_fleet.adapters.sql.ledger import Ledger
+from edgefleet_fleet.adapters.sql.orders import Orders
+from edgefleet_fleet.adapters.sql.rollouts import Rollouts
+
+_MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
+_LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
+
+
+class Transaction:
+    """Everything that the store holds, inside one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.devices = Devices(connection)
+        self.claims = Claims(connection)
+        self.bundles = Bundles(connection)
+        self.rollouts = Rollouts(connection)
+        self.orders = Orders(connection)
+        self.history = History(connection)
+        self.ledger = Ledger(connection)
+
+
+class Store:
+    """A data base of one control room."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision.
+
+        Raises:
+            OperatorError: the data base cannot be reached, or is of a newer release.
+        """
+        config = AlembicConfig()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        try:
+            with self._engine.connect() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK})"))
+                    connection.commit()
+                config.attributes["connection"] = connection
+                try:
+                    command.upgrade(config, "head")
+                    connection.commit()
+                finally:
+                    if connection.dialect.name == "postgresql":
+                        connection.rollback()
+                        connection.execute(sa.text(f"SELECT pg_advisory_unlock({_LOCK})"))
+                        connection.commit()
+        except sa.exc.DBAPIError as error:
+            raise OperatorError(f"the data base cannot be used: {_first_line(error)}") from None
+        except CommandError as error:
+            raise OperatorError(
+                f"the data base cannot be brought up to date: {error}",
+                hint="it may belong to a newer release of edgefleet",
+            ) from None
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """A transaction: committed at the end, rolled back by an exception.
+
+        Raises:
+            TransientError: the data base did not answer, or was locked for too long.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield Transaction(connection)
+        except sa.exc.OperationalError as error:
+            raise TransientError(f"the data base does not answer: {_first_line(error)}") from error
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine, for tests that look at the schema."""
+        return self._engine
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    """The address of a SQLite file."""
+    return sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            return sa.create_engine(parsed, pool_pre_ping=True)
+        if parsed.get_backend_name() != "sqlite":
+            raise OperatorError(f"data base {parsed.drivername!r}: sqlite and postgresql are known")
+        engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+    except sa.exc.ArgumentError:
+        raise OperatorError(
+            "the data base address is not understood",
+            hint="postgresql://user:password@host/database, or leave it out for SQLite",
+        ) from None
+    except ModuleNotFoundError as error:
+        raise OperatorError(
+            f"{error.name} is not installed", hint="pip install 'edgefleet[fleet-postgres]'"
+        ) from None
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: `_begin_immediate` does.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", error)).strip().splitlines()[0][:200]

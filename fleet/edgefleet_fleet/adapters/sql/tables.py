@@ -1,0 +1,170 @@
+"""The tables, as SQLAlchemy Core sees them; `migrations/` makes them, a test compares both."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_ID = sa.String(64)
+_DIGEST = sa.String(64)
+_TIME = sa.BigInteger
+# SQLite numbers rows by itself only where the column is an INTEGER.
+_ROW = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+setting = sa.Table(
+    "setting",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+device = sa.Table(
+    "device",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("key_id", _DIGEST, nullable=False),
+    sa.Column("certificate_serial", sa.String(64), nullable=False),
+    sa.Column("certificate_expires", _TIME, nullable=False),
+    sa.Column("enrolled_at", _TIME, nullable=False),
+    sa.Column("online", sa.Boolean, nullable=False),
+    sa.Column("boot_id", sa.String(128), nullable=False),
+    sa.Column("agent", sa.String(64), nullable=False),
+    sa.Column("seen_at", _TIME, nullable=False),
+    sa.Column("last_seq", sa.BigInteger, nullable=False),
+    sa.Column("hw", sa.String(128), nullable=False),
+    sa.Column("arch", sa.String(64), nullable=False),
+    sa.Column("board", sa.String(256), nullable=False),
+    sa.Column("reported", sa.Text, nullable=True),
+)
+claim = sa.Table(
+    "claim",
+    metadata,
+    sa.Column("id", _ROW, primary_key=True),
+    sa.Column("secret_sha256", _DIGEST, nullable=False, unique=True),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("expires_at", _TIME, nullable=False),
+    sa.Column("uses_left", sa.Integer, nullable=False),
+    sa.Column("trust_sha256", _DIGEST, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+)
+publisher_key = sa.Table(
+    "publisher_key",
+    metadata,
+    sa.Column("key_id", _DIGEST, primary_key=True),
+    sa.Column("pem", sa.Text, nullable=False),
+    sa.Column("algorithm", sa.String(32), nullable=False),
+    sa.Column("trusted_at", _TIME, nullable=False),
+    sa.Column("trusted_by", sa.String(64), nullable=False),
+)
+bundle = sa.Table(
+    "bundle",
+    metadata,
+    sa.Column("digest", _DIGEST, primary_key=True),
+    sa.Column("signature_sha256", _DIGEST, primary_key=True),
+    sa.Column("model", _ID, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("signer", _DIGEST, nullable=False),
+    sa.Column("complete", sa.Boolean, nullable=False),
+    sa.Index("ix_bundle_model_version", "model", "version"),
+)
+bundle_file = sa.Table(
+    "bundle_file",
+    metadata,
+    sa.Column("bundle", _DIGEST, primary_key=True),
+    sa.Column("path", sa.String(255), primary_key=True),
+    sa.Column("role", sa.String(32), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", _DIGEST, nullable=False, index=True),
+    sa.Column("chunk_list_sha256", _DIGEST, nullable=False),
+)
+rollout = sa.Table(
+    "rollout",
+    metadata,
+    sa.Column("id", sa.String(160), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False, unique=True),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("slot", _ID, nullable=False),
+    sa.Column("target", sa.JSON, nullable=False),
+    sa.Column("to", sa.Text, nullable=False),
+    sa.Column("salt", sa.String(64), nullable=False),
+    sa.Column("waves", sa.JSON, nullable=False),
+    sa.Column("canaries", sa.JSON, nullable=False),
+    sa.Column("max_failures", sa.Integer, nullable=True),
+    sa.Column("policy", sa.JSON, nullable=False),
+    sa.Column("allow_downgrade", sa.Boolean, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("cause", sa.String(16), nullable=True),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("excused", sa.Integer, nullable=False),
+    sa.Column("ended_at", _TIME, nullable=True),
+)
+rollout_device = sa.Table(
+    "rollout_device",
+    metadata,
+    sa.Column("rollout", sa.String(160), sa.ForeignKey("rollout.id"), primary_key=True),
+    sa.Column("device", _ID, sa.ForeignKey("device.id"), primary_key=True),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("order_seq", sa.BigInteger, nullable=True),
+    sa.Column("phase", sa.String(32), nullable=True),
+    sa.Column("reason", sa.String(32), nullable=True),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("updated_at", _TIME, nullable=False),
+    sa.Index("ix_rollout_device_device", "device"),
+)
+device_order = sa.Table(
+    "device_order",
+    metadata,
+    sa.Column("device", _ID, sa.ForeignKey("device.id"), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("issued", _TIME, nullable=False),
+    sa.Column("expires", _TIME, nullable=False),
+    sa.Column("rollout", sa.String(160), nullable=False),
+    sa.Column("asks", sa.JSON, nullable=False),
+    sa.Column("targets", sa.JSON, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+)
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", _ROW, primary_key=True),
+    sa.Column("device", _ID, sa.ForeignKey("device.id"), nullable=False),
+    sa.Column("boot_id", sa.String(128), nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("ts", _TIME, nullable=False),
+    sa.Column("received_at", _TIME, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Index("uq_event_device_boot_id_seq", "device", "boot_id", "seq", unique=True),
+)
+telemetry = sa.Table(
+    "telemetry",
+    metadata,
+    sa.Column("id", _ROW, primary_key=True),
+    sa.Column("device", _ID, sa.ForeignKey("device.id"), nullable=False),
+    sa.Column("stream", sa.String(96), nullable=False),
+    sa.Column("ts", _TIME, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Index("ix_telemetry_device_stream_id", "device", "stream", "id"),
+)
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", _ROW, primary_key=True),
+    sa.Column("at", _TIME, nullable=False),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("what", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(255), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
+)

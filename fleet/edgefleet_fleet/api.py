@@ -1,0 +1,59 @@
+"""The HTTP service: puts the routes together. What each route does stands in `api_*.py`.
+
+Everything below `/api/v1` except `enrol` needs the operator's token or the page's cookie; blobs,
+health and metrics are open (a blob's digest is the right to read it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from edgefleet_contract import __version__
+from edgefleet_fleet import problems
+from edgefleet_fleet.access import Access
+from edgefleet_fleet.deployments import Deployments
+from edgefleet_fleet.enrolment import Enrolment
+from edgefleet_fleet.ingest import Ingest
+from edgefleet_fleet.library import Library
+from edgefleet_fleet.work import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one control room, for routes to call."""
+
+    room: Room
+    access: Access
+    library: Library
+    enrolment: Enrolment
+    deployments: Deployments
+    ingest: Ingest
+
+
+def services_of(room: Room, access: Access) -> Services:
+    """The parts on one room."""
+    deployments = Deployments(room)
+    enrolment = Enrolment(room, deployments)
+    return Services(room, access, Library(room), enrolment, deployments, Ingest(room, deployments))
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application of one control room."""
+    from edgefleet_fleet import api_bundles, api_devices, api_public, api_rollouts, api_stream
+    from edgefleet_fleet.dashboard import pages
+
+    app = FastAPI(
+        title="edgefleet control room",
+        version=__version__,
+        description="Who gets which model, when, and when to stop.",
+        docs_url=None,  # its page loads scripts from a CDN; /openapi.json is served
+        redoc_url=None,
+    )
+    app.state.services = services
+    problems.install(app)
+    for module in (api_public, api_devices, api_bundles, api_rollouts, api_stream):
+        app.include_router(module.router)
+    pages.install(app, services)
+    return app

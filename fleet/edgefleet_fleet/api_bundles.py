@@ -1,0 +1,97 @@
+"""Routes: bundles and the blobs that they are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from edgefleet_contract.errors import Malformed
+from edgefleet_fleet import views
+from edgefleet_fleet.api_common import TheActor, TheServices
+
+router = APIRouter(prefix="/api/v1", tags=["bundles"])
+
+
+class BundleBody(BaseModel):
+    """`bundle.json` and `model.sig`, base64; `check` false takes one that nobody vouches for."""
+
+    manifest: str = Field(max_length=400_000)
+    signature: str = Field(max_length=1_500_000)
+    check: bool = True
+
+
+class CompleteBody(BaseModel):
+    """Under which signature the bundle was announced."""
+
+    signature_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+@router.post("/bundles", status_code=201)
+def receive_bundle(body: BundleBody, services: TheServices, actor: TheActor) -> Any:
+    """Announce a bundle; the answer names the blobs that the shelf lacks."""
+    received = services.library.receive(
+        _unbase64(body.manifest), _unbase64(body.signature), check=body.check, actor=actor
+    )
+    missing = [
+        {"path": file.path, "sha256": file.sha256, "size": file.size} for file in received.missing
+    ]
+    return views.bundle(received.bundle) | {"missing": missing}
+
+
+@router.put("/blobs/{sha256}")
+async def put_blob(sha256: str, request: Request, services: TheServices, _actor: TheActor) -> Any:
+    """Upload a blob that an announced bundle names."""
+    source = _Upload(request.stream(), asyncio.get_running_loop())
+    size = await asyncio.to_thread(services.library.put_blob, sha256, source)
+    return {"sha256": sha256, "size": size}
+
+
+@router.post("/bundles/{digest}/complete")
+def complete_bundle(digest: str, body: CompleteBody, services: TheServices, actor: TheActor) -> Any:
+    """Say that every blob is there; from now on the bundle can be rolled out."""
+    bundle = services.library.complete(digest, body.signature_sha256, actor=actor)
+    return views.bundle(bundle)
+
+
+@router.get("/bundles")
+def list_bundles(services: TheServices, _actor: TheActor) -> Any:
+    """All bundles, newest first."""
+    with services.room.store.begin() as tx:
+        return {"bundles": [views.bundle(found) for found in tx.bundles.list()]}
+
+
+@router.get("/bundles/{digest}")
+def show_bundle(digest: str, services: TheServices, _actor: TheActor) -> Any:
+    """One bundle (by digest, the beginning of it, or `model-version`) with files and report."""
+    with services.room.store.begin() as tx:
+        return views.bundle_detail(tx, services.room.shelf, digest)
+
+
+class _Upload:
+    """A request's body as a file that a worker thread reads."""
+
+    def __init__(self, stream: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._stream = stream
+        self._loop = loop
+
+    def read(self, _size: int, /) -> bytes:
+        return asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+
+    async def _next(self) -> bytes:
+        async for piece in self._stream:
+            if piece:
+                return piece
+        return b""
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raise Malformed("manifest or signature: not base64") from None

@@ -1,0 +1,91 @@
+"""Routes that anybody may ask: blobs by digest (devices do), health, metrics."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from edgefleet_contract import __version__
+from edgefleet_contract.bundle import Digest, is_digest
+from edgefleet_fleet import metrics
+from edgefleet_fleet.api_common import TheServices
+from edgefleet_fleet.errors import NotFound
+
+router = APIRouter(tags=["public"])
+_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@router.api_route("/blobs/{sha256}", methods=["GET", "HEAD"], response_class=Response)
+def blob(sha256: str, request: Request, services: TheServices) -> Response:
+    """The bytes of a blob, whole or one range of them (RFC 9110, section 14)."""
+    size = services.room.shelf.size(Digest(sha256)) if is_digest(sha256) else None
+    if size is None:
+        raise NotFound(f"blob {sha256[:16]!r} is not on the shelf")
+    headers = {
+        "ETag": f'"{sha256}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "public, max-age=31536000, immutable",
+    }
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    found = _parse_range(request.headers.get("range", ""), size)
+    if found is None:
+        headers["Content-Range"] = f"bytes */{size}"
+        return Response(status_code=416, headers=headers)
+    start, length = found
+    status = 200
+    if "range" in request.headers and (start, length) != (0, size):
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
+    headers["Content-Length"] = str(length)
+    kind = "application/octet-stream"
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=kind)
+    pieces = services.room.shelf.read(Digest(sha256), start=start, length=length)
+    return StreamingResponse(pieces, status, headers, kind)
+
+
+@router.get("/healthz")
+def healthz(services: TheServices) -> JSONResponse:
+    """Whether the data base answers and the broker is connected; 503 where not."""
+    with services.room.store.begin() as tx:
+        tx.ledger.setting("fleet")
+    link = services.room.link
+    connected = link is not None and link.is_connected
+    body = {
+        "status": "ok" if connected else "degraded",
+        "fleet": services.room.fleet,
+        "version": __version__,
+        "broker_connected": connected,
+    }
+    return JSONResponse(body, 200 if connected else 503)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def prometheus(services: TheServices) -> PlainTextResponse:
+    """Counts and gauges in Prometheus' text format."""
+    return PlainTextResponse(metrics.text(services), media_type=metrics.CONTENT_TYPE)
+
+
+def _parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """Start and length of what is asked for; None where it lies outside.
+
+    A header that is not one range of bytes is ignored, as the RFC allows.
+    """
+    found = _RANGE.fullmatch(header.strip())
+    if found is None or found[0] == "bytes=-":
+        return 0, size
+    first, last = found[1], found[2]
+    if not first:
+        length = min(int(last), size)
+        return (size - length, length) if length else None
+    start = int(first)
+    if last and int(last) < start:
+        return 0, size
+    if start >= size:
+        return None
+    end = min(int(last), size - 1) if last else size - 1
+    return start, end - start + 1

@@ -1,0 +1,383 @@
+"""The commands of `fleet`. Results go to stdout, talk to stderr; `--json` where a script listens.
+
+Exit codes: 0 done, 1 failed (or a watched rollout stopped), 2 usage, 3 refused, 4 out of reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from edgefleet_contract.errors import OperatorError
+from edgefleet_fleet import cli_show as show
+from edgefleet_fleet import watch as watching
+from edgefleet_fleet.client import Client
+from edgefleet_fleet.cohort import parse_filter, parse_waves
+from edgefleet_fleet.config import Config, load
+from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.push import check_files, read_bundle, upload
+
+app = typer.Typer(
+    name="fleet",
+    help="The control room of an edge fleet: who gets which model, when, and when to stop.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+keys = typer.Typer(help="The keys whose signature on a bundle counts.", no_args_is_help=True)
+devices = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
+bundles = typer.Typer(help="The bundles on the shelf.", no_args_is_help=True)
+rollouts = typer.Typer(help="The rollouts, running and past.", no_args_is_help=True)
+for name, group in (
+    ("keys", keys),
+    ("devices", devices),
+    ("bundles", bundles),
+    ("rollouts", rollouts),
+):
+    app.add_typer(group, name=name)
+
+Data = Annotated[Path | None, typer.Option(help="The data directory.", envvar="FLEET_DATA")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Option(help="The control room.", envvar="FLEET_URL")]
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def run() -> int:
+    """Run the command line; its exit code."""
+    try:
+        code = app(standalone_mode=False, prog_name="fleet")
+    except click.ClickException as error:
+        typer.echo(f"fleet: error: {error.format_message()}", err=True)
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "fleet"
+        typer.echo(f"fleet: hint: {path} --help", err=True)
+        return error.exit_code
+    except click.exceptions.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _client(url: str, data: Path | None) -> Client:
+    token = os.environ.get("FLEET_TOKEN") or DataDir(_data(data)).read_token()
+    return Client(url, token)
+
+
+def _data(data: Path | None) -> Path:
+    if data is not None:
+        return data
+    state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(state) if state else Path("fleet-data")
+
+
+def _config(data: DataDir, file: Path | None, **flags: Any) -> Config:
+    if file is None and data.config.exists():
+        file = data.config
+    return load(file, os.environ, **flags)
+
+
+@app.command()
+def init(
+    data: Data = None,
+    name: Annotated[str | None, typer.Option(help="What the fleet is called.")] = None,
+    public_host: Annotated[
+        str | None, typer.Option(help="The host name under which devices find the broker.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A fleet.toml.")] = None,
+) -> None:
+    """Make a data directory: keys, certificates, the operator's token, the data base."""
+    from edgefleet_fleet.server import open_room
+
+    folder = DataDir(_data(data))
+    found = _config(folder, config, name=name, public_host=public_host)
+    with folder.locked():
+        room, _ = open_room(folder, found, http_port=found.listen_address[1])
+        room.store.close()
+    typer.echo(f"fleet {room.fleet!r} in {folder.root}", err=True)
+
+
+@app.command()
+def serve(
+    data: Data = None,
+    name: Annotated[str | None, typer.Option(help="What the fleet is called.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="host:port of the HTTP service; port 0 takes any.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="The URL under which devices reach the HTTP service.")
+    ] = None,
+    public_host: Annotated[
+        str | None, typer.Option(help="The host name under which devices find the broker.")
+    ] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="The port of the broker; 0 takes any.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A fleet.toml.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    """Run the control room: store, shelf, broker, API and page, until Ctrl-C or SIGTERM."""
+    from edgefleet_fleet.server import Ready
+    from edgefleet_fleet.server import serve as run_server
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(levelname).1s %(name)s: %(message)s",
+    )
+    for noisy in ("gmqtt", "edgefleet.gmqtt", "alembic", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+    folder = DataDir(_data(data))
+    found = _config(
+        folder,
+        config,
+        name=name,
+        listen=listen,
+        public_url=public_url,
+        public_host=public_host,
+        mqtt_port=mqtt_port,
+    )
+
+    def say(ready: Ready) -> None:
+        typer.echo(f"broker  {ready.mqtt_host}:{ready.mqtt_port}", err=True)
+        typer.echo(ready.page)
+
+    asyncio.run(run_server(folder, found, ready=say))
+
+
+@app.command("push-model")
+def push_model(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's directory.", metavar="DIR")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Whom: 'all', or key=value,… over id, hw, arch, board, engine, model, online."
+        ),
+    ] = "all",
+    slot: Annotated[
+        str, typer.Option(help="The name to serve it under; the model's name if left out.")
+    ] = "",
+    canary: Annotated[
+        list[str] | None, typer.Option(help="A device that gets it first; repeatable.")
+    ] = None,
+    waves: Annotated[str, typer.Option(help="Cumulative shares in percent.")] = "100",
+    max_failures: Annotated[
+        int | None,
+        typer.Option(help="Stop at this many bad devices; left out: 1 early, a rate at the end."),
+    ] = None,
+    probation: Annotated[
+        int, typer.Option(help="Seconds that a new version serves before it is committed.")
+    ] = 2,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Let devices go back to an older version.")
+    ] = False,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try again where it failed before.")
+    ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Push what the fleet does not verify; devices do.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until it stands still.")] = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> int:
+    """Upload a signed bundle and roll it out.
+
+    With --watch the exit code is 0 when the rollout completed and 1 when it stopped.
+    """
+    parse_filter(to)
+    shares = parse_waves(waves)
+    client = _client(url, data)
+    found = read_bundle(bundle)
+    if not no_check:
+        check_files(found)
+    upload(client, found, check=not no_check, progress=show.talk)
+    view = client.post(
+        "/rollouts",
+        {
+            "bundle": found.digest,
+            "signature_sha256": found.signature_sha256,
+            "slot": slot,
+            "to": to,
+            "canaries": canary or [],
+            "waves": list(shares),
+            "max_failures": max_failures,
+            "probation_s": probation,
+            "allow_downgrade": allow_downgrade,
+            "retry_quarantined": retry_quarantined,
+        },
+    )
+    show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")
+    if not view["counts"]["total"]:
+        show.talk("no device is meant yet; those that join later will be asked")
+    return _watch(client, view, as_json=as_json) if watch else show.started(view, as_json=as_json)
+
+
+def _watch(client: Client, view: Any, *, as_json: bool) -> int:
+    view = watching.watch(client, view["id"], console=show.STDERR)
+    if as_json:
+        show.json(view)
+    for line in watching.refusals(view):
+        show.talk(line)
+    return 0 if view["state"] == "completed" else 1
+
+
+@keys.command("list")
+def keys_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
+    """The publishers whose bundles are taken."""
+    found = _client(url, data).get("/publishers")["publishers"]
+    show.rows(found, as_json=as_json, columns=("key_id", "algorithm", "trusted_at", "trusted_by"))
+
+
+@keys.command("trust")
+def keys_trust(
+    pem: Annotated[Path, typer.Argument(help="The publisher's public key.", metavar="PUB.pem")],
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
+    """Trust a publisher. Claims that were made before become invalid."""
+    try:
+        text = pem.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"cannot read {pem}: {error}") from None
+    found = _client(url, data).post("/publishers", {"pem": text})
+    show.one(found, as_json=as_json, line=found["key_id"])
+
+
+@devices.command("list")
+def devices_list(
+    to: Annotated[str, typer.Option(help="Only those that a filter means.")] = "all",
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
+    """The devices and what they run."""
+    client = _client(url, data)
+    found = client.get(f"/devices?to={show.quote(to)}")["devices"]
+    show.devices(found, as_json=as_json)
+
+
+@devices.command("show")
+def devices_show(
+    device: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """One device, what it should run, and its last events."""
+    show.device(_client(url, data).get(f"/devices/{show.quote(device)}"), as_json=as_json)
+
+
+@devices.command("claim")
+def devices_claim(
+    uses: Annotated[int, typer.Option(help="How many devices may use it.")] = 1,
+    hours: Annotated[float, typer.Option(help="How long it lives.")] = 24,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
+    """Make a claim: the line that a new device enrols with. It is a secret, and said only once."""
+    found = _client(url, data).post("/claims", {"uses": uses, "hours": hours})
+    show.one(found, as_json=as_json, line=found["claim"])
+
+
+@devices.command("forget")
+def devices_forget(device: str, url: Url = DEFAULT_URL, data: Data = None) -> None:
+    """Take a device out of the fleet; its name may be enrolled again by any key."""
+    _client(url, data).delete(f"/devices/{show.quote(device)}")
+    show.talk(f"{device} is forgotten")
+
+
+@bundles.command("list")
+def bundles_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
+    """The bundles, newest first."""
+    found = _client(url, data).get("/bundles")["bundles"]
+    columns = ("name", "digest", "size", "signer", "complete", "created_at")
+    show.rows(found, as_json=as_json, columns=columns)
+
+
+@bundles.command("show")
+def bundles_show(
+    bundle: Annotated[str, typer.Argument(help="model-version, or the digest's beginning.")],
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
+    """One bundle with its files."""
+    found = _client(url, data).get(f"/bundles/{show.quote(bundle)}")
+    show.bundle(found, as_json=as_json)
+
+
+@bundles.command("push")
+def bundles_push(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's directory.", metavar="DIR")],
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Push what the fleet does not verify.")
+    ] = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
+    """Upload a bundle without rolling it out."""
+    client = _client(url, data)
+    found = read_bundle(bundle)
+    if not no_check:
+        check_files(found)
+    view = upload(client, found, check=not no_check, progress=show.talk)
+    show.one(view, as_json=as_json, line=view["digest"])
+
+
+@rollouts.command("list")
+def rollouts_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
+    """The rollouts, newest first."""
+    show.rollouts(_client(url, data).get("/rollouts")["rollouts"], as_json=as_json)
+
+
+@rollouts.command("show")
+def rollouts_show(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """One rollout with its devices."""
+    show.rollout(_client(url, data).get(f"/rollouts/{show.quote(rollout)}"), as_json=as_json)
+
+
+@rollouts.command("watch")
+def rollouts_watch(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> int:
+    """Stay until a rollout stands still: 0 when it completed, 1 when it stopped."""
+    client = _client(url, data)
+    view = client.get(f"/rollouts/{show.quote(rollout)}")
+    return _watch(client, view, as_json=as_json)
+
+
+@rollouts.command("pause")
+def rollouts_pause(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Stop asking more devices."""
+    _by_hand(rollout, "pause", as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("resume")
+def rollouts_resume(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Go on; the failures so far are taken as seen."""
+    _by_hand(rollout, "resume", as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("abort")
+def rollouts_abort(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """End it; devices that have the new version keep it."""
+    _by_hand(rollout, "abort", as_json=as_json, url=url, data=data)
+
+
+def _by_hand(rollout: str, verb: str, *, as_json: bool, url: str, data: Path | None) -> None:
+    view = _client(url, data).post(f"/rollouts/{show.quote(rollout)}/{verb}")
+    show.one(view, as_json=as_json, line=f"{view['id']}: {view['state']}")

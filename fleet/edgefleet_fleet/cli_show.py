@@ -1,0 +1,175 @@
+"""How the command line shows things: tables for people, JSON for scripts, talk on stderr."""
+
+from __future__ import annotations
+
+import json as json_module
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote as quote_url
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgefleet_fleet import watch as watching
+
+STDERR: Final = Console(stderr=True)
+_STDOUT: Final = Console()
+
+
+def talk(text: str) -> None:
+    """Say something to the person at the terminal."""
+    typer.echo(text, err=True)
+
+
+def quote(text: str) -> str:
+    """A text as a part of a URL."""
+    return quote_url(text, safe="")
+
+
+def json(value: object) -> None:
+    """Print a value as JSON."""
+    typer.echo(json_module.dumps(value, indent=2, ensure_ascii=False))
+
+
+def one(value: Any, *, as_json: bool, line: str) -> None:
+    """Print a value as JSON, or one line of it."""
+    if as_json:
+        json(value)
+    else:
+        typer.echo(line)
+
+
+def started(view: Any, *, as_json: bool) -> int:
+    """Print the rollout that began."""
+    one(view, as_json=as_json, line=view["id"])
+    return 0
+
+
+def rows(found: list[Any], *, as_json: bool, columns: tuple[str, ...]) -> None:
+    """Print a list as JSON or as a table."""
+    if as_json:
+        json(found)
+        return
+    _table(columns, [[_cell(column, row[column]) for column in columns] for row in found])
+
+
+def devices(found: list[Any], *, as_json: bool) -> None:
+    """Print devices."""
+    if as_json:
+        json(found)
+        return
+    columns = ("device", "presence", "hw", "engine", "runs", "phase", "seen")
+    _table(
+        columns,
+        [
+            [
+                view["id"],
+                "online" if view["online"] else "offline",
+                view["hw"],
+                ", ".join(sorted(view["engines"])),
+                _runs(view),
+                " ".join(part for part in (view["phase"], view["reason"]) if part),
+                _time(view["seen_at"]),
+            ]
+            for view in found
+        ],
+    )
+
+
+def device(view: Any, *, as_json: bool) -> None:
+    """Print one device."""
+    if as_json:
+        json(view)
+        return
+    desired = view["desired"]
+    lines = {
+        "device": view["id"],
+        "presence": "online" if view["online"] else f"offline since {_time(view['seen_at'])}",
+        "board": f"{view['board']} ({view['hw']}, {view['arch']}), agent {view['agent']}",
+        "engines": ", ".join(f"{name} {v}" for name, v in sorted(view["engines"].items())),
+        "runs": _runs(view),
+        "phase": " ".join(part for part in (view["phase"], view["reason_text"]) if part),
+        "desired": ", ".join(f"{t['slot']}={t['model']}@{t['version']}" for t in desired["targets"])
+        if desired
+        else "",
+    }
+    for name, text in lines.items():
+        typer.echo(f"{name:9} {text}")
+    for event in reversed(view["events"][:20]):
+        why = f"  {event['reason']}: {event['detail']}" if event["reason"] else ""
+        typer.echo(f"{_time(event['ts'])}  {', '.join(event['models'])} {event['phase']}{why}")
+
+
+def bundle(view: Any, *, as_json: bool) -> None:
+    """Print one bundle."""
+    if as_json:
+        json(view)
+        return
+    typer.echo(f"{view['name']}  {view['digest']}")
+    typer.echo(f"signed by {view['signer'] or 'nobody that is trusted here'}")
+    columns = ("path", "role", "size", "sha256")
+    _table(columns, [[_cell(c, file[c]) for c in columns] for file in view["files"]])
+
+
+def rollouts(found: list[Any], *, as_json: bool) -> None:
+    """Print rollouts."""
+    if as_json:
+        json(found)
+        return
+    columns = ("rollout", "state", "to", "wave", "good", "bad", "total", "reasons", "began")
+    _table(
+        columns,
+        [
+            [
+                view["id"],
+                view["state"] + (f" ({view['cause']})" if view["cause"] else ""),
+                view["to"],
+                f"{view['wave'] + 1}/{view['wave_count']}",
+                str(view["counts"]["good"]),
+                str(view["counts"]["bad"]),
+                str(view["counts"]["total"]),
+                ", ".join(f"{word} {count}" for word, count in view["by_reason"].items()),
+                _time(view["created_at"]),
+            ]
+            for view in found
+        ],
+    )
+
+
+def rollout(view: Any, *, as_json: bool) -> None:
+    """Print one rollout."""
+    if as_json:
+        json(view)
+    else:
+        _STDOUT.print(watching.table(view))
+
+
+def _runs(view: Any) -> str:
+    return ", ".join(f"{m['model']}@{m['version']} ({m['variant']})" for m in view["models"])
+
+
+def _cell(column: str, value: Any) -> str:
+    if column.endswith("_at"):
+        return _time(value)
+    if column in ("digest", "signer", "sha256"):
+        return str(value)[:12] or "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _time(seconds: int) -> str:
+    if not seconds:
+        return "never"
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _table(columns: tuple[str, ...], lines: list[list[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=not _STDOUT.is_terminal)
+    for line in lines:
+        table.add_row(*line)
+    if _STDOUT.is_terminal:
+        _STDOUT.print(table, markup=False)
+    else:
+        Console(width=400).print(table, markup=False)

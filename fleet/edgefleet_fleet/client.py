@@ -1,0 +1,103 @@
+"""The API as the command line calls it: HTTP by requests, problems as the errors that they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, TransientError
+from edgefleet_contract.errors import Unverified as UnverifiedError
+from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.errors import Conflict, Denied, NotFound
+
+_TIMEOUT: Final = (5, 60)
+
+
+class Client:
+    """One control room, by its URL and the operator's token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy between an operator and the control room
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str) -> Any:
+        """The JSON of `GET /api/v1{path}`. Raises what the control room refused with."""
+        return self._call("GET", path)
+
+    def post(self, path: str, body: object | None = None) -> Any:
+        """The JSON of `POST /api/v1{path}`."""
+        return self._call("POST", path, json=body if body is not None else {})
+
+    def delete(self, path: str) -> None:
+        """`DELETE /api/v1{path}`."""
+        self._call("DELETE", path)
+
+    def put_file(self, path: str, file: Path) -> Any:
+        """Upload a file to `/api/v1{path}`, streamed."""
+        try:
+            with file.open("rb") as source:
+                return self._call("PUT", path, data=source, timeout=(5, 3600))
+        except OSError as error:
+            raise OperatorError(f"cannot read {file}: {error.strerror}") from None
+
+    def watch(self) -> requests.Response:
+        """The open stream of changes; a line arrives at least every 15 seconds."""
+        try:
+            response = self._session.get(f"{self.url}/api/v1/events", stream=True, timeout=(5, 30))
+        except requests.RequestException as error:
+            raise self._unreachable(error) from None
+        if response.status_code != 200:
+            raise _error(response)
+        return response
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        arguments.setdefault("timeout", _TIMEOUT)
+        try:
+            response = self._session.request(method, f"{self.url}/api/v1{path}", **arguments)
+        except requests.RequestException as error:
+            raise self._unreachable(error) from None
+        if response.status_code >= 400:
+            raise _error(response)
+        return response.json() if response.content else None
+
+    def _unreachable(self, error: requests.RequestException) -> TransientError:
+        kind = type(error).__name__
+        return TransientError(
+            f"cannot reach the control room at {self.url} ({kind})",
+            hint="is `fleet serve` running? name it with --url or FLEET_URL",
+        )
+
+
+def _error(response: requests.Response) -> EdgefleetError:
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    message = str(body.get("detail") or f"HTTP status {response.status_code}")
+    hint = str(body.get("hint", ""))
+    status = response.status_code
+    if status in (401, 403):
+        return Denied(message, hint=hint)
+    if status == 404:
+        return NotFound(message, hint=hint)
+    if status == 409:
+        return Conflict(message, hint=hint)
+    if status == 422:
+        reason = _reason(body.get("reason"))
+        if reason in (Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE, Reason.BUNDLE_MISMATCH):
+            return UnverifiedError(message, reason=reason, hint=hint)
+        return Malformed(message, reason=reason, hint=hint)
+    if status in (502, 503, 504):
+        return TransientError(message, hint=hint)
+    return OperatorError(message, hint=hint)
+
+
+def _reason(word: object) -> Reason:
+    try:
+        return Reason(str(word))
+    except ValueError:
+        return Reason.MALFORMED

@@ -1,0 +1,197 @@
+"""The data directory: where everything of a control room lies, and how it is first made.
+
+    fleet.db  blobs/  keys/ (0700)  broker/  operator.token (0600)  trust.json  lock
+
+Rules: a secret is written with mode 0600 into a folder of mode 0700, whole or not at all (write,
+fsync, rename, fsync of the folder); keys are made once and never replaced; certificates of the
+broker and the service are made again when they are about to expire or a host name was added. One
+process at a time: `locked()` holds a lock for as long as the service runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_fleet.authority import OBSERVER, SERVICE, Authority, expiry_of, hosts_of
+
+_LIFE_DAYS: Final = 820
+_RENEW: Final = timedelta(days=60)
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The paths of one data directory."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, unless another data base is configured."""
+        return self.root / "fleet.db"
+
+    @property
+    def blobs(self) -> Path:
+        """The shelf: content-addressed files."""
+        return self.root / "blobs"
+
+    @property
+    def keys(self) -> Path:
+        """Private keys and certificates."""
+        return self.root / "keys"
+
+    @property
+    def broker(self) -> Path:
+        """The broker's generated configuration and its persistence."""
+        return self.root / "broker"
+
+    @property
+    def token(self) -> Path:
+        """The operator's bearer token."""
+        return self.root / "operator.token"
+
+    @property
+    def config(self) -> Path:
+        """The optional configuration file."""
+        return self.root / "fleet.toml"
+
+    @property
+    def trust(self) -> Path:
+        """The trust document, for people who want to look at it; the service renders its own."""
+        return self.root / "trust.json"
+
+    def prepare(self, fleet: str, *, public_host: str) -> Authority:
+        """Make what is missing, renew what is due, and give the certificate authority.
+
+        Raises:
+            OperatorError: the directory cannot be written, or holds files that are not ours.
+        """
+        try:
+            return self._prepare(fleet, public_host)
+        except OSError as error:
+            where = error.filename or self.root
+            raise OperatorError(f"cannot prepare {where}: {error.strerror}") from None
+
+    def _prepare(self, fleet: str, public_host: str) -> Authority:
+        for folder, mode in ((self.root, 0o711), (self.blobs, 0o755), (self.broker, 0o700)):
+            folder.mkdir(parents=True, exist_ok=True, mode=mode)
+        self.keys.mkdir(exist_ok=True, mode=0o700)
+        self.keys.chmod(0o700)
+        if not self.token.exists():
+            write_file(self.token, (secrets.token_urlsafe(32) + "\n").encode(), mode=0o600)
+        director = self.keys / "director.pem"
+        if not director.exists():
+            write_file(director, PrivateKey.generate_ed25519().to_pem(), mode=0o600)
+        authority = self._authority(fleet)
+        for name, stem in ((SERVICE, "service"), (OBSERVER, "observer")):
+            self._client(authority, name, stem)
+        hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), public_host)
+        self._server(authority, tuple(dict.fromkeys(host for host in hosts if host)))
+        return authority
+
+    def _authority(self, fleet: str) -> Authority:
+        certificate, key = self.keys / "ca.pem", self.keys / "ca.key"
+        if not key.exists():
+            made = Authority.create(fleet, now=datetime.now(UTC))
+            write_file(certificate, made.pem.encode())
+            write_file(key, made.key_pem, mode=0o600)
+        return Authority.load(certificate.read_bytes(), key.read_bytes())
+
+    def _client(self, authority: Authority, name: str, stem: str) -> None:
+        path, key = self.keys / f"{stem}.crt", self._key(stem)
+        if path.exists() and not _is_due(path):
+            return
+        now = datetime.now(UTC)
+        issued = authority.issue_client(name, key.public, now=now, days=_LIFE_DAYS)
+        write_file(path, issued.pem.encode())
+
+    def _server(self, authority: Authority, hosts: tuple[str, ...]) -> None:
+        path, key = self.keys / "broker.crt", self._key("broker")
+        if path.exists() and not _is_due(path) and set(hosts) <= hosts_of(path.read_text()):
+            return
+        if path.exists():  # names that were added before stay good
+            hosts = tuple(dict.fromkeys((*hosts, *sorted(hosts_of(path.read_text())))))
+        now = datetime.now(UTC)
+        issued = authority.issue_server(hosts, key.public, now=now, days=_LIFE_DAYS)
+        write_file(path, issued.pem.encode())
+
+    def _key(self, stem: str) -> PrivateKey:
+        path = self.keys / f"{stem}.key"
+        if not path.exists():
+            write_file(path, PrivateKey.generate_p256().to_pem(), mode=0o600)
+        return PrivateKey.load(path)
+
+    def director(self) -> PrivateKey:
+        """The key that signs orders."""
+        return PrivateKey.load(self.keys / "director.pem")
+
+    def read_token(self) -> str:
+        """The operator's token.
+
+        Raises:
+            OperatorError: there is none, or it cannot be read.
+        """
+        try:
+            return self.token.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OperatorError(
+                f"cannot read the operator's token {self.token}: {error}",
+                hint="name the data directory with --data, or set FLEET_TOKEN",
+            ) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for one process.
+
+        Raises:
+            OperatorError: another fleet service runs on it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OperatorError(
+                    f"another fleet service runs on {self.root}",
+                    hint="stop it first, or name another directory with --data",
+                ) from None
+            yield
+
+
+def write_file(path: Path, raw: bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, durable when this returns."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_due(certificate: Path) -> bool:
+    return expiry_of(certificate.read_text()) - datetime.now(UTC) < _RENEW

@@ -1,0 +1,144 @@
+"""How a device becomes one of the fleet: claims, and the certificate that they are worth.
+
+A claim's secret is known to the person who carries it and to nobody else: the store has its hash.
+A name belongs to the key that enrolled it first, until the operator forgets the device.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+from edgefleet_contract.bundle import sha256
+from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.messages import EnrolRequest, EnrolResponse
+from edgefleet_contract.trust import Claim
+from edgefleet_fleet.authority import RESERVED, open_request
+from edgefleet_fleet.deployments import Deployments
+from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.work import Actor, Room, Work
+
+
+class Enrolment:
+    """Claims and certificates."""
+
+    def __init__(self, room: Room, deployments: Deployments) -> None:
+        self._room = room
+        self._deployments = deployments
+
+    def make_claim(self, *, uses: int, hours: float, actor: Actor) -> tuple[int, Claim]:
+        """A new claim and its number; its secret is said here once and never again.
+
+        Raises:
+            OperatorError: no uses, no time, or no publisher is trusted yet.
+        """
+        if not 1 <= uses <= 10_000 or not 0 < hours <= 24 * 366:
+            raise OperatorError("a claim has 1 to 10000 uses and lives up to a year")
+        secret = secrets.token_urlsafe(32)
+        with self._room.work(actor) as work:
+            if not work.tx.ledger.publishers():
+                raise OperatorError(
+                    "no publisher key is trusted yet, and a claim says whom devices believe",
+                    hint="fleet keys trust publisher.pub.pem",
+                )
+            digest = self._room.trust_digest(work.tx)
+            number = work.tx.claims.add(
+                secret_sha256=sha256(secret.encode()),
+                at=work.now,
+                by=actor.who,
+                expires=work.now + int(hours * 3600),
+                uses=uses,
+                trust=digest,
+            )
+            work.record("claim.make", str(number), f"{uses} uses, {hours:g} hours")
+            work.changed("claim", str(number))
+        return number, Claim(self._room.fleet, secret, digest)
+
+    def revoke_claim(self, number: int, *, actor: Actor) -> None:
+        """End a claim.
+
+        Raises:
+            NotFound: there is no such claim.
+        """
+        with self._room.work(actor) as work:
+            if not work.tx.claims.revoke(number):
+                raise NotFound(f"there is no claim {number}")
+            work.record("claim.revoke", str(number))
+            work.changed("claim", str(number))
+
+    def enrol(self, request: EnrolRequest, *, address: str) -> EnrolResponse:
+        """A certificate for a device that holds a claim.
+
+        Raises:
+            Denied: the claim is unknown, spent, expired or revoked, or of an older trust document.
+            Conflict: another key has the name.
+            Malformed: the certificate request is not one.
+        """
+        name = request.device
+        csr = open_request(request.csr)
+        if name in RESERVED:
+            raise Denied(f"no device may be called {name!r}")
+        with self._room.work(Actor(f"device:{name}"[:64], address)) as work:
+            self._use_claim(work, request.secret)
+            known = work.tx.devices.get(name)
+            if known is not None and not known.is_forgotten and known.key_id != csr.key.id:
+                raise Conflict(
+                    f"a device {name!r} with another key is enrolled",
+                    hint=f"choose another name, or: fleet devices forget {name}",
+                )
+            issued = self._room.authority.issue_client(
+                name,
+                csr.key,
+                now=datetime.fromtimestamp(work.now, UTC),
+                days=self._room.config.certificate_days,
+            )
+            work.tx.devices.enrol(
+                name,
+                key_id=csr.key.id,
+                serial=issued.serial,
+                expires=int(issued.expires.timestamp()),
+                at=work.now,
+                capabilities=request.capabilities,
+            )
+            again = known is not None and known.is_forgotten  # its last order was taken back
+            self._deployments.welcome(work, name, request.capabilities, again=again)
+            work.record("device.enrol", name, f"key {csr.key.id[:8]}")
+            work.changed("device", name)
+            document = self._room.trust_bytes(work.tx)
+        return EnrolResponse(
+            device=name,
+            certificate=issued.pem,
+            trust=document.decode(),
+            mqtt_host=self._room.mqtt_host,
+            mqtt_port=self._room.mqtt_port,
+        )
+
+    def _use_claim(self, work: Work, secret: str) -> None:
+        claim = work.tx.claims.find(sha256(secret.encode()))
+        again = "make a new one: fleet devices claim"
+        if claim is None:
+            raise Denied("the claim is not known to this fleet", hint=again)
+        if claim.revoked:
+            raise Denied("the claim was revoked", hint=again)
+        if claim.expires_at <= work.now:
+            raise Denied("the claim is past its date", hint=again)
+        if claim.trust_sha256 != self._room.trust_digest(work.tx):
+            raise Denied("the fleet's trusted keys changed since the claim was made", hint=again)
+        if not work.tx.claims.use(claim.id):
+            raise Denied("the claim was used as often as it may be", hint=again)
+
+    def forget(self, device: str, *, actor: Actor) -> None:
+        """Take a device out of the fleet; its name may be enrolled again by any key.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        with self._room.work(actor) as work:
+            found = work.tx.devices.get(device)
+            if found is None or found.is_forgotten:
+                raise NotFound(f"there is no device {device!r}")
+            self._deployments.part_from(work, device)
+            work.tx.devices.forget(device)
+            work.tx.history.drop_device(device)
+            work.record("device.forget", device)
+            work.changed("device", device)

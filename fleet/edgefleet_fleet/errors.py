@@ -1,0 +1,39 @@
+"""What the control room raises beyond the contract's tree, and the exit code of each kind.
+
+OperatorError
+├── NotFound      a name that the fleet does not know            (HTTP 404)
+├── Conflict      it contradicts what the fleet already has      (HTTP 409)
+└── Denied        the caller may not: no token, a spent claim    (HTTP 401 or 403)
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError, TransientError
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 3
+EXIT_UNREACHABLE: Final = 4
+
+
+class NotFound(OperatorError):
+    """The fleet has nothing of this name."""
+
+
+class Conflict(OperatorError):
+    """It contradicts what the fleet already holds."""
+
+
+class Denied(OperatorError):
+    """The caller may not do this."""
+
+
+def exit_code(error: EdgefleetError) -> int:
+    """The exit code of the command line for an error."""
+    if isinstance(error, PeerError | Denied):
+        return EXIT_REFUSED
+    if isinstance(error, TransientError):
+        return EXIT_UNREACHABLE
+    return EXIT_FAILED

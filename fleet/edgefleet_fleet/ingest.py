@@ -1,0 +1,109 @@
+"""Takes what devices say: parses, stores once, and lets the rollouts know.
+
+A message that is not ours (another fleet, a device that never enrolled, a payload that names
+another device, not JSON) is dropped, counted by kind and logged; it never stops the ones behind
+it. A batch is one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.messages import (
+    Event,
+    ModelTelemetry,
+    Presence,
+    Reported,
+    SystemTelemetry,
+    parse,
+)
+from edgefleet_contract.topics import Address, Channel, match
+from edgefleet_fleet.deployments import Deployments
+from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.work import Room, Work
+
+log = logging.getLogger("edgefleet.ingest")
+
+
+class Ingest:
+    """The way from a topic to the store."""
+
+    def __init__(self, room: Room, deployments: Deployments) -> None:
+        self._room = room
+        self._deployments = deployments
+        self.taken: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+
+    def take(self, messages: list[Incoming]) -> None:
+        """Take a batch, all of it or (when this raises) nothing.
+
+        Raises:
+            TransientError: the data base does not answer; the same batch may be tried again.
+        """
+        taken: Counter[str] = Counter()
+        dropped: Counter[str] = Counter()
+        with self._room.work() as work:
+            for message in messages:
+                if not message.payload:
+                    continue  # somebody cleared a retained topic
+                try:
+                    address = match(message.topic)
+                    self._take(work, address, message.payload)
+                except _Unknown as error:
+                    dropped["unknown_device"] += 1
+                    log.warning("dropped: %s", error)
+                except Malformed as error:
+                    dropped["malformed"] += 1
+                    log.warning("dropped: %s", error.message)
+                else:
+                    taken[address.channel.value] += 1
+        self.taken.update(taken)
+        self.dropped.update(dropped)
+
+    def _take(self, work: Work, address: Address, payload: bytes) -> None:
+        name = address.device
+        if address.fleet != self._room.fleet:
+            raise Malformed(f"a message of fleet {address.fleet!r}")
+        device = work.tx.devices.get(name)
+        if device is None or device.is_forgotten:
+            raise _Unknown(f"a message of {name!r}, which is not enrolled")
+        match address.channel:
+            case Channel.REPORTED:
+                reported = parse(Reported, payload, device=name)
+                work.tx.devices.set_reported(reported, at=work.now)
+                self._deployments.catch_up(work, device, reported)
+                self._deployments.welcome(work, name, reported.capabilities)
+            case Channel.ONLINE:
+                work.tx.devices.set_presence(parse(Presence, payload, device=name), at=work.now)
+            case Channel.EVENT:
+                self._take_event(work, parse(Event, payload, device=name))
+            case Channel.TELEMETRY_SYSTEM:
+                sample = parse(SystemTelemetry, payload, device=name)
+                work.tx.history.add_telemetry(sample, keep=self._room.config.telemetry_keep)
+                work.tx.devices.touch(name, at=work.now)
+            case Channel.TELEMETRY_MODEL:
+                model = parse(ModelTelemetry, payload, device=name)
+                work.tx.history.add_telemetry(model, keep=self._room.config.telemetry_keep)
+                work.tx.devices.touch(name, at=work.now)
+            case Channel.DESIRED:
+                raise Malformed("a device does not write its own desired state")
+        work.changed("device", name)
+
+    def _take_event(self, work: Work, event: Event) -> None:
+        if not work.tx.history.add_event(event, at=work.now):
+            return  # the broker delivered it twice
+        work.tx.devices.touch(event.device, at=work.now)
+        self._deployments.progress(
+            work,
+            event.device,
+            seq=event.order_seq,
+            phase=event.phase,
+            reason=event.reason,
+            detail=event.detail,
+        )
+
+
+class _Unknown(Exception):
+    """A message of a device that is not one of the fleet."""

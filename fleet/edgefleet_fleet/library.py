@@ -1,0 +1,204 @@
+"""The bundles that the fleet can hand out, and whose signature it takes.
+
+A bundle comes in three steps: its manifest and signature (checked at the door), the blobs that
+the shelf lacks, and the word that it is complete, on which chunk lists are derived. A bundle that
+is not complete cannot be rolled out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+from edgefleet_contract.bundle import (
+    CHUNK_SIZE,
+    Digest,
+    Manifest,
+    is_digest,
+    parse_manifest,
+    sha256,
+)
+from edgefleet_contract.errors import Malformed, OperatorError, Unverified
+from edgefleet_contract.keys import KeyRing, PublicKey
+from edgefleet_contract.model_signature import open_bundle
+from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.ports import Readable
+from edgefleet_fleet.records import Bundle, BundleFile
+from edgefleet_fleet.work import Actor, Room, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A bundle that was announced, and the blobs that are still to come."""
+
+    bundle: Bundle
+    missing: tuple[BundleFile, ...]
+
+
+class Library:
+    """Bundles and publishers."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def trust(self, pem: str, *, actor: Actor) -> PublicKey:
+        """Trust a publisher from now on; claims that were made before become invalid.
+
+        Raises:
+            Malformed: it is not a public key that can sign bundles.
+        """
+        key = PublicKey.from_pem(pem)
+        if not key.algorithm.startswith("ECDSA"):
+            raise Malformed(f"a publisher has an ECDSA key, this one is {key.algorithm}")
+        with self._room.work(actor) as work:
+            if work.tx.ledger.trust(key, at=work.now, by=actor.who):
+                work.record("publisher.trust", key.id, key.algorithm)
+                work.changed("publisher", key.id)
+        return key
+
+    def receive(
+        self, manifest_bytes: bytes, signature: bytes, *, check: bool, actor: Actor
+    ) -> Received:
+        """Take a bundle's manifest and signature.
+
+        Args:
+            manifest_bytes: `bundle.json`.
+            signature: `model.sig`.
+            check: False keeps a bundle that the fleet cannot vouch for; devices refuse it.
+            actor: who pushes it.
+
+        Raises:
+            Malformed: the manifest is not valid.
+            Unverified: `check`, and no trusted publisher signed it.
+            Conflict: another bundle has this model and version.
+        """
+        manifest = parse_manifest(manifest_bytes)
+        digest, signature_sha256 = sha256(manifest_bytes), sha256(signature)
+        with self._room.work(actor) as work:
+            signer = self._signer(work, manifest_bytes, signature, check=check)
+            if signer:
+                _check_version(work, manifest, digest)
+            for raw in (manifest_bytes, signature):
+                if not self._room.shelf.has(sha256(raw)):
+                    self._room.shelf.put(sha256(raw), io.BytesIO(raw), max_bytes=len(raw))
+            work.tx.bundles.add(
+                manifest,
+                digest=digest,
+                signature_sha256=signature_sha256,
+                size=manifest.total_size + len(manifest_bytes) + len(signature),
+                at=work.now,
+                by=actor.who,
+                signer=signer,
+            )
+            work.record("bundle.receive", manifest.name, f"{digest[:8]}, signer {signer[:8]}")
+            bundle = work.tx.bundles.get(digest, signature_sha256)
+            assert bundle is not None
+            missing = self._missing(work, digest)
+        return Received(bundle, missing)
+
+    def put_blob(self, digest: str, source: Readable) -> int:
+        """Take a blob that a bundle names; its size.
+
+        Raises:
+            Malformed: not a digest, or bytes of another digest or size.
+            NotFound: no bundle names it.
+        """
+        if not is_digest(digest):
+            raise Malformed("a blob is named by 64 lower-case hex digits")
+        with self._room.store.begin() as tx:
+            size = tx.bundles.wants(digest)
+        if size is None:
+            raise NotFound(f"no bundle names blob {digest[:8]}")
+        return self._room.shelf.put(Digest(digest), source, max_bytes=size)
+
+    def complete(self, digest: str, signature_sha256: str, *, actor: Actor) -> Bundle:
+        """Check that every blob is there, derive the chunk lists, and let it be rolled out.
+
+        Raises:
+            NotFound: there is no such bundle.
+            Conflict: blobs are missing.
+            Malformed: a chunk list is not the one that the manifest names.
+        """
+        with self._room.store.begin() as tx:
+            bundle = tx.bundles.get(digest, signature_sha256)
+            files = tx.bundles.files(digest)
+        if bundle is None:
+            raise NotFound(f"there is no bundle {digest[:8]}")
+        if bundle.complete:
+            return bundle
+        for file in files:
+            self._derive_chunk_list(file)
+        with self._room.work(actor) as work:
+            work.tx.bundles.set_complete(bundle.digest, bundle.signature_sha256)
+            work.record("bundle.complete", f"{bundle.model}-{bundle.version}", digest[:8])
+            work.changed("bundle", digest)
+            found = work.tx.bundles.get(digest, signature_sha256)
+            assert found is not None
+        return found
+
+    def manifest(self, digest: Digest) -> Manifest:
+        """The manifest of a bundle on the shelf.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        return parse_manifest(b"".join(self._room.shelf.read(digest)))
+
+    def _derive_chunk_list(self, file: BundleFile) -> None:
+        shelf = self._room.shelf
+        if shelf.size(file.sha256) != file.size:
+            raise Conflict(f"{file.path}: blob {file.sha256[:8]} is not on the shelf")
+        digests = io.BytesIO()
+        chunk = bytearray()
+        for piece in shelf.read(file.sha256):
+            chunk += piece
+            while len(chunk) >= CHUNK_SIZE:
+                digests.write(hashlib.sha256(chunk[:CHUNK_SIZE]).digest())
+                del chunk[:CHUNK_SIZE]
+        if chunk:
+            digests.write(hashlib.sha256(chunk).digest())
+        raw = digests.getvalue()
+        if sha256(raw) != file.chunk_list_sha256:
+            raise Malformed(
+                f"{file.path}: its chunk list is not the one that bundle.json names",
+                reason=Reason.BUNDLE_MISMATCH,
+            )
+        shelf.put(file.chunk_list_sha256, io.BytesIO(raw), max_bytes=len(raw))
+
+    def _missing(self, work: Work, digest: str) -> tuple[BundleFile, ...]:
+        files = work.tx.bundles.files(digest)
+        return tuple(file for file in files if not self._room.shelf.has(file.sha256))
+
+    def _signer(self, work: Work, manifest: bytes, signature: bytes, *, check: bool) -> str:
+        ring = KeyRing.from_pems(publisher.pem for publisher in work.tx.ledger.publishers())
+        try:
+            return open_bundle(manifest, signature, ring).signer
+        except (Malformed, Unverified):
+            if check:
+                raise
+            return ""
+
+
+def _check_version(work: Work, manifest: Manifest, digest: Digest) -> None:
+    for other in work.tx.bundles.find_version(manifest.model, manifest.version):
+        if other.signer and other.digest != digest:
+            raise Conflict(
+                f"{manifest.name} exists already, with other content ({other.digest[:8]})",
+                hint="a version is never used twice: raise it",
+            )
+
+
+def require_complete(bundle: Bundle | None, digest: str) -> Bundle:
+    """The bundle, if it can be rolled out.
+
+    Raises:
+        NotFound: there is none.
+        OperatorError: it is not complete.
+    """
+    if bundle is None:
+        raise NotFound(f"there is no bundle {digest[:8]}")
+    if not bundle.complete:
+        raise OperatorError(f"{bundle.model}-{bundle.version} is not complete yet")
+    return bundle

@@ -1,0 +1,1 @@
+"""The schema's history; the store runs it on start."""

@@ -1,0 +1,70 @@
+"""Every refusal of the API as `application/problem+json` (RFC 9457): the error tree as HTTP."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edgefleet_contract.errors import (
+    EdgefleetError,
+    Malformed,
+    OperatorError,
+    PeerError,
+    TransientError,
+    Unverified,
+)
+from edgefleet_fleet.errors import Conflict, Denied, NotFound
+
+_STATUS: tuple[tuple[type[EdgefleetError], HTTPStatus], ...] = (
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (Denied, HTTPStatus.FORBIDDEN),
+    (Unverified, HTTPStatus(422)),
+    (Malformed, HTTPStatus(422)),
+    (OperatorError, HTTPStatus.BAD_REQUEST),
+    (TransientError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer with problems."""
+    app.add_exception_handler(EdgefleetError, _of_ours)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_http)
+
+
+def problem(status: HTTPStatus, detail: str, **more: Any) -> JSONResponse:
+    """One problem."""
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    body |= {name: value for name, value in more.items() if value}
+    response = JSONResponse(body, status.value, media_type="application/problem+json")
+    if status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _of_ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EdgefleetError)
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), HTTPStatus(500))
+    if isinstance(error, Denied) and "authorization" not in request.headers:
+        status = HTTPStatus.UNAUTHORIZED if request.url.path != "/api/v1/enrol" else status
+    reason = error.reason.value if isinstance(error, PeerError) else ""
+    return problem(status, error.message, hint=error.hint, reason=reason)
+
+
+async def _of_validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return problem(HTTPStatus(422), f"{where}: {first['msg']}")
+
+
+async def _of_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(HTTPStatus(error.status_code), str(error.detail))

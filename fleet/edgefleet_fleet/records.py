@@ -1,0 +1,149 @@
+"""What the store keeps, as values. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefleet_contract.bundle import Digest, Role
+from edgefleet_contract.messages import Phase, Policy, Reported, Target
+from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.rollout import Cause, Outcome, State
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that enrolled. `key_id` is empty once it was forgotten."""
+
+    id: str
+    key_id: str
+    certificate_serial: str
+    certificate_expires: int
+    enrolled_at: int
+    online: bool
+    boot_id: str
+    agent: str
+    seen_at: int
+    last_seq: int
+    hw: str
+    arch: str
+    board: str
+    reported: Reported | None
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether it may enrol again with another key."""
+        return not self.key_id
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to enrol; only the hash of its secret is kept."""
+
+    id: int
+    created_at: int
+    created_by: str
+    expires_at: int
+    uses_left: int
+    trust_sha256: Digest
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """A key that may sign bundles."""
+
+    key_id: str
+    pem: str
+    algorithm: str
+    trusted_at: int
+    trusted_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One blob of a bundle."""
+
+    path: str
+    role: Role
+    size: int
+    sha256: Digest
+    chunk_list_sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle under one signature; `signer` is empty where the fleet did not check it."""
+
+    digest: Digest
+    signature_sha256: Digest
+    model: str
+    version: int
+    size: int
+    created_at: int
+    created_by: str
+    signer: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """A rollout as it is kept; its members are rows of their own."""
+
+    id: str
+    number: int
+    created_at: int
+    created_by: str
+    target: Target
+    to: str
+    salt: str
+    waves: tuple[int, ...]
+    canaries: tuple[str, ...]
+    max_failures: int | None
+    policy: Policy
+    allow_downgrade: bool
+    state: State
+    cause: Cause | None
+    wave: int
+    excused: int
+    ended_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """A device of a rollout: the order that asked it, and how far it is."""
+
+    rollout: str
+    device: str
+    wave: int
+    outcome: Outcome
+    order_seq: int | None
+    phase: Phase | None
+    reason: Reason | None
+    detail: str
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRow:
+    """An order that was signed for a device."""
+
+    device: str
+    seq: int
+    issued: int
+    expires: int
+    rollout: str
+    asks: tuple[str, ...]
+    targets: tuple[Target, ...]
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """Who changed what, when, from where."""
+
+    at: int
+    who: str
+    what: str
+    subject: str
+    detail: str
+    address: str

@@ -1,0 +1,308 @@
+"""What the API and the pages show of the fleet, as plain JSON values. Reads only.
+
+Times are seconds since 1970, sizes bytes, ratios 0 to 1; a reason comes with its sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, TypeAlias
+
+from edgefleet_contract import codec
+from edgefleet_contract.bundle import Role
+from edgefleet_contract.messages import Event, Target
+from edgefleet_contract.reasons import Reason, explain
+from edgefleet_fleet.adapters.sql.store import Transaction
+from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.ports import Shelf
+from edgefleet_fleet.records import (
+    Bundle,
+    Claim,
+    Device,
+    MemberRow,
+    OrderRow,
+    Publisher,
+    RolloutRow,
+)
+from edgefleet_fleet.rollout import Outcome
+
+View: TypeAlias = dict[str, Any]
+
+
+def devices(tx: Transaction) -> list[View]:
+    """All devices, with their newest telemetry."""
+    orders = {order.device: order for order in tx.orders.all_newest()}
+    systems, models = tx.history.latest_system(), tx.history.latest_models()
+    found = []
+    for device in tx.devices.list():
+        view = _device(device, orders.get(device.id))
+        system = systems.get(device.id)
+        view["telemetry"] = {
+            "system": codec.encode(system) if system else None,
+            "models": {
+                slot: codec.encode(sample)
+                for (owner, slot), sample in models.items()
+                if owner == device.id
+            },
+        }
+        found.append(view)
+    return found
+
+
+def device(tx: Transaction, name: str, *, events: int = 50) -> View:
+    """One device, with its newest telemetry, its events and its part in rollouts.
+
+    Raises:
+        NotFound: there is no such device.
+    """
+    found = tx.devices.get(name)
+    if found is None or found.is_forgotten:
+        raise NotFound(f"there is no device {name!r}", hint="fleet devices list")
+    view = _device(found, tx.orders.newest(name))
+    slots = [model["slot"] for model in view["models"]]
+    system = tx.history.system(name)
+    samples = {slot: tx.history.model(name, slot) for slot in slots}
+    view["telemetry"] = {
+        "system": codec.encode(system[-1]) if system else None,
+        "models": {slot: codec.encode(found[-1]) for slot, found in samples.items() if found},
+    }
+    view["events"] = [event_view(event) for event in tx.history.events(name, limit=events)]
+    view["rollouts"] = [
+        _member(member) | {"rollout": row.id}
+        for row, member in reversed(tx.rollouts.of_device(name))
+    ]
+    return view
+
+
+def telemetry(tx: Transaction, name: str, *, limit: int) -> View:
+    """The series of a device, oldest first."""
+    found = tx.devices.get(name)
+    models = found.reported.models if found is not None and found.reported is not None else ()
+    return {
+        "system": [codec.encode(sample) for sample in tx.history.system(name, limit=limit)],
+        "models": {
+            model.slot: [
+                codec.encode(sample) for sample in tx.history.model(name, model.slot, limit=limit)
+            ]
+            for model in models
+        },
+    }
+
+
+def event_view(event: Event) -> View:
+    """One event of an install."""
+    return {
+        "boot_id": event.boot_id,
+        "seq": event.seq,
+        "ts": event.ts,
+        "order_seq": event.order_seq,
+        "rollout": event.rollout,
+        "phase": event.phase.value,
+        "models": list(event.models),
+        "detail": event.detail,
+        "measurements": event.measurements or {},
+        **_reason(event.reason),
+    }
+
+
+def rollouts(tx: Transaction) -> list[View]:
+    """The newest rollouts, newest first, without their devices."""
+    return [_rollout(row, tx.rollouts.members(row.id)) for row in tx.rollouts.list()]
+
+
+def rollout(tx: Transaction, rollout_id: str) -> View:
+    """One rollout with its devices.
+
+    Raises:
+        NotFound: there is no such rollout.
+    """
+    row = tx.rollouts.get(rollout_id)
+    if row is None:
+        raise NotFound(f"there is no rollout {rollout_id!r}", hint="fleet rollouts list")
+    members = tx.rollouts.members(row.id)
+    online = {device.id: device.online for device in tx.devices.list()}
+    view = _rollout(row, members)
+    view["devices"] = [
+        _member(member) | {"online": online.get(member.device, False)} for member in members
+    ]
+    return view
+
+
+def bundle(found: Bundle) -> View:
+    """One bundle."""
+    return {
+        "name": f"{found.model}-{found.version}",
+        "model": found.model,
+        "version": found.version,
+        "digest": found.digest,
+        "signature_sha256": found.signature_sha256,
+        "size": found.size,
+        "signer": found.signer,
+        "verified": bool(found.signer),
+        "complete": found.complete,
+        "created_at": found.created_at,
+        "created_by": found.created_by,
+    }
+
+
+def bundle_detail(tx: Transaction, shelf: Shelf, digest: str) -> View:
+    """One bundle by its digest (or the beginning of it) or by `model-version`, with its files.
+
+    Raises:
+        NotFound: there is none, or more than one.
+    """
+    found = [
+        item
+        for item in tx.bundles.list()
+        if digest == f"{item.model}-{item.version}" or item.digest.startswith(digest)
+    ]
+    if len({item.digest for item in found}) != 1:
+        what = "no bundle" if not found else f"{len(found)} bundles"
+        raise NotFound(f"{what} of name {digest[:80]!r}", hint="fleet bundles list")
+    view = bundle(found[0])
+    files = tx.bundles.files(found[0].digest)
+    view["files"] = [
+        {
+            "path": file.path,
+            "role": file.role.value,
+            "size": file.size,
+            "sha256": file.sha256,
+            "chunk_list_sha256": file.chunk_list_sha256,
+            "on_shelf": shelf.has(file.sha256),
+        }
+        for file in files
+    ]
+    report = next((file for file in files if file.role is Role.REPORT), None)
+    view["report"] = None
+    if report is not None and shelf.has(report.sha256) and report.size <= 1024 * 1024:
+        view["report"] = _json(b"".join(shelf.read(report.sha256)))
+    return view
+
+
+def claim(found: Claim) -> View:
+    """One claim, without its secret, which nobody has."""
+    return {
+        "id": found.id,
+        "created_at": found.created_at,
+        "created_by": found.created_by,
+        "expires_at": found.expires_at,
+        "uses_left": found.uses_left,
+        "trust_sha256": found.trust_sha256,
+        "revoked": found.revoked,
+    }
+
+
+def publisher(found: Publisher) -> View:
+    """One trusted publisher."""
+    return {
+        "key_id": found.key_id,
+        "algorithm": found.algorithm,
+        "pem": found.pem,
+        "trusted_at": found.trusted_at,
+        "trusted_by": found.trusted_by,
+    }
+
+
+def _device(found: Device, order: OrderRow | None) -> View:
+    reported = found.reported
+    return {
+        "id": found.id,
+        "online": found.online,
+        "seen_at": found.seen_at,
+        "enrolled_at": found.enrolled_at,
+        "certificate_expires": found.certificate_expires,
+        "key_id": found.key_id,
+        "agent": found.agent,
+        "boot_id": found.boot_id,
+        "hw": found.hw,
+        "arch": found.arch,
+        "board": found.board,
+        "engines": dict(reported.capabilities.engines) if reported else {},
+        "phase": reported.phase.value if reported else None,
+        "detail": reported.detail if reported else "",
+        "order_seq": reported.order_seq if reported else 0,
+        "rollout": reported.rollout if reported else "",
+        "models": [codec.encode(model) for model in reported.models] if reported else [],
+        "desired": _order(order) if order else None,
+        **_reason(reported.reason if reported else None),
+    }
+
+
+def _order(order: OrderRow) -> View:
+    return {
+        "seq": order.seq,
+        "rollout": order.rollout,
+        "issued": order.issued,
+        "expires": order.expires,
+        "targets": [_target(target) for target in order.targets],
+    }
+
+
+def _target(target: Target) -> View:
+    return {
+        "slot": target.slot,
+        "model": target.model,
+        "version": target.version,
+        "bundle_sha256": target.bundle_sha256,
+    }
+
+
+def _rollout(row: RolloutRow, members: tuple[MemberRow, ...]) -> View:
+    outcomes = Counter(member.outcome for member in members)
+    reasons = Counter(
+        member.reason.value if member.reason else "unnamed"
+        for member in members
+        if member.outcome is Outcome.BAD
+    )
+    return {
+        "id": row.id,
+        "state": row.state.value,
+        "cause": row.cause.value if row.cause else None,
+        **_target(row.target),
+        "signature_sha256": row.target.signature_sha256,
+        "to": row.to,
+        "canaries": list(row.canaries),
+        "waves": list(row.waves),
+        "wave": row.wave,
+        "wave_count": len(row.waves) + (1 if row.canaries else 0),
+        "max_failures": row.max_failures,
+        "probation_s": row.policy.probation_s,
+        "allow_downgrade": row.allow_downgrade,
+        "excused": row.excused,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+        "ended_at": row.ended_at,
+        "counts": {
+            "total": len(members),
+            **{outcome.value: outcomes[outcome] for outcome in Outcome},
+        },
+        "by_reason": dict(reasons),
+    }
+
+
+def _member(member: MemberRow) -> View:
+    return {
+        "device": member.device,
+        "wave": member.wave,
+        "outcome": member.outcome.value,
+        "order_seq": member.order_seq,
+        "phase": member.phase.value if member.phase else None,
+        "detail": member.detail,
+        "updated_at": member.updated_at,
+        **_reason(member.reason),
+    }
+
+
+def _reason(reason: Reason | None) -> View:
+    return {
+        "reason": reason.value if reason else None,
+        "reason_text": explain(reason) if reason else "",
+    }
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None

@@ -1,0 +1,117 @@
+"""`--watch`: one rollout as it goes, a live table on a terminal, one line per change elsewhere.
+
+The stream of changes says when to look; what is shown is always asked for anew, so a lost notice
+or a restarted control room costs nothing but a moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from edgefleet_contract.errors import TransientError
+from edgefleet_fleet.client import Client
+
+_ENDS = frozenset({"completed", "paused", "aborted", "superseded"})
+_COLOURS = {"good": "green", "bad": "red", "asked": "yellow", "pending": "dim", "withdrawn": "dim"}
+
+
+def watch(client: Client, rollout: str, *, console: Console, patience_s: float = 60.0) -> Any:
+    """Show a rollout until it stands still; its last view.
+
+    Raises:
+        TransientError: the control room did not answer for `patience_s` seconds.
+    """
+    if not console.is_terminal:
+        seen: dict[str, str] = {}
+        return _follow(client, rollout, lambda view: _print_news(console, view, seen), patience_s)
+    with Live(console=console, auto_refresh=False) as live:
+        return _follow(
+            client,
+            rollout,
+            lambda view: live.update(table(view), refresh=True),
+            patience_s,
+        )
+
+
+def table(view: Any) -> Table:
+    """A rollout as a table."""
+    counts = view["counts"]
+    title = (
+        f"{view['id']}: {view['state']}"
+        + (f" ({view['cause']})" if view["cause"] else "")
+        + f" · wave {view['wave'] + 1}/{view['wave_count']}"
+        + f" · {counts['good']} good, {counts['bad']} bad of {counts['total']}"
+    )
+    found = Table(title=title, title_justify="left")
+    for column in ("device", "wave", "outcome", "phase", "why"):
+        found.add_column(column)
+    for device in view["devices"]:
+        colour = _COLOURS.get(device["outcome"], "")
+        found.add_row(
+            device["device"] + ("" if device["online"] else " (offline)"),
+            str(device["wave"] + 1),
+            f"[{colour}]{device['outcome']}[/]" if colour else device["outcome"],
+            device["phase"] or "",
+            _why(device),
+        )
+    return found
+
+
+def refusals(view: Any) -> list[str]:
+    """One line per device that refused or failed."""
+    return [
+        f"{device['device']}: {_why(device)}"
+        for device in view["devices"]
+        if device["outcome"] == "bad"
+    ]
+
+
+def _follow(client: Client, rollout: str, show: Callable[[Any], None], patience_s: float) -> Any:
+    last_answer = time.monotonic()
+    while True:
+        try:
+            with client.watch() as stream:
+                lines = stream.iter_lines(chunk_size=1)
+                while True:
+                    view = client.get(f"/rollouts/{rollout}")
+                    last_answer = time.monotonic()
+                    show(view)
+                    if view["state"] in _ENDS:
+                        return view
+                    if not _wait_for_news(lines):
+                        break
+        except (TransientError, requests.RequestException) as error:
+            if time.monotonic() - last_answer > patience_s:
+                raise TransientError(f"the control room went away: {error}") from None
+            time.sleep(0.5)
+
+
+def _wait_for_news(lines: Any) -> bool:
+    """Wait for a notice; False where the stream ended."""
+    return any(line.startswith((b"data:", b":")) for line in lines)
+
+
+def _print_news(console: Console, view: Any, seen: dict[str, str]) -> None:
+    for device in view["devices"]:
+        now = f"{device['outcome']} {device['phase'] or ''} {_why(device)}".strip()
+        if device["outcome"] != "pending" and seen.get(device["device"]) != now:
+            seen[device["device"]] = now
+            console.print(f"{view['id']} {device['device']}: {now}", markup=False, highlight=False)
+    now = f"{view['state']}, wave {view['wave'] + 1}/{view['wave_count']}"
+    if seen.get("") != now:
+        seen[""] = now
+        console.print(f"{view['id']}: {now}", markup=False, highlight=False)
+
+
+def _why(device: Any) -> str:
+    if not device["reason"]:
+        return ""
+    detail = f" ({device['detail']})" if device["detail"] else ""
+    return f"{device['reason']}: {device['reason_text']}{detail}"

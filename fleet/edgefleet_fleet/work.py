@@ -1,0 +1,113 @@
+"""One piece of work of the control room: a transaction, and what follows once it is committed.
+
+Everything that changes the fleet goes through `Room.work()`. One piece runs at a time (the
+machines decide on what is stored, so two must not decide at once); orders are published and
+watchers told only after the commit, so nobody hears of what did not happen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from edgefleet_contract import topics, trust
+from edgefleet_contract.bundle import Digest, sha256
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_fleet.adapters.sql.store import Store, Transaction
+from edgefleet_fleet.authority import Authority
+from edgefleet_fleet.changes import Change, Changes
+from edgefleet_fleet.config import Config
+from edgefleet_fleet.ports import BrokerLink, Shelf
+from edgefleet_fleet.records import AuditRow, OrderRow
+
+log = logging.getLogger("edgefleet.fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks for a change, and from which address."""
+
+    who: str = "fleet"
+    address: str = ""
+
+
+@dataclass(slots=True)
+class Work:
+    """One transaction, the time that it happens at, and what is to follow."""
+
+    tx: Transaction
+    now: int
+    actor: Actor
+    orders: list[OrderRow] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    def changed(self, noun: str, subject: str) -> None:
+        """Watchers of this will be told."""
+        self.changes.append(Change(noun, subject))
+
+    def record(self, what: str, subject: str, detail: str = "") -> None:
+        """Leave a row in the audit trail."""
+        row = AuditRow(self.now, self.actor.who, what, subject, detail, self.actor.address)
+        self.tx.ledger.record(row)
+        log.info("%s: %s %s %s", self.actor.who, what, subject, detail)
+
+
+@dataclass(slots=True)
+class Room:
+    """What every part of the control room stands on."""
+
+    fleet: str
+    config: Config
+    store: Store
+    shelf: Shelf
+    authority: Authority
+    director: PrivateKey
+    base_url: str
+    mqtt_host: str
+    mqtt_port: int
+    link: BrokerLink | None = None
+    changes: Changes = field(default_factory=Changes)
+    clock: Callable[[], float] = time.time
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @contextlib.contextmanager
+    def work(self, actor: Actor | None = None) -> Iterator[Work]:
+        """One piece of work: committed at the end, forgotten when it raises."""
+        with self._lock:
+            with self.store.begin() as tx:
+                work = Work(tx, int(self.clock()), actor or Actor())
+                yield work
+            for device in work.cleared:
+                self._publish(device, b"")
+            for order in work.orders:
+                self.publish(order)
+        self.changes.tell(work.changes)
+
+    def publish(self, order: OrderRow) -> None:
+        """Put an order on the broker, retained."""
+        self._publish(order.device, order.envelope)
+
+    def _publish(self, device: str, payload: bytes) -> None:
+        if self.link is not None:
+            topic = topics.topic(self.fleet, device, topics.Channel.DESIRED)
+            self.link.publish(topic, payload)
+
+    def trust_bytes(self, tx: Transaction) -> bytes:
+        """The trust document of this moment, canonical."""
+        return trust.render_trust(
+            trust.Trust(
+                fleet=self.fleet,
+                ca=self.authority.pem,
+                directors=(self.director.public.pem,),
+                publishers=tuple(publisher.pem for publisher in tx.ledger.publishers()),
+            )
+        )
+
+    def trust_digest(self, tx: Transaction) -> Digest:
+        """The SHA-256 that claims carry."""
+        return sha256(self.trust_bytes(tx))
