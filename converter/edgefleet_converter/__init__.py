@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from edgefleet_converter.pipeline import Built, build
     from edgefleet_converter.recipe import Recipe, load_recipe
     from edgefleet_converter.report import Report
-    from edgefleet_converter.verify import verify_directory
 
-__all__ = ["Built", "Recipe", "Report", "build", "load_recipe", "verify_directory"]
+__all__ = ["Built", "Recipe", "Report", "build", "load_recipe"]
 
 _PLACES = {
     "Built": "pipeline",
@@ -28,7 +27,6 @@ _PLACES = {
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "Report": "report",
-    "verify_directory": "verify",
 }
 
 

@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import MANIFEST, SIGNATURE, Manifest, parse_manifest, sha256
-from edgefleet_contract.canonical import MAX_BYTES, Json
+from edgefleet_contract.bundle import Manifest, parse_manifest, sha256
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.directory import read_documents, verify_directory
 from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, PeerError
 from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
 
@@ -106,8 +107,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle: its signature, and that its files are exactly what was signed."""
-    from edgefleet_converter.verify import verify_directory
-
     found = verify_directory(bundle, KeyRing(_public(path) for path in key))
     if as_json:
         _print_json(
@@ -133,9 +132,8 @@ def inspect(
 ) -> None:
     """Show what a bundle says about itself. Does not check its signature: see `verify`."""
     from edgefleet_converter.tables import print_manifest, print_report
-    from edgefleet_converter.verify import read_document
 
-    raw = read_document(bundle, MANIFEST, MAX_BYTES)
+    raw, _ = read_documents(bundle)
     manifest = parse_manifest(raw)
     report = _report(bundle, manifest)
     if as_json:
@@ -154,8 +152,7 @@ def inspect(
             from edgefleet_converter.report import Report
 
             print_report(codec.decode(Report, report, what="report.json", unknown=True), console)
-    signed = "not checked" if (bundle / SIGNATURE).is_file() else "missing"
-    typer.echo(f"{PROG}: the signature was {signed}", err=True)
+    typer.echo(f"{PROG}: the signature was not checked; `{PROG} verify` does", err=True)
 
 
 @keys_app.command("new")

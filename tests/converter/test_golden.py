@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+
+from edgefleet_converter import golden
+
+Q = 1 / 256
+
+
+def scores(classes: list[int], width: int = 3) -> np.ndarray:
+    return np.eye(width, dtype=np.float32)[classes]
+
+
+def test_classes_take_turns() -> None:
+    chosen = golden.choose((scores([0, 0, 0, 0, 1, 2]),), (), count=3, quantum=Q)
+    assert chosen.rows == (0, 4, 5)
+
+
+def test_examples_on_which_kernels_differ_come_last() -> None:
+    mine = scores([0, 0, 0])
+    theirs = mine.copy()
+    theirs[0] += 3 * Q
+    chosen = golden.choose((mine,), ((theirs,),), count=2, quantum=Q)
+    assert chosen.rows == (1, 2)
+    assert chosen.max_abs_err_e6 == golden.e6(Q)
+
+
+def test_where_kernels_always_differ_the_tolerance_says_so() -> None:
+    mine = scores([0, 1])
+    chosen = golden.choose((mine,), ((mine + np.float32(2.4 * Q),),), count=2, quantum=Q)
+    assert chosen.max_abs_err_e6 == golden.e6(3 * Q)
+
+
+def test_vectors_fill_whole_batches() -> None:
+    mine = scores([0, 1, 2, 0, 1, 2, 0])
+    assert len(golden.choose((mine,), (), count=4, quantum=Q, batch=3).rows) == 6
+    assert len(golden.choose((mine,), (), count=16, quantum=Q, batch=3).rows) == 6
+    assert len(golden.choose((mine,), (), count=16, quantum=Q).rows) == 7
+
+
+def test_a_tolerance_in_millionths_is_never_below_the_value() -> None:
+    for value in (Q, 1 / 255, 1e-5, 0.0, 1.0, 0.3922):
+        assert golden.e6(value) / 1e6 >= value
+
+
+def test_a_float_tolerance_follows_the_magnitude() -> None:
+    assert golden.float_tolerance((np.asarray([0.5]),)) == 1e-5
+    assert golden.float_tolerance((np.asarray([-300.0]),)) == 3e-3
+
+
+def test_a_quantum_is_the_files_or_the_255th_of_the_range() -> None:
+    outputs = (np.asarray([[0.0, 5.1]]),)
+    assert golden.output_quantum(outputs, 0.0) == 5.1 / 255
+    assert golden.output_quantum(outputs, 0.5) == 0.5
