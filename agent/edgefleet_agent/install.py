@@ -345,12 +345,17 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
 }
 
 
-def diagram() -> str:
-    """The table as a Mermaid state diagram, one line an arrow."""
-    arrows = sorted(
-        f"    {before} --> {after}: {event.__name__}"
-        for (before, event), (_, afters) in TABLE.items()
-        for after in afters
-        if before is not after
-    )
+def diagram(*, without: tuple[type[Event], ...] = ()) -> str:
+    """The table as a Mermaid state diagram, an arrow for each pair of phases.
+
+    Events of `without` are left out: those that may come in every phase.
+    """
+    words: dict[tuple[Phase, Phase], list[str]] = {}
+    for (before, event), (_, afters) in TABLE.items():
+        for after in afters:
+            if before is not after and event not in without:
+                words.setdefault((before, after), []).append(event.__name__)
+    arrows = [
+        f"    {before} --> {after}: {', '.join(names)}" for (before, after), names in words.items()
+    ]
     return "\n".join(["stateDiagram-v2", f"    [*] --> {Phase.IDLE}", *arrows]) + "\n"
