@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -35,6 +35,12 @@ class Kernels(StrEnum):
     DEFAULT = "default"
     PLAIN = "plain"
     REFERENCE = "reference"
+
+
+OTHER_KERNELS: Final = {
+    Format.ONNX: (Kernels.PLAIN,),
+    Format.TFLITE: (Kernels.PLAIN, Kernels.REFERENCE),
+}
 
 
 class Runner(Protocol):

@@ -12,19 +12,39 @@ import numpy as np
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
-from edgefleet_converter.arrays import load_tensors, save_tensors
-from edgefleet_converter.runners import Kernels, open_model, run_all
+from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.arrays import Array, load_tensors, save_tensors, write_npz
+from edgefleet_converter.runners import OTHER_KERNELS, open_model, run_all
 
 _PAGE = resource.getpagesize()
 _WARM_UP = 20
 
 
-def run_model(*, format: str, kernels: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
+def compare(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
+    """`outputs.npz`: what `model` says to `inputs.npz` by each of the other kernels that run it.
+
+    Its arrays are `<kernels>.<output>`; `kernels` names those that could.
+    """
+    inputs = load_tensors(Path("inputs.npz"), "input")
+    found: dict[str, Array] = {}
+    names: list[Json] = []
+    for kernels in OTHER_KERNELS[Format(format)]:
+        try:
+            outputs = run_all(open_model(Path("model"), Format(format), kernels), inputs)
+        except OperatorError:
+            continue  # the default kernels run the file: that was the condition
+        names.append(kernels.value)
+        found |= {f"{kernels}.{index}": output for index, output in enumerate(outputs)}
+    write_npz(Path("outputs.npz"), found)
+    return {"kernels": names}
+
+
+def run_model(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
     """`outputs.npz`: what `model` says to `inputs.npz`.
 
     Returns the specs of both sides, whether it is int8, and the quantum of its outputs.
     """
-    runner = open_model(Path("model"), Format(format), Kernels(kernels))
+    runner = open_model(Path("model"), Format(format))
     outputs = run_all(runner, load_tensors(Path("inputs.npz"), "input"))
     save_tensors(Path("outputs.npz"), "output", outputs)
     return {

@@ -32,8 +32,10 @@ TASKS: Final = {
     "write_tflite": "edgefleet_converter.passes.write_tflite:write",
     "quantize_tflite": "edgefleet_converter.passes.quantize_tflite:quantize",
     "run_model": "edgefleet_converter.trial:run_model",
+    "compare": "edgefleet_converter.trial:compare",
     "measure": "edgefleet_converter.trial:measure",
 }
+HINT: Final = "pip install 'edgefleet[converter]'"
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -46,6 +48,8 @@ def main() -> int:
         result: dict[str, Json] = {"value": _task(job["task"])(**job["params"])}
     except EdgefleetError as error:
         result = {"error": error.message, "hint": error.hint}
+    except ModuleNotFoundError as error:
+        result = {"error": f"{error.name} is not installed", "hint": HINT}
     except MemoryError:
         result = {"out_of_memory": True}
     except Exception as error:  # noqa: BLE001 - the process boundary: a library may raise anything

@@ -66,7 +66,7 @@ def run(model: onnx.ModelProto, folder: Path, limits: Worker) -> dict[str, objec
             limits=limits,
             inputs={"model": folder / "m.onnx", "inputs.npz": folder / "in.npz"},
             outputs={"outputs.npz": folder / "out.npz"},
-            params={"format": "onnx", "kernels": "plain"},
+            params={"format": "onnx"},
         )
     )
 
@@ -126,16 +126,36 @@ def test_a_worker_that_is_killed_is_an_error_that_names_the_signal(tmp_path: Pat
 
 
 def test_a_task_works_on_copies(tmp_path: Path) -> None:
-    run(models.mlp(), tmp_path, Worker())
-    before = (tmp_path / "m.onnx").read_bytes()
-    (tmp_path / "m.onnx").chmod(0o400)
-    run(models.mlp(), tmp_path, Worker()) if os.geteuid() == 0 else None
-    assert (tmp_path / "m.onnx").read_bytes() == before
+    source = tmp_path / "source.onnx"
+    onnx.save(models.mlp(opset=12), source)  # an opset that is converted while it is read
+    before = source.read_bytes()
+    run_task(
+        "tidy_onnx",
+        what="reading",
+        limits=Worker(),
+        inputs={"source": source},
+        outputs={"model.onnx": tmp_path / "tidy.onnx"},
+    )
+    assert source.read_bytes() == before
+    assert onnx.load(tmp_path / "tidy.onnx").opset_import[0].version == 17
 
 
 def test_an_input_that_is_missing_is_said_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="reading: cannot read"):
         run_task("tidy_onnx", what="reading", limits=Worker(), inputs={"source": tmp_path / "no"})
+
+
+def test_a_library_that_is_missing_is_named_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise ModuleNotFoundError('no', name='onnx')")
+    (tmp_path / "model").write_bytes(models.mlp().SerializeToString())
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(OperatorError, match="reading: onnx is not installed") as caught:
+        run_task(
+            "tidy_onnx", what="reading", limits=Worker(), inputs={"source": tmp_path / "model"}
+        )
+    assert caught.value.hint == "pip install 'edgefleet[converter]'"
 
 
 def test_telemetry_of_the_runtime_is_off_in_every_worker() -> None:

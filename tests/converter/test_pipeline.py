@@ -336,26 +336,33 @@ def test_a_pickle_is_refused_unless_trusted_and_never_loaded_before(
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_trusted_joblib_file_comes_in(digits: Digits, key: PrivateKey, tmp_path: Path) -> None:
-    source = tmp_path / "model.joblib"
+@pytest.fixture(scope="module")
+def strangers(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the digits as `model.joblib`, and a `strange.skops` that holds a function."""
+    folder = tmp_path_factory.mktemp("strangers")
     script = (
-        "import sys, joblib, skops.io as s; m = sys.argv[1];"
-        "joblib.dump(s.load(m, trusted=s.get_untrusted_types(file=m)), sys.argv[2], compress=3)"
+        "import os, sys, joblib, skops.io as s; m, folder = sys.argv[1:];"
+        "from sklearn.preprocessing import FunctionTransformer as F;"
+        "model = s.load(m, trusted=s.get_untrusted_types(file=m));"
+        "joblib.dump(model, folder + '/model.joblib', compress=3);"
+        "s.dump(F(os.getcwd), folder + '/strange.skops')"
     )
-    subprocess.run([sys.executable, "-c", script, digits.model, source], check=True)
-    made = try_build(source, recipe_for(digits.folder), tmp_path / "out", key, trust_pickle=True)
+    subprocess.run([sys.executable, "-c", script, digits.model, folder], check=True)
+    return folder
+
+
+def test_a_trusted_joblib_file_comes_in(
+    strangers: Path, digits: Digits, key: PrivateKey, tmp_path: Path
+) -> None:
+    recipe, source = recipe_for(digits.folder, "onnx-float32"), strangers / "model.joblib"
+    made = try_build(source, recipe, tmp_path / "out", key, trust_pickle=True)
     assert made.report.parity["onnx-float32"] < 1e-5
 
 
 def test_a_skops_file_with_a_strange_type_is_refused_by_name(
-    digits: Digits, key: PrivateKey, tmp_path: Path
+    strangers: Path, digits: Digits, key: PrivateKey, tmp_path: Path
 ) -> None:
-    script = (
-        "import sys, os, skops.io as s; from sklearn.preprocessing import FunctionTransformer as F;"
-        "s.dump(F(os.getcwd), sys.argv[1])"
-    )
-    source = tmp_path / "model.skops"
-    subprocess.run([sys.executable, "-c", script, source], check=True)
+    source = strangers / "strange.skops"
     error = refused(source, recipe_for(digits.folder), tmp_path / "out", key)
     assert "posix.getcwd" in error.message
     assert "trusted_types" in error.hint

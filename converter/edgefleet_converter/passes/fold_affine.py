@@ -78,9 +78,9 @@ def _fold_scale(model: ModelProto) -> bool:
         if vector is None:
             continue
         if affine.op_type in ("Mul", "Div"):
-            scale = vector if affine.op_type == "Mul" else 1.0 / vector
-            if not np.isfinite(scale).all():
+            if affine.op_type == "Div" and not vector.all():
                 continue
+            scale = vector if affine.op_type == "Mul" else 1.0 / vector
             weights = weights * scale[:, None]
         else:
             bias = bias + (vector if affine.op_type == "Add" else -vector) @ weights

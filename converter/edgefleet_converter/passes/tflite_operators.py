@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -144,7 +145,8 @@ def _softmax(to: Translation, node: NodeProto, given: Given) -> None:
 def _reshape(to: Translation, node: NodeProto, _: Given) -> None:
     source, name = node.input[0], node.output[0]
     before, after = to.shape(source), list(to.shape(name))
-    if before[:1] == (-1,) and after[:1] != [-1]:
+    varies = before[:1] == (-1,) or after[:1] == [-1]
+    if varies and math.prod(before[1:]) != math.prod(after[1:]):
         raise OperatorError("it mixes the batch with other dimensions")
     wanted = to.file.constant(f"{name}.shape", np.asarray(after, np.int32))
     to.emit(Op.RESHAPE, [to.get(source), wanted], name, schema.ReshapeOptionsT(newShape=after))

@@ -1,0 +1,178 @@
+"""Each operator that is written, against onnxruntime on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgefleet_contract.bundle import Format
+from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.metrics import relative_err
+from edgefleet_converter.passes.write_tflite import HANDLERS, translate
+from edgefleet_converter.runners import open_model, run_all
+from tests.converter import models
+from tests.converter.models import graph, one, weights
+
+VECTOR: tuple[int, ...] = (6,)
+IMAGE: tuple[int, ...] = (4, 8, 7)
+
+
+def case(
+    nodes: Sequence[onnx.NodeProto],
+    shape: Sequence[int] = VECTOR,
+    gives: Sequence[int] = VECTOR,
+    **constants: np.ndarray,
+) -> onnx.ModelProto:
+    return graph(nodes, shape=["n", *shape], gives=["n", *gives], constants=constants)
+
+
+def conv(gives: Sequence[int], w: np.ndarray, **given: object) -> onnx.ModelProto:
+    return case([one("Conv", ["x", "w"], **given)], IMAGE, gives, w=w)
+
+
+ROW = weights(6, seed=7, scale=2.0)
+POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+CASES: dict[str, onnx.ModelProto] = {
+    "Gemm": case([one("Gemm", ["x", "w", "b"], alpha=0.5, beta=2.0)], w=weights(6, 6), b=ROW),
+    "Gemm transB": case([one("Gemm", ["x", "w"], transB=1)], gives=[3], w=weights(3, 6)),
+    "MatMul": case([one("MatMul", ["x", "w"])], gives=[3], w=weights(6, 3)),
+    "Add": case([one("Add", ["x", "c"])], c=ROW),
+    "Add to itself": case([one("Add", ["x", "x"])]),
+    "Sub": case([one("Sub", ["x", "c"])], c=ROW.reshape(1, 6)),
+    "Sub from": case([one("Sub", ["c", "x"])], c=ROW),
+    "Mul": case([one("Mul", ["x", "c"])], c=np.asarray([3.0], np.float32)),
+    "Div": case([one("Div", ["x", "c"])], c=ROW),
+    "Div by computed": case(
+        [one("Sigmoid", ["x"], "s"), one("Div", ["x", "s"])],
+    ),
+    "Relu": case([one("Relu")]),
+    "Relu after Gemm": case([one("Gemm", ["x", "w"], "a"), one("Relu", ["a"])], w=weights(6, 6)),
+    "Clip to 6": case(
+        [one("Mul", ["x", "s"], "a"), one("Clip", ["a", "lo", "hi"])],
+        s=np.asarray(5.0, np.float32),
+        lo=np.asarray(0.0, np.float32),
+        hi=np.asarray(6.0, np.float32),
+    ),
+    "Sigmoid": case([one("Sigmoid")]),
+    "Tanh": case([one("Tanh")]),
+    "Softmax": case([one("Softmax", axis=1)]),
+    "Reshape": case([one("Reshape", ["x", "s"])], gives=[2, 3], s=np.asarray([0, 2, 3])),
+    "Reshape of all but one": case(
+        [one("Reshape", ["x", "s"])], IMAGE, [4 * 8 * 7], s=np.asarray([-1, 224])
+    ),
+    "Flatten": case([one("Flatten")], IMAGE, [4 * 8 * 7]),
+    "Identity": case([one("Identity", ["x"], "a"), one("Relu", ["a"])]),
+    "Cast": case([one("Cast", ["x"], "a", to=1), one("Tanh", ["a"])]),
+    "Constant": case(
+        [
+            one("Constant", [], "c", value=onnx.numpy_helper.from_array(ROW)),
+            one("Mul", ["x", "c"]),
+        ]
+    ),
+    "Scaler": case([one("Scaler", offset=ROW.tolist(), scale=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])]),
+    "Conv": conv([3, 6, 5], weights(3, 4, 3, 3)),
+    "Conv same": conv([3, 8, 7], weights(3, 4, 3, 3), pads=[1, 1, 1, 1]),
+    "Conv odd pads": conv([3, 9, 6], weights(3, 4, 3, 3), pads=[2, 0, 1, 1]),
+    "Conv strided": conv([3, 4, 4], weights(3, 4, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2]),
+    "Conv dilated": conv([3, 4, 3], weights(3, 4, 3, 3), dilations=[2, 2]),
+    "Conv depthwise": conv([4, 8, 7], weights(4, 1, 3, 3), group=4, pads=[1, 1, 1, 1]),
+    "Conv depth multiplier": conv([8, 6, 5], weights(8, 1, 3, 3), group=4),
+    "MaxPool": case([one("MaxPool", **POOL)], IMAGE, [4, 4, 3]),
+    "AveragePool": case([one("AveragePool", **POOL)], IMAGE, [4, 4, 3]),
+    "AveragePool with zeros": case(
+        [one("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)],
+        IMAGE,
+        [4, 8, 7],
+    ),
+    "GlobalAveragePool": case([one("GlobalAveragePool")], IMAGE, [4, 1, 1]),
+    "ReduceMean": case(
+        [one("ReduceMean", ["x", "a"], keepdims=0)], IMAGE, [4], a=np.asarray([2, 3])
+    ),
+    "two convolutions and an addition": case(
+        [
+            one("Conv", ["x", "w"], "a", pads=[1, 1, 1, 1]),
+            one("Relu", ["a"], "b"),
+            one("Conv", ["b", "v"], "c", pads=[1, 1, 1, 1]),
+            one("Add", ["b", "c"]),
+        ],
+        IMAGE,
+        [4, 8, 7],
+        w=weights(4, 4, 3, 3, seed=1),
+        v=weights(4, 4, 3, 3, seed=2),
+    ),
+    "a bias of one value a channel": case(
+        [one("Conv", ["x", "w"], "a"), one("Add", ["a", "c"])],
+        IMAGE,
+        [3, 6, 5],
+        w=weights(3, 4, 3, 3),
+        c=weights(1, 3, 1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_written_computes_what_onnx_computes(name: str, tmp_path: Path) -> None:
+    model = CASES[name]
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "m.onnx")
+    translate(model, tmp_path / "m.tflite")
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    inputs = (models.examples(5, *shape),)
+    (expected,) = run_all(open_model(tmp_path / "m.onnx", Format.ONNX), inputs)
+    runner = open_model(tmp_path / "m.tflite", Format.TFLITE)
+    for rows in (1, 5, 3):  # resized up and down
+        (found,) = runner.infer((inputs[0][:rows],))
+        assert found.shape == expected[:rows].shape
+        assert relative_err(expected[:rows], found) < 2e-6
+    assert runner.inputs[0].name == "x"
+    assert runner.outputs[0].name == "y"
+    assert runner.outputs[0].shape[0] == -1
+
+
+def test_every_operator_that_is_written_is_tested() -> None:
+    tested = {node.op_type for model in CASES.values() for node in model.graph.node}
+    # Spelled as a Reshape, or as nothing, by the same function.
+    assert set(HANDLERS) - tested <= {"Squeeze", "Unsqueeze", "Dropout"}
+
+
+def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
+    model = graph([one("Tanh")], shape=[2, 3], gives=[2, 3])
+    translate(model, tmp_path / "m.tflite")
+    assert open_model(tmp_path / "m.tflite", Format.TFLITE).inputs[0].shape == (2, 3)
+
+
+def test_unsupported_operators_are_named_all_at_once(tmp_path: Path) -> None:
+    nodes = [one("Erf", ["x"], "a"), one("Sinh", ["a"], "b"), one("Erf", ["b"])]
+    with pytest.raises(OperatorError) as caught:
+        translate(case(nodes), tmp_path / "m.tflite")
+    assert "Erf (Erf_a, Erf_y); Sinh (Sinh_b)" in caught.value.message
+    assert not (tmp_path / "m.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (case([one("Gemm", ["x", "x"], transB=1)], gives=[6]), "has to be constant"),
+        (case([one("Softmax", axis=1)], IMAGE, IMAGE), "only over the last axis"),
+        (conv([4, 6, 5], weights(4, 2, 3, 3), group=2), "2 groups"),
+        (
+            case([one("MaxPool", kernel_shape=[3, 3], pads=[2, 2, 2, 2])], IMAGE, [4, 10, 9]),
+            "pads [2, 2, 2, 2] of a MaxPool",
+        ),
+        (
+            case([one("Reshape", ["x", "s"])], gives=[3], s=np.asarray([-1, 3])),
+            "it mixes the batch",
+        ),
+    ],
+)
+def test_a_form_that_is_not_written_is_refused_with_its_node(
+    model: onnx.ModelProto, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OperatorError) as caught:
+        translate(model, tmp_path / "m.tflite")
+    assert says in caught.value.message
+    assert model.graph.node[0].name in caught.value.message
