@@ -50,7 +50,7 @@ class Ingest:
                     continue  # somebody cleared a retained topic
                 try:
                     address = match(message.topic)
-                    self._take(work, address, message.payload)
+                    self._take(work, address, message)
                 except _Unknown as error:
                     dropped["unknown_device"] += 1
                     log.warning("dropped: %s", error)
@@ -62,8 +62,8 @@ class Ingest:
         self.taken.update(taken)
         self.dropped.update(dropped)
 
-    def _take(self, work: Work, address: Address, payload: bytes) -> None:
-        name = address.device
+    def _take(self, work: Work, address: Address, message: Incoming) -> None:
+        name, payload = address.device, message.payload
         if address.fleet != self._room.fleet:
             raise Malformed(f"a message of fleet {address.fleet!r}")
         device = work.tx.devices.get(name)
@@ -72,11 +72,17 @@ class Ingest:
         match address.channel:
             case Channel.REPORTED:
                 reported = parse(Reported, payload, device=name)
-                work.tx.devices.set_reported(reported, at=work.now)
+                work.tx.devices.set_reported(reported)
+                # What the broker had kept for us is the state, but no sign of life.
+                if not message.retained:
+                    work.tx.devices.touch(name, at=work.now)
                 self._deployments.catch_up(work, device, reported)
                 self._deployments.welcome(work, name, reported.capabilities)
             case Channel.ONLINE:
-                work.tx.devices.set_presence(parse(Presence, payload, device=name), at=work.now)
+                presence = parse(Presence, payload, device=name)
+                work.tx.devices.set_presence(presence)
+                if presence.online and not message.retained:
+                    work.tx.devices.touch(name, at=work.now)
             case Channel.EVENT:
                 self._take_event(work, parse(Event, payload, device=name))
             case Channel.TELEMETRY_SYSTEM:

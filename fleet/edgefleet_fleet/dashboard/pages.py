@@ -1,9 +1,218 @@
-"""Placeholder of the page routes."""
+"""The pages: overview, device, rollouts, rollout, bundles. Server-rendered, everything escaped.
 
-from fastapi import FastAPI
+Opened like Jupyter: `/?token=…` sets a cookie and redirects, so the token leaves the address bar.
+A page shows what `views.py` gives and computes nothing of its own; `refresh.js` fetches it again
+when the stream of changes says so. Nothing is loaded from anywhere else, and the headers say that
+nothing may be.
+"""
 
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from edgefleet_contract import __version__
+from edgefleet_fleet import views
 from edgefleet_fleet.api import Services
+from edgefleet_fleet.api_common import TheServices
+from edgefleet_fleet.dashboard.figures import report_rows
+from edgefleet_fleet.dashboard.sparkline import sparkline
+from edgefleet_fleet.errors import Denied, NotFound
+
+_HERE: Final = Path(__file__).parent
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_SAMPLES: Final = 120
+router = APIRouter(include_in_schema=False)
 
 
 def install(app: FastAPI, services: Services) -> None:
     """Add the pages to the application."""
+    app.include_router(router)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    app.state.templates = _environment(services)
+
+    @app.middleware("http")
+    async def say_it_in_html(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        path = request.url.path
+        if response.headers.get("content-type") != "application/problem+json" or path.startswith(
+            ("/api/", "/blobs/")
+        ):
+            return response
+        if "text/html" not in request.headers.get("accept", ""):
+            return response
+        return _render(request, "problem.html", status=response.status_code)
+
+
+@router.get("/")
+def overview(request: Request, services: TheServices, token: str = "") -> Response:
+    """The fleet at a glance; with a token, the way in."""
+    if token:
+        return _enter(request, services, token)
+    _check(request, services)
+    with services.room.store.begin() as tx:
+        devices, rollouts = views.devices(tx), views.rollouts(tx)
+        current = next((r for r in rollouts if r["state"] in ("running", "paused")), None)
+        current = current or (rollouts[0] if rollouts else None)
+        shown = views.rollout(tx, current["id"]) if current else None
+    running: Counter[str] = Counter()
+    for device in devices:
+        for model in device["models"]:
+            running[f"{model['model']} @{model['version']}"] += 1
+    return _render(
+        request,
+        "overview.html",
+        devices=devices,
+        online=sum(device["online"] for device in devices),
+        running=sorted(running.items()),
+        rollout=shown,
+    )
+
+
+@router.get("/devices/{device}")
+def device_page(device: str, request: Request, services: TheServices) -> Response:
+    """One device: what it runs and should run, its telemetry, its events."""
+    _check(request, services)
+    with services.room.store.begin() as tx:
+        view = views.device(tx, device)
+        series = views.telemetry(tx, device, limit=_SAMPLES)
+    return _render(request, "device.html", device=view, charts=_charts(series))
+
+
+@router.get("/rollouts")
+def rollouts_page(request: Request, services: TheServices) -> Response:
+    """All rollouts."""
+    _check(request, services)
+    with services.room.store.begin() as tx:
+        return _render(request, "rollouts.html", rollouts=views.rollouts(tx))
+
+
+@router.get("/rollouts/{rollout}")
+def rollout_page(rollout: str, request: Request, services: TheServices) -> Response:
+    """One rollout: its waves, its devices, refusals by reason."""
+    _check(request, services)
+    with services.room.store.begin() as tx:
+        return _render(request, "rollout.html", rollout=views.rollout(tx, rollout))
+
+
+@router.get("/bundles")
+def bundles_page(request: Request, services: TheServices) -> Response:
+    """The bundles on the shelf, with the figures of their reports."""
+    _check(request, services)
+    with services.room.store.begin() as tx:
+        found = []
+        for bundle in tx.bundles.list():
+            detail = views.bundle_detail(tx, services.room.shelf, bundle.digest)
+            found.append(views.bundle(bundle) | {"figures": report_rows(detail["report"])})
+        publishers = [views.publisher(key) for key in tx.ledger.publishers()]
+    return _render(request, "bundles.html", bundles=found, publishers=publishers)
+
+
+def _enter(request: Request, services: Services, token: str) -> Response:
+    if not services.access.is_token(token):
+        raise Denied("the token in the address is not the operator's")
+    response = RedirectResponse("/", 303, headers=_HEADERS)
+    response.set_cookie(
+        services.access.cookie_name,
+        services.access.cookie_value,
+        max_age=30 * 24 * 3600,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+def _check(request: Request, services: Services) -> None:
+    if not services.access.has_cookie(request):
+        raise Denied("this page needs the operator's token")
+
+
+def _render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    templates: jinja2.Environment = request.app.state.templates
+    try:
+        template = templates.get_template(name)
+    except jinja2.TemplateNotFound:
+        raise NotFound(f"there is no page {name}") from None
+    text = template.render(path=request.url.path, status=status, now=int(time.time()), **values)
+    return HTMLResponse(text, status, headers=_HEADERS)
+
+
+def _environment(services: Services) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"fleet": services.room.fleet, "version": __version__}
+    environment.filters |= {"size": _size, "ago": _ago, "stamp": _stamp, "percent": _percent}
+    return environment
+
+
+def _charts(series: views.View) -> list[dict[str, Any]]:
+    system = series["system"]
+    charts = []
+    for label, key, low, show in (
+        ("CPU", "cpu_ratio", 0.0, _percent),
+        ("Memory", "memory_used_bytes", 0.0, _size),
+        ("Temperature", "temperature_celsius", None, lambda value: f"{value:.1f} °C"),
+        ("Load", "load1", 0.0, lambda value: f"{value:.2f}"),
+    ):
+        values = [sample[key] for sample in system if sample.get(key) is not None]
+        if values:
+            svg = sparkline(values, label=label, low=low)
+            charts.append({"label": label, "value": show(values[-1]), "svg": svg})
+    for slot, samples in series["models"].items():
+        for label, key, show in (
+            (f"{slot}: p95", "latency_p95_us", lambda value: f"{value / 1000:.2f} ms"),
+            (f"{slot}: requests an interval", "interval_requests", lambda value: f"{value:,}"),
+        ):
+            values = [sample[key] for sample in samples]
+            if values:
+                svg = sparkline(values, label=label, low=0.0)
+                charts.append({"label": label, "value": show(values[-1]), "svg": svg})
+    return charts
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit takes all")
+
+
+def _percent(ratio: float) -> str:
+    return f"{ratio:.0%}"
+
+
+def _ago(seconds: int) -> str:
+    if not seconds:
+        return "never"
+    past = max(0, int(time.time()) - seconds)
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if past < limit:
+            return f"{past // unit} {name} ago"
+    return f"{past // 86400} d ago"
+
+
+def _stamp(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -59,17 +59,17 @@ class Devices:
         """Let the name be enrolled again by any key; what it reported is dropped."""
         self._update(device, {"key_id": "", "online": False, "reported": None})
 
-    def set_presence(self, presence: Presence, *, at: int) -> None:
-        """Note that a device came or went; a last will is not a sign of life."""
+    def set_presence(self, presence: Presence) -> None:
+        """Note that a device came or went."""
         values: dict[str, Any] = {"online": presence.online, "agent": presence.agent}
         if presence.online:
-            values |= {"boot_id": presence.boot_id, "seen_at": at}
+            values["boot_id"] = presence.boot_id
         self._update(presence.device, values)
 
-    def set_reported(self, reported: Reported, *, at: int) -> None:
+    def set_reported(self, reported: Reported) -> None:
         """Keep the newest full state of a device."""
         able = reported.capabilities
-        values = {"reported": render(reported).decode(), "agent": reported.agent, "seen_at": at}
+        values = {"reported": render(reported).decode(), "agent": reported.agent}
         self._update(
             reported.device, values | {"hw": able.hw, "arch": able.arch, "board": able.board}
         )
