@@ -39,6 +39,8 @@ FLEET = "demo"
 DEVICES = {"pi-onnx": "onnxruntime", "pi-lite-1": "litert", "pi-lite-2": "litert"}
 AWAY = "pi-lite-2"
 CLIENTS = 2
+IMAGES = 16
+"""In one request under load; with few of them, two good models may answer the same."""
 LEAST_ACCURACY = 0.94
 LEAST_REQUESTS = 500
 """Fewer requests than this during the swap would prove little."""
@@ -218,8 +220,8 @@ def push(demo: Demo, bundle: Path, *flags: str, ok: tuple[int, ...] = (0,)) -> A
     return {"exit": code, **value}
 
 
-def score(demo: Demo, trained: Path) -> float:
-    """The lowest accuracy over the devices, by their REST APIs, on held-out images."""
+def score(demo: Demo, trained: Path, version: int) -> tuple[float, int]:
+    """The lowest accuracy over the devices, by their REST APIs, and the images that were asked."""
     held_out = np.load(trained / "held_out.npz")
     found = {
         device: accuracy(demo.address(device), MODEL, held_out["x"], held_out["y"])
@@ -230,14 +232,14 @@ def score(demo: Demo, trained: Path) -> float:
             raise DemoError(f"{device} labels {share:.1%} rightly, {LEAST_ACCURACY:.0%} is asked")
     count = len(held_out["y"])
     said = ", ".join(f"{device} {share:.2%}" for device, share in found.items())
-    demo.note(f"accuracy on {count} held-out images", said)
-    return min(found.values())
+    demo.note(f"version {version} on {count} held-out images", said)
+    return min(found.values()), count
 
 
 def swap(demo: Demo, bundle: Path, trained: Path) -> None:
     """Version 2 under continuous requests from clients that keep their connections."""
-    image = np.load(trained / "held_out.npz")["x"][:1]
-    body = json.dumps({"instances": image.tolist()}).encode()
+    images = np.load(trained / "held_out.npz")["x"][:IMAGES]
+    body = json.dumps({"instances": images.tolist()}).encode()
     loads = {d: Load(demo.address(d), MODEL, body, clients=CLIENTS) for d in DEVICES}
     with ExitStack() as stack:
         for load in loads.values():
@@ -366,8 +368,11 @@ def converge(demo: Demo, good: Path) -> None:
     demo.note("off during a push", f"{AWAY} runs version 6, {took:.1f} s after its start")
 
 
-def listen(demo: Demo) -> str:
-    """A few seconds of telemetry, as anyone with the observer's certificate sees it."""
+def listen(demo: Demo, asked: int) -> str:
+    """A few seconds of telemetry, as anyone with the observer's certificate sees it.
+
+    Every device was asked `asked` times since its last swap, and says so.
+    """
     command = observer_command(demo)
     done = subprocess.run(
         [*command, "-W", "8", "-C", str(4 * len(DEVICES))],
@@ -380,7 +385,13 @@ def listen(demo: Demo) -> str:
     if streams != {"telemetry/system", "telemetry/model"}:
         raise DemoError(f"mosquitto_sub heard {sorted(streams)}:\n{done.stdout}{done.stderr}")
     demo.note("telemetry by mosquitto_sub", f"{len(lines)} messages on {len(streams)} streams")
-    return next(line for line in lines if line.split(" ", 1)[0].endswith("/model"))
+
+    def counted() -> bool:
+        views = demo.get("/devices")["devices"]
+        return all(v["telemetry"]["models"][MODEL]["requests"] >= asked for v in views)
+
+    demo.processes.wait_for("the counts on the page", counted)
+    return next(line for line in lines if f'"requests":{asked}' in line)
 
 
 def observer_command(demo: Demo) -> list[str]:
@@ -415,15 +426,17 @@ def play(demo: Demo) -> None:
         start_devices(demo)
     with demo.step("push version 1: verify, self-test, activate, report"):
         push(demo, one)
-        demo.report["accuracy_min"] = round(score(demo, trained[0]), 4)
+        least, _ = score(demo, trained[0], 1)
     with demo.step("push version 2 under continuous requests"):
         swap(demo, two, trained[1])
     with demo.step("push what must be refused: tampered, unknown key, wrong golden outputs"):
         refuse(demo, two, three)
     with demo.step("push version 6 while a device is off, then start it"):
         converge(demo, three)
-    with demo.step("listen to the telemetry"):
-        heard = listen(demo)
+    with demo.step("ask again, and listen to the telemetry"):
+        last, asked = score(demo, trained[2], 6)
+        heard = listen(demo, asked)
+    demo.report["accuracy_min"] = round(min(least, last), 4)
     demo.console.print(f"  {heard[:300]}", style="dim", soft_wrap=True, highlight=False)
 
 
