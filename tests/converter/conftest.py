@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import pytest
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Recipe, parse_recipe
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests load models in this process, too
 
 ROOT = Path(__file__).parents[2]
 CREATED = 1_700_000_000

@@ -146,9 +146,14 @@ def test_a_build_on_the_command_line_writes_a_bundle_and_its_report(
     for name, file in data.items():
         command += ["--set", f"data.{name}={digits.folder / file}"]
     words = [str(word) for word in command]
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    environ = {**os.environ, "HOME": str(home)}
+    environ.pop("ORT_DISABLE_TELEMETRY", None)
+    said = subprocess.run(words, capture_output=True, text=True, check=False, env=environ)
     assert said.returncode == 0, said.stderr
     assert said.stderr == ""
+    assert list(home.iterdir()) == [], "onnxruntime's telemetry would keep a file there"
     told = json.loads(said.stdout)
     assert told["path"] == str(tmp_path / "out" / "digits-7")
     assert told["report"]["variants"][1]["accuracy"]["value"] >= 0.95

@@ -99,8 +99,8 @@ def test_a_task_returns_its_value_and_its_files(tmp_path: Path) -> None:
 
 
 def test_a_model_that_never_ends_is_stopped_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="running it: not done after 3 s") as caught:
-        run(endless(), tmp_path, Worker(timeout_s=3))
+    with pytest.raises(OperatorError, match="running it: not done after 1 s") as caught:
+        run(endless(), tmp_path, Worker(timeout_s=1))
     assert "worker.timeout_s" in caught.value.hint
     assert not (tmp_path / "out.npz").exists()
     assert worker_of(os.getpid()) is None

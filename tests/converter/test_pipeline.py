@@ -226,11 +226,9 @@ def test_two_builds_of_one_input_differ_in_the_signature_only(
 # ONNX and TFLite as sources
 
 
-def test_an_onnx_of_images_becomes_all_four_variants(key: PrivateKey, tmp_path: Path) -> None:
+def test_an_onnx_of_images_becomes_int8_of_both_formats(key: PrivateKey, tmp_path: Path) -> None:
     source = models.save(models.cnn(), tmp_path, models.examples(64, 2, 9, 9))
-    recipe = recipe_for(
-        tmp_path, "onnx-int8", 'targets=["onnx-int8","tflite-int8","onnx-float32","tflite-float32"]'
-    )
+    recipe = recipe_for(tmp_path, "onnx-int8", 'targets=["onnx-int8","tflite-int8"]')
     made = try_build(source, recipe, tmp_path / "out", key)
     assert max(made.report.parity.values()) < 1e-5
     for variant, told in zip(made.manifest.variants, made.report.variants, strict=True):
@@ -267,15 +265,9 @@ def test_several_inputs_are_matched_by_name(key: PrivateKey, tmp_path: Path) -> 
     arrays = {"z": models.examples(40, 2, seed=1), "x": models.examples(40, 3, seed=2)}
     np.savez(tmp_path / "held_out.npz", **arrays)
     np.savez(tmp_path / "calibration.npz", **arrays)
-    recipe = recipe_for(
-        tmp_path,
-        "onnx-int8",
-        'targets=["onnx-int8","tflite-int8"]',
-        f"data.calibration={tmp_path}/calibration.npz",
-    )
+    recipe = recipe_for(tmp_path, "tflite-int8", f"data.calibration={tmp_path}/calibration.npz")
     made = try_build(tmp_path / "model.onnx", recipe, tmp_path / "out", key)
     assert [spec.name for spec in made.manifest.variants[0].inputs] == ["x", "z"]
-    assert [spec.name for spec in made.manifest.variants[1].inputs] == ["x", "z"]
     assert min(told.sqnr_db for told in made.report.variants) > 20
 
     np.savez(tmp_path / "held_out.npz", x=arrays["x"], other=arrays["z"])
