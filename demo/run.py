@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -468,8 +469,9 @@ def main() -> int:
         console.print(f"demo: hint: the logs are in {out / 'logs'}", highlight=False)
         return 1
     except KeyboardInterrupt:
-        console.print("ending")
+        pass  # that is how it ends
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C leaves nothing
         demo.processes.stop_all()
     return 0
 
