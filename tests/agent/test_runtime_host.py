@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -260,3 +261,39 @@ def test_when_the_agent_is_killed_nothing_survives_it(tmp_path: Path) -> None:
         agent.wait()
         _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+def test_an_activation_that_comes_while_the_host_closes_is_refused_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    async def both_at_once() -> Failed | None:
+        host = LocalHost(ServingConfig(listen=("127.0.0.1:0",)))
+        await host.start()
+        assert await host.activate((linear_spec(tmp_path),)) is None
+        closing = asyncio.create_task(host.close())
+        activating = asyncio.create_task(host.activate((linear_spec(tmp_path, 2),)))
+        await closing
+        return await activating
+
+    failed = asyncio.run(both_at_once())
+    assert failed is not None
+    assert failed.reason is Reason.ACTIVATION_FAILED
+    assert psutil.Process().children(recursive=True) == []
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 3, 6, 10, 20, 50, 100, 200, 400])
+def test_an_activation_given_up_at_any_point_leaves_one_ready_and_no_stray(
+    tmp_path: Path, after_ms: int
+) -> None:
+    async def give_up() -> None:
+        async with LocalHost(ServingConfig(listen=("127.0.0.1:0",))) as host:
+            assert await host.activate((linear_spec(tmp_path),)) is None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(after_ms / 1000):
+                    await host.activate((linear_spec(tmp_path, 2),))
+            (stats,) = host.stats()
+            assert stats.ready
+            assert len(psutil.Process().children()) == 2  # the front and one worker
+
+    asyncio.run(give_up())
+    assert psutil.Process().children(recursive=True) == []

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from edgefleet_agent.runtime.process import ChildProcess, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, unpack_counts
 from edgefleet_agent.serving.route import Route, Table, render_table
@@ -148,7 +148,7 @@ class FrontProcess:
         except TimeoutError:
             message = None
         except asyncio.CancelledError:
-            await asyncio.shield(process.put_down())
+            await finish(process.put_down())
             raise
         if message is None:
             words = process.last_words(await process.put_down())

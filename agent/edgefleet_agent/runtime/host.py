@@ -24,6 +24,7 @@ from typing import Final
 
 from edgefleet_agent.ports import Failed, ModelSpec, SlotStats, TrialReport
 from edgefleet_agent.runtime.front_process import FrontProcess
+from edgefleet_agent.runtime.process import finish
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
 from edgefleet_agent.serving.config import ServingConfig
@@ -124,8 +125,8 @@ class LocalHost:
         if self._front is not None:
             async with self._swap:
                 await self._replace({}, {})
-            await self._front.stop()
-            self._front = None
+                front, self._front = self._front, None
+            await front.stop()
         for sock in self._listeners:
             release(sock)
         self._listeners.clear()
@@ -157,6 +158,8 @@ class LocalHost:
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
         """See `ModelHost.activate`. What already serves in its slot is left as it is."""
         async with self._swap:
+            if self._front is None:
+                return Failed(Reason.ACTIVATION_FAILED, "nothing is served: the host is closed")
             fresh = {spec.slot: self._prepare(spec) for spec in specs if not self._serves(spec)}
             if not fresh:
                 return None
@@ -165,16 +168,16 @@ class LocalHost:
                 if failed is None and not await self._replace({**self._served, **fresh}, fresh):
                     failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
             except BaseException:
-                await _stop_all(s.worker for s in fresh.values() if not self._is_in(s))
+                await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
                 raise
             if failed is not None:
-                await _stop_all(served.worker for served in fresh.values())
+                await finish(_stop_all([served.worker for served in fresh.values()]))
             return failed
 
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
         async with self._swap:
-            if slot in self._served:
+            if slot in self._served:  # a closed host serves none
                 await self._replace({k: s for k, s in self._served.items() if k != slot}, {})
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
@@ -237,7 +240,7 @@ class LocalHost:
         try:
             await asyncio.gather(*(self._drain(worker) for worker in leaving))
         finally:
-            await asyncio.shield(_stop_all(leaving))
+            await finish(_stop_all(leaving))
         return True
 
     async def _drain(self, worker: WorkerProcess) -> None:

@@ -2,6 +2,9 @@
 
 What a child writes to stderr goes to our log at debug; the last lines are kept, because they are
 what a person wants to see when it crashed.
+
+Plain `subprocess` and a pidfd, not asyncio's subprocesses: starting one of those is a wait, and
+giving up in the middle of it loses the process (Python 3.11).
 """
 
 from __future__ import annotations
@@ -13,12 +16,17 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 from collections import deque
-from typing import Any, Final
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Final, TypeAlias
 
 from edgefleet_agent.runtime import child
 
 _log = logging.getLogger(__name__)
+
+_Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _MAX_LINE: Final = 16 * 1024 * 1024
 _TAIL: Final = 5
@@ -31,14 +39,18 @@ class ChildProcess:
     def __init__(
         self,
         name: str,
-        process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        process: subprocess.Popen[bytes],
+        control: _Stream,
+        stderr: _Stream,
     ) -> None:
         self._name, self._process = name, process
-        self._reader, self._writer = reader, writer
+        self._reader, self._writer = control
         self._tail: deque[str] = deque(maxlen=_TAIL)
-        self._stderr = asyncio.create_task(self._read_stderr(), name=f"stderr of {name}")
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop.add_reader(self._pidfd, self._reap)
+        self._listening = asyncio.create_task(self._listen(*stderr), name=f"stderr of {name}")
 
     @property
     def pid(self) -> int:
@@ -60,17 +72,17 @@ class ChildProcess:
 
     def kill(self) -> None:
         """SIGKILL."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()  # does nothing once it is reaped, and only we reap it
 
     async def wait(self) -> int:
         """Its exit code once it has ended (negative: the signal), reaped, with its pipes closed."""
-        code = await self._process.wait()
+        await self._ended.wait()
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-        await asyncio.wait([self._stderr])  # not awaited itself: our cancellation is not its
-        return code
+        await asyncio.wait([self._listening])  # not awaited itself: our cancellation is not its
+        assert self._process.returncode is not None
+        return self._process.returncode
 
     async def end(self) -> int:
         """Hang up, which ends it; kill it if it does not go. The exit code."""
@@ -98,19 +110,27 @@ class ChildProcess:
         said = " | ".join(self._tail)
         return f"{how}: {said}" if said else how
 
-    async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
+    def _reap(self) -> None:
+        if self._process.poll() is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._ended.set()
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             try:
-                line = await self._process.stderr.readline()
+                line = await reader.readline()
             except ValueError:  # longer than a line may be: what follows is another
                 continue
+            except ConnectionError:
+                break
             if not line:
-                return
+                break
             text = line.decode("utf-8", "replace").rstrip()
             if text:
                 self._tail.append(text[:300])
                 _log.debug("%s: %s", self._name, text)
+        writer.close()
 
 
 def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
@@ -134,23 +154,41 @@ async def spawn(
     Raises:
         OSError: the process cannot be made.
     """
-    ours, theirs = socket.socketpair()
-    inherited = {"control": theirs, **(sockets or {})}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *child.command(module, **{key: sock.fileno() for key, sock in inherited.items()}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+    async with AsyncExitStack() as opened:
+        control, control_end = await _channel(opened)
+        stderr, stderr_end = await _channel(opened)
+        inherited = {"control": control_end, **(sockets or {})}
+        process = subprocess.Popen(  # noqa: ASYNC220  # returns when the child has begun, in 2 ms
+            child.command(module, **{key: sock.fileno() for key, sock in inherited.items()}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr_end.fileno(),
             env=child.environment(dict(os.environ), threads=threads),
             pass_fds=[sock.fileno() for sock in inherited.values()],
             process_group=0,
         )
-    except BaseException:
-        ours.close()
+        # Nothing waits from here on: a process that runs has an owner, even when cancelled.
+        opened.pop_all()
+        control_end.close()
+        stderr_end.close()
+        _log.debug("%s: started, pid %d", name, process.pid)
+        return ChildProcess(name, process, control, stderr)
+
+
+async def finish(work: Coroutine[Any, Any, object]) -> None:
+    """Do it to the end, even if cancelled meanwhile: for the ending of processes."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
         raise
-    finally:
-        theirs.close()
+
+
+async def _channel(opened: AsyncExitStack) -> tuple[_Stream, socket.socket]:
+    ours, theirs = socket.socketpair()
+    opened.callback(theirs.close)
+    opened.callback(ours.close)
     reader, writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE)
-    _log.debug("%s: started, pid %d", name, process.pid)
-    return ChildProcess(name, process, reader, writer)
+    opened.callback(writer.close)
+    return (reader, writer), theirs

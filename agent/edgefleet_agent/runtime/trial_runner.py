@@ -11,7 +11,7 @@ import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, spawn
+from edgefleet_agent.runtime.process import ChildProcess, finish, spawn
 from edgefleet_contract import codec
 from edgefleet_contract.reasons import Reason
 
@@ -49,7 +49,7 @@ async def try_model(
             return _crashed(process, await process.wait())
     finally:
         process.kill()
-        await asyncio.shield(process.wait())
+        await finish(process.wait())
     if "report" in message:
         return codec.decode(TrialReport, message["report"], what=name)
     return Failed(Reason(message["failed"]), message["detail"])

@@ -19,7 +19,7 @@ import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
 from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class WorkerProcess:
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
         self._threads, self._ready_s = threads, ready_s
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -76,18 +76,16 @@ class WorkerProcess:
 
     async def start(self) -> Failed | None:
         """Load and warm up; None once it is ready and will be kept alive."""
-        self.path.unlink(missing_ok=True)
-        before = os.umask(0o177)
         try:
-            self._listener.bind(str(self.path))
-        finally:
-            os.umask(before)
-        self._listener.listen()
-        launched = await self._launch()
+            self._listener = _listen(self.path)
+        except OSError as error:
+            return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
+        launched = await self._launch(self._listener)
         if isinstance(launched, Failed):
             return launched
         self._process = launched
-        self._keeper = watched(asyncio.create_task(self._keep(), name=f"keeper of {self._name}"))
+        keeping = self._keep(self._listener)
+        self._keeper = watched(asyncio.create_task(keeping, name=f"keeper of {self._name}"))
         return None
 
     def kill(self, pid: int) -> None:
@@ -105,10 +103,11 @@ class WorkerProcess:
         process, self._process = self._process, None
         if process is not None:
             await process.end()
-        self._listener.close()
-        self.path.unlink(missing_ok=True)
+        if self._listener is not None:
+            self._listener.close()
+            self.path.unlink(missing_ok=True)
 
-    async def _keep(self) -> None:
+    async def _keep(self, listener: socket.socket) -> None:
         """Replace whatever dies, at once the first time, then with growing pauses."""
         pause = 0.0
         while True:
@@ -124,16 +123,16 @@ class WorkerProcess:
             while self._process is None:
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_BACKOFF_S, max(_BACKOFF_S, pause * 2))
-                launched = await self._launch()
+                launched = await self._launch(listener)
                 if isinstance(launched, Failed):
                     _log.warning("%s: restart failed: %s", self._name, launched.detail)
                 else:
                     self._process = launched
 
-    async def _launch(self) -> ChildProcess | Failed:
+    async def _launch(self, listener: socket.socket) -> ChildProcess | Failed:
         try:
             process = await spawn(
-                MODULE, self._name, threads=self._threads, sockets={"listen": self._listener}
+                MODULE, self._name, threads=self._threads, sockets={"listen": listener}
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: {error.strerror}")
@@ -148,10 +147,25 @@ class WorkerProcess:
             await process.put_down()
             return Failed(Reason.TRIAL_TIMEOUT, f"it was not ready within {self._ready_s:g} s")
         except asyncio.CancelledError:
-            await asyncio.shield(process.put_down())
+            await finish(process.put_down())
             raise
         if "failed" in message:
             await process.end()
             return Failed(Reason(message["failed"]), message["detail"])
         _log.info("%s: ready in %.0f ms (pid %d)", self._name, message["load_ms"], process.pid)
         return process
+
+
+def _listen(path: Path) -> socket.socket:
+    """A Unix socket for nobody but us, in our own folder."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+        sock.listen()
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
