@@ -297,3 +297,21 @@ def test_an_activation_given_up_at_any_point_leaves_one_ready_and_no_stray(
 
     asyncio.run(give_up())
     assert psutil.Process().children(recursive=True) == []
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 2, 4, 8, 50])
+def test_a_deactivation_given_up_at_any_point_leaves_no_stray(
+    tmp_path: Path, after_ms: int
+) -> None:
+    async def give_up() -> None:
+        async with LocalHost(ServingConfig(listen=("127.0.0.1:0",))) as host:
+            both = (linear_spec(tmp_path), tflite_spec(tmp_path, slot="lite"))
+            assert await host.activate(both) is None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(after_ms / 1000):
+                    await host.deactivate("lite")
+            assert all(stats.ready for stats in host.stats())
+            assert len(psutil.Process().children()) == 1 + len(host.stats())
+
+    asyncio.run(give_up())
+    assert psutil.Process().children(recursive=True) == []

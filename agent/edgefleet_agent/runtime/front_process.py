@@ -1,7 +1,7 @@
 """The agent's hold on the front: started, told its routes, restarted when it dies.
 
-Tables are numbered; `route` returns when the front says that a table of that number or a later one
-is in force, whichever front says it. A front that died has nothing outstanding, so whoever waits
+Tables are numbered; `in_force` waits until the front says that a table of that number or a later
+one holds, whichever front says it. A front that died has nothing outstanding, so whoever waits
 for a worker to drain may go on.
 """
 
@@ -82,13 +82,16 @@ class FrontProcess:
         if process is not None:
             await process.end()
 
-    async def route(self, routes: tuple[Route, ...], *, timeout_s: float) -> bool:
-        """Whether these routes came into force, in one step, within this time."""
+    def route(self, routes: tuple[Route, ...]) -> int:
+        """Send a table; its number."""
         self._table = Table(self._table.seq + 1, routes)
         self._holding |= {route.worker for route in routes}
         if self._process is not None:
             self._process.send(render_table(self._table))
-        seq = self._table.seq
+        return self._table.seq
+
+    async def in_force(self, seq: int, *, timeout_s: float) -> bool:
+        """Whether the table of this number, or a later one, came into force within this time."""
         return await self._until(lambda: self._in_force >= seq, timeout_s)
 
     async def drained(self, worker: str, *, timeout_s: float) -> bool:

@@ -165,7 +165,8 @@ class LocalHost:
                 return None
             try:
                 failed = await _start_all(fresh.values())
-                if failed is None and not await self._replace({**self._served, **fresh}, fresh):
+                after = {**self._served, **fresh}
+                if failed is None and not await self._replace(after, fresh):
                     failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
             except BaseException:
                 await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
@@ -178,7 +179,8 @@ class LocalHost:
         """See `ModelHost.deactivate`."""
         async with self._swap:
             if slot in self._served:  # a closed host serves none
-                await self._replace({k: s for k, s in self._served.items() if k != slot}, {})
+                rest = {k: s for k, s in self._served.items() if k != slot}
+                await self._replace(rest, {})
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
         """See `ModelHost.stats`. The front's counts arrive here within about 50 ms."""
@@ -228,24 +230,28 @@ class LocalHost:
     async def _replace(self, served: dict[str, _Served], fresh: dict[str, _Served]) -> bool:
         """Change the routes to `served` in one step, then drain and end what is not in it.
 
-        False, with the old routes restored, if the front did not take them.
+        False, with the old routes restored, if the front did not take them. It goes to its end
+        even if cancelled: half a swap would leave a worker without an owner.
         """
         assert self._front is not None
         before, self._served = self._served, served
-        if not await self._front.route(self._routes(), timeout_s=_ROUTE_S) and fresh:
+        seq = self._front.route(self._routes())
+        return await finish(self._conclude(self._front, seq, before, fresh))
+
+    async def _conclude(
+        self, front: FrontProcess, seq: int, before: dict[str, _Served], fresh: dict[str, _Served]
+    ) -> bool:
+        if not await front.in_force(seq, timeout_s=_ROUTE_S) and fresh:
             self._served = before
-            await self._front.route(self._routes(), timeout_s=0.0)
+            front.route(self._routes())
             return False
-        leaving = [old.worker for slot, old in before.items() if served.get(slot) is not old]
-        try:
-            await asyncio.gather(*(self._drain(worker) for worker in leaving))
-        finally:
-            await finish(_stop_all(leaving))
+        leaving = [old.worker for slot, old in before.items() if self._served.get(slot) is not old]
+        await asyncio.gather(*(self._drain(front, worker) for worker in leaving))
+        await _stop_all(leaving)
         return True
 
-    async def _drain(self, worker: WorkerProcess) -> None:
-        assert self._front is not None
-        if not await self._front.drained(worker.id, timeout_s=self._config.drain_s):
+    async def _drain(self, front: FrontProcess, worker: WorkerProcess) -> None:
+        if not await front.drained(worker.id, timeout_s=self._config.drain_s):
             _log.warning("%s@%d: not drained in time", worker.spec.model, worker.spec.version)
 
     def _routes(self) -> tuple[Route, ...]:

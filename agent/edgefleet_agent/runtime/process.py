@@ -20,13 +20,15 @@ import subprocess
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from edgefleet_agent.runtime import child
 
 _log = logging.getLogger(__name__)
 
 _Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+T = TypeVar("T")
 
 _MAX_LINE: Final = 16 * 1024 * 1024
 _TAIL: Final = 5
@@ -175,11 +177,11 @@ async def spawn(
         return ChildProcess(name, process, control, stderr)
 
 
-async def finish(work: Coroutine[Any, Any, object]) -> None:
-    """Do it to the end, even if cancelled meanwhile: for the ending of processes."""
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Do it to the end, even if cancelled meanwhile: for what must not be half done."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
