@@ -1,7 +1,7 @@
 """Golden vectors: inputs and the outputs that a model must give for them on this board.
 
-A `.npz` with `input.0 …` and `output.0 …`, in the order of the variant's inputs and outputs. The
-first axis counts vectors, in one of two layouts, told by the rank of the arrays (format: [bundle-4.3]):
+A `.npz` with `input.0 …` and `output.0 …`, in the order of the variant's inputs and outputs
+[bundle-4.3]. The first axis counts vectors, in one of two layouts, told by the rank of the arrays:
 
 - batch: arrays have the rank of the tensors; axis 0 is the batch axis of all of them;
 - stacked: arrays have one axis more; each vector is a whole call (state in and out, scalars).
