@@ -18,7 +18,8 @@ router = APIRouter(tags=["public"])
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-@router.api_route("/blobs/{sha256}", methods=["GET", "HEAD"], response_class=Response)
+@router.head("/blobs/{sha256}", include_in_schema=False)
+@router.get("/blobs/{sha256}", response_class=Response)
 def blob(sha256: str, request: Request, services: TheServices) -> Response:
     """The bytes of a blob, whole or one range of them (RFC 9110, section 14)."""
     size = services.room.shelf.size(Digest(sha256)) if is_digest(sha256) else None

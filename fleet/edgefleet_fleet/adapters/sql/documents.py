@@ -29,4 +29,6 @@ def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, An
         statement: Any = postgresql.insert(table).values(values).on_conflict_do_nothing()
     else:
         statement = sqlite.insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount == 1
+    # Not by the row count, which drivers do not keep for an INSERT.
+    key = next(iter(table.primary_key.columns))
+    return connection.execute(statement.returning(key)).first() is not None

@@ -1,0 +1,138 @@
+"""A control room with devices that answer as a test says: no broker, real store and signatures."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from edgefleet_contract.keys import KeyRing, PrivateKey
+from edgefleet_contract.messages import Order, Phase, RunningModel, open_order, render
+from edgefleet_contract.reasons import Reason
+from edgefleet_contract.topics import Channel, topic
+from edgefleet_fleet import views
+from edgefleet_fleet.api import Services
+from edgefleet_fleet.deployments import Wish
+from edgefleet_fleet.library import Received
+from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.records import Bundle
+from edgefleet_fleet.work import Actor
+from tests.contract.makers import write_bundle
+from tests.fleet.device import event_of, new_key, reported_of, request_of, running
+
+FLEET: Final = "demo"
+TOKEN: Final = "the-operators-token"
+ME: Final = Actor("tester")
+
+
+class Outbox:
+    """A link that keeps what was published: the retained state that a broker would have."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.is_connected = True
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self.retained[topic] = payload
+
+    async def run(self, *, take: object, connected: object) -> None:
+        raise AssertionError("nothing connects here")
+
+
+class Clock:
+    """The time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000
+
+    def __call__(self) -> float:
+        return float(self.now)
+
+
+def receive(services: Services, folder: Path, *, check: bool = True) -> Received:
+    return services.library.receive(
+        (folder / "bundle.json").read_bytes(),
+        (folder / "model.sig").read_bytes(),
+        check=check,
+        actor=ME,
+    )
+
+
+def push(services: Services, folder: Path, *, check: bool = True) -> Bundle:
+    received = receive(services, folder, check=check)
+    for file in received.missing:
+        services.library.put_blob(file.sha256, io.BytesIO((folder / file.path).read_bytes()))
+    bundle = received.bundle
+    return services.library.complete(bundle.digest, bundle.signature_sha256, actor=ME)
+
+
+@dataclass
+class Stage:
+    """A control room with devices that answer as the test says."""
+
+    services: Services
+    publisher: PrivateKey
+    folder: Path
+    models: dict[str, tuple[RunningModel, ...]] = field(default_factory=dict)
+    seqs: dict[str, int] = field(default_factory=dict)
+
+    def devices(self, *names: str) -> None:
+        claim = self.services.enrolment.make_claim(uses=len(names), hours=1, actor=ME)[1]
+        for name in names:
+            request = request_of(claim.render(), name, new_key())
+            self.services.enrolment.enrol(request, address="")
+
+    def bundle(self, version: int, *, model: str = "digits") -> Wish:
+        folder = write_bundle(
+            self.folder / f"{model}{version}", self.publisher, model=model, version=version
+        )
+        found = push(self.services, folder)
+        return Wish(found.digest, found.signature_sha256)
+
+    def roll_out(self, version: int, *, model: str = "digits", **more: object) -> str:
+        wish = self.bundle(version, model=model)
+        fields = {"bundle": wish.bundle, "signature_sha256": wish.signature_sha256, **more}
+        return self.services.deployments.create(Wish(**fields), actor=ME)  # type: ignore[arg-type]
+
+    def order(self, name: str) -> Order | None:
+        """What the broker would hold for a device, opened as the device does."""
+        assert isinstance(self.services.room.link, Outbox)
+        raw = self.services.room.link.retained.get(topic(FLEET, name, Channel.DESIRED))
+        ring = KeyRing([self.services.room.director.public])
+        return open_order(raw, ring) if raw else None
+
+    def desired(self, name: str) -> list[tuple[str, int]]:
+        order = self.order(name)
+        return [(target.slot, target.version) for target in order.targets] if order else []
+
+    def commit(self, name: str) -> None:
+        order = self.order(name)
+        assert order is not None
+        self.models[name] = tuple(running(target) for target in order.targets)
+        self.say(name, order, Phase.COMMITTED)
+
+    def fail(self, name: str, reason: Reason = Reason.GOLDEN_MISMATCH) -> None:
+        order = self.order(name)
+        assert order is not None
+        self.say(name, order, Phase.FAILED, reason)
+
+    def say(self, name: str, order: Order, phase: Phase, reason: Reason | None = None) -> None:
+        self.seqs[name] = self.seqs.get(name, 0) + 1
+        event = event_of(name, order, phase, reason, seq=self.seqs[name])
+        self.take(name, Channel.EVENT, render(event))
+        self.report(name, order, phase, reason)
+
+    def report(self, name: str, order: Order, phase: Phase, reason: Reason | None = None) -> None:
+        state = reported_of(name, order, phase, self.models.get(name, ()), reason)
+        self.take(name, Channel.REPORTED, render(state))
+
+    def take(self, name: str, channel: Channel, payload: bytes) -> None:
+        self.services.ingest.take([Incoming(topic(FLEET, name, channel), payload)])
+
+    def view(self, rollout: str) -> views.View:
+        with self.services.room.store.begin() as tx:
+            return views.rollout(tx, rollout)
+
+    def state(self, rollout: str) -> str:
+        return str(self.view(rollout)["state"])

@@ -1,0 +1,153 @@
+"""The pages: who gets in, what is shown, and that nothing a device says becomes HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.reasons import Reason, explain
+from edgefleet_contract.topics import Channel
+from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.dashboard.figures import report_rows
+from edgefleet_fleet.dashboard.sparkline import sparkline
+from tests.fleet.device import event_of, model_sample, system_sample
+from tests.fleet.stage import TOKEN, Stage
+from tests.fleet.web import Web, serving
+
+HTML = {"Accept": "text/html"}
+ROOM = Path(__file__).parents[2] / "fleet" / "edgefleet_fleet" / "dashboard"
+
+
+@pytest.fixture
+def http(services: Services) -> Iterator[Web]:
+    with serving(create_app(services)) as web:
+        yield web
+
+
+@pytest.fixture
+def inside(http: Web) -> Web:
+    http.get(f"/?token={TOKEN}")
+    return http
+
+
+def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address(
+    http: Web,
+) -> None:
+    answer = http.get(f"/?token={TOKEN}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert TOKEN not in cookie
+    assert http.get("/").status_code == 200
+    assert http.get("/api/v1/devices").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/rollouts", "/bundles", "/devices/a", "/?token=wrong"])
+def test_without_the_token_a_page_says_how_to_get_in(http: Web, path: str) -> None:
+    answer = http.get(path, headers=HTML)
+    assert answer.status_code in (401, 403)
+    assert "operator.token" in answer.text
+
+
+def test_a_page_loads_nothing_from_elsewhere(inside: Web) -> None:
+    answer = inside.get("/")
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    for file in [*ROOM.rglob("*.html"), *ROOM.rglob("*.css"), *ROOM.rglob("*.js")]:
+        text = file.read_text("utf-8")
+        assert re.search(r"(src|href|url|fetch)\W+https?://", text) is None, file
+        assert " style=" not in text, file  # the policy forbids it
+        assert re.search(r"\son\w+=", text) is None, file
+    for name in ("page.css", "refresh.js", "icon.svg"):
+        assert inside.get(f"/static/{name}").status_code == 200
+
+
+def test_the_overview_shows_what_the_fleet_does(inside: Web, stage: Stage) -> None:
+    stage.devices("pi-1", "pi-2")
+    stage.roll_out(1)
+    stage.commit("pi-1")
+    stage.take("pi-1", Channel.TELEMETRY_SYSTEM, render(system_sample("pi-1")))
+    stage.take("pi-1", Channel.TELEMETRY_MODEL, render(model_sample("pi-1")))
+    text = inside.get("/").text
+    for shown in ("pi-1", "pi-2", "@1", "committed", "running", "52 °C", "25%", "2.40 ms", "1,234"):
+        assert shown in text, shown
+
+
+def test_a_device_and_a_rollout_show_why_it_was_refused(inside: Web, stage: Stage) -> None:
+    stage.devices("pi-1")
+    rollout = stage.roll_out(1)
+    stage.fail("pi-1", Reason.GOLDEN_MISMATCH)
+    for path in (f"/rollouts/{rollout}", "/devices/pi-1", "/rollouts", "/"):
+        answer = inside.get(path)
+        assert answer.status_code == 200
+        assert explain(Reason.GOLDEN_MISMATCH) in answer.text or "golden_mismatch" in answer.text
+    assert "Resume" in inside.get(f"/rollouts/{rollout}").text
+
+
+def test_bundles_show_their_signature(inside: Web, stage: Stage) -> None:
+    stage.bundle(1)
+    text = inside.get("/bundles").text
+    assert "digits-1" in text
+    assert "signed" in text
+
+
+def test_pages_of_what_is_not_there_say_so(inside: Web) -> None:
+    for path in ("/devices/none", "/rollouts/none", "/nothing"):
+        answer = inside.get(path, headers=HTML)
+        assert (answer.status_code, "nothing of this name" in answer.text) == (404, True)
+
+
+def test_what_a_device_says_stays_text(inside: Web, stage: Stage) -> None:
+    import dataclasses
+
+    stage.devices("pi-1")
+    rollout = stage.roll_out(1)
+    order = stage.order("pi-1")
+    assert order is not None
+    evil = '<script>alert(1)</script>" onload="x'
+    event = event_of("pi-1", order, Phase.FAILED, Reason.INTERNAL)
+    stage.take("pi-1", Channel.EVENT, render(dataclasses.replace(event, detail=evil)))
+    for path in ("/devices/pi-1", f"/rollouts/{rollout}", "/"):
+        text = inside.get(path).text
+        scripts = Scripts()
+        scripts.feed(text)
+        assert scripts.found == ["/static/refresh.js"]
+        assert "&lt;script&gt;" in text
+
+
+class Scripts(HTMLParser):
+    """The scripts of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str | None] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "script":
+            self.found.append(dict(attrs).get("src"))
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+
+def test_a_sparkline_stays_in_its_box_and_escapes_its_label() -> None:
+    svg = sparkline([1.0, 5.0, 3.0], label='<"CPU">')
+    points = re.findall(r"(-?[\d.]+),(-?[\d.]+)", svg)
+    assert all(0 <= float(x) <= 240 and 0 <= float(y) <= 48 for x, y in points)
+    assert '<"CPU">' not in svg
+    assert "svg" not in sparkline([1.0], label="CPU")
+
+
+@pytest.mark.parametrize("report", [None, [], {}, {"variants": 3}, {"variants": ["x"]}])
+def test_a_report_that_says_nothing_shows_nothing(report: object) -> None:
+    assert report_rows(report) == []
+
+
+def test_a_report_shows_the_figures_that_it_has() -> None:
+    (row,) = report_rows(
+        {"variants": [{"name": "v", "size": 9400, "accuracy": {"value": 0.98}, "measured": 3}]}
+    )
+    assert (row["name"], row["size"], row["accuracy"], row["p50"]) == ("v", "9.4 kB", "98.00%", "")

@@ -1,0 +1,297 @@
+"""The store: the same stories on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from edgefleet_contract.bundle import Digest, parse_manifest, sha256
+from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.messages import Phase, Policy, Presence, Target
+from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
+from edgefleet_fleet.adapters.sql.tables import metadata
+from edgefleet_fleet.gates import GatePolicy
+from edgefleet_fleet.records import AuditRow, OrderRow, RolloutRow
+from edgefleet_fleet.rollout import Ended, Outcome, Plan, State, begin, step
+from tests.contract.makers import order_of, target_of, write_bundle
+from tests.fleet.device import PI5, event_of, model_sample, reported_of, system_sample
+
+TARGET = Target("digits", "digits", 1, Digest("aa" * 32), Digest("bb" * 32), 100)
+
+
+def enrol(store: Store, *names: str) -> None:
+    with store.begin() as tx:
+        for name in names:
+            tx.devices.enrol(name, key_id="k", serial="1", expires=9, at=1, capabilities=PI5)
+
+
+def rollout_row(number: int = 1, **more: object) -> RolloutRow:
+    fields: dict[str, object] = {
+        "id": f"digits-1-r{number}",
+        "number": number,
+        "created_at": 5,
+        "created_by": "tester",
+        "target": TARGET,
+        "to": "all",
+        "salt": "salt",
+        "waves": (50, 100),
+        "canaries": ("a",),
+        "max_failures": 2,
+        "policy": Policy(probation_s=7),
+        "allow_downgrade": True,
+        "state": State.RUNNING,
+        "cause": None,
+        "wave": 0,
+        "excused": 0,
+        "ended_at": None,
+        **more,
+    }
+    return RolloutRow(**fields)  # type: ignore[arg-type]
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_knows(store: Store) -> None:
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_migrating_twice_changes_nothing(store: Store) -> None:
+    enrol(store, "a")
+    store.migrate()
+    with store.begin() as tx:
+        assert tx.devices.get("a") is not None
+
+
+def test_a_data_base_of_a_newer_release_is_left_alone(store: Store) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(OperatorError, match="cannot be brought up to date"):
+        store.migrate()
+
+
+def test_what_raises_is_not_kept(store: Store) -> None:
+    def fail() -> None:
+        with store.begin() as tx:
+            tx.ledger.set_setting("fleet", "demo")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with store.begin() as tx:
+        assert tx.ledger.setting("fleet") is None
+
+
+def test_a_device_keeps_its_row_and_its_numbers_when_it_is_forgotten(store: Store) -> None:
+    enrol(store, "a")
+    with store.begin() as tx:
+        tx.devices.set_last_seq("a", 7)
+        tx.devices.set_reported(reported_of("a", order_of(seq=7), Phase.COMMITTED, ()))
+        tx.devices.forget("a")
+        assert tx.devices.list() == ()
+        found = tx.devices.get("a")
+    assert found is not None
+    assert (found.is_forgotten, found.last_seq, found.reported) == (True, 7, None)
+
+
+def test_presence_and_state_read_back_as_they_were_said(store: Store) -> None:
+    enrol(store, "a")
+    reported = reported_of("a", order_of(seq=3), Phase.FAILED, (), Reason.NO_SPACE)
+    with store.begin() as tx:
+        tx.devices.set_presence(Presence("a", "boot-1", True, "0.1.0", 1))
+        tx.devices.set_reported(reported)
+        found = tx.devices.get("a")
+    assert found is not None
+    assert (found.online, found.boot_id, found.reported) == (True, "boot-1", reported)
+
+
+def test_a_claim_is_counted_down_and_never_below_nothing(store: Store) -> None:
+    with store.begin() as tx:
+        number = tx.claims.add(
+            secret_sha256="h", at=1, by="me", expires=9, uses=2, trust=Digest("aa" * 32)
+        )
+        assert [tx.claims.use(number) for _ in range(3)] == [True, True, False]
+        assert tx.claims.revoke(number)
+        assert not tx.claims.revoke(number + 1)
+        found = tx.claims.find("h")
+    assert found is not None
+    assert (found.uses_left, found.revoked) == (0, True)
+
+
+def test_two_who_use_the_last_of_a_claim_at_once_do_not_both_get_it(store: Store) -> None:
+    with store.begin() as tx:
+        number = tx.claims.add(
+            secret_sha256="h", at=1, by="me", expires=9, uses=1, trust=Digest("aa" * 32)
+        )
+    barrier, got = threading.Barrier(4), []
+
+    def use() -> None:
+        barrier.wait()
+        with store.begin() as tx:
+            got.append(tx.claims.use(number))
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [False, False, False, True]
+
+
+def test_an_event_that_is_delivered_twice_is_kept_once(store: Store) -> None:
+    enrol(store, "a")
+    event = event_of("a", order_of(), Phase.VERIFIED, seq=4)
+    with store.begin() as tx:
+        assert tx.history.add_event(event, at=1)
+        assert not tx.history.add_event(event, at=2)
+        assert tx.history.events("a") == (event,)
+
+
+def test_of_telemetry_only_the_newest_samples_stay(store: Store) -> None:
+    enrol(store, "a", "b")
+    with store.begin() as tx:
+        for ts in range(1, 11):
+            tx.history.add_telemetry(system_sample("a", ts), keep=3)
+            tx.history.add_telemetry(model_sample("a", ts=ts), keep=2)
+        tx.history.add_telemetry(system_sample("b", 99), keep=3)
+        assert [sample.ts for sample in tx.history.system("a", limit=99)] == [8, 9, 10]
+        assert [sample.ts for sample in tx.history.model("a", "digits", limit=99)] == [9, 10]
+        latest = tx.history.latest_system()
+        assert {name: sample.ts for name, sample in latest.items()} == {"a": 10, "b": 99}
+        assert list(tx.history.latest_models()) == [("a", "digits")]
+
+
+def test_a_rollout_and_its_machine_read_back_as_they_were_kept(store: Store) -> None:
+    enrol(store, "a", "b")
+    row = rollout_row()
+    plan = Plan("salt", row.waves, frozenset(row.canaries), GatePolicy(max_failures=2))
+    machine, _ = begin(plan, ("a", "b"))
+    with store.begin() as tx:
+        tx.rollouts.add(row)
+        tx.rollouts.keep(row.id, None, machine, at=5)
+        assert tx.rollouts.get(row.id) == row
+        assert tx.rollouts.machine(row) == machine
+        after, _ = step(machine, Ended("a", good=True))
+        tx.rollouts.keep(row.id, machine, after, at=6)
+        found = tx.rollouts.get(row.id)
+        assert found is not None
+        assert tx.rollouts.machine(found) == after
+
+
+def test_a_phase_is_noted_while_a_device_is_asked_and_not_after(store: Store) -> None:
+    enrol(store, "a")
+    row = rollout_row()
+    machine, _ = begin(Plan("salt", (100,)), ("a",))
+    with store.begin() as tx:
+        tx.rollouts.add(row)
+        tx.rollouts.keep(row.id, None, machine, at=5)
+        tx.rollouts.note_phase(row.id, "a", Phase.FAILED, Reason.NO_SPACE, "full", at=6)
+        after, _ = step(machine, Ended("a", good=False))
+        tx.rollouts.keep(row.id, machine, after, at=7)
+        tx.rollouts.note_phase(row.id, "a", Phase.COMMITTED, None, "", at=8)
+        (member,) = tx.rollouts.members(row.id)
+        (asked,) = tx.rollouts.asks_of("a")
+    assert (member.outcome, member.phase, member.reason) == (
+        Outcome.BAD,
+        Phase.FAILED,
+        Reason.NO_SPACE,
+    )
+    assert asked.target == TARGET
+
+
+def test_numbers_of_rollouts_rise(store: Store) -> None:
+    with store.begin() as tx:
+        assert tx.rollouts.next_number() == 1
+        tx.rollouts.add(rollout_row(1))
+        assert tx.rollouts.next_number() == 2
+        tx.rollouts.add(rollout_row(2, state=State.ABORTED, max_failures=None))
+        assert [row.number for row in tx.rollouts.list()] == [2, 1]
+        assert [row.number for row in tx.rollouts.in_states([State.RUNNING])] == [1]
+
+
+def test_the_newest_order_of_each_device_is_found(store: Store) -> None:
+    enrol(store, "a", "b")
+    with store.begin() as tx:
+        for device, seq in (("a", 1), ("a", 2), ("b", 5)):
+            tx.orders.add(OrderRow(device, seq, 1, 2, "r", ("r",), (TARGET,), b"\x00signed"))
+        newest = tx.orders.newest("a")
+        tx.orders.set_asks("a", 1, ("r", "s"))
+        older = tx.orders.get("a", 1)
+        assert [(order.device, order.seq) for order in tx.orders.all_newest()] == [
+            ("a", 2),
+            ("b", 5),
+        ]
+    assert newest is not None
+    assert (newest.seq, newest.envelope, newest.targets) == (2, b"\x00signed", (TARGET,))
+    assert older is not None
+    assert older.asks == ("r", "s")
+
+
+def test_a_bundle_under_a_good_signature_is_preferred(store: Store, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, PrivateKey.generate_p256())
+    raw = (folder / "bundle.json").read_bytes()
+    manifest = parse_manifest(raw)
+    good = target_of(folder)
+    with store.begin() as tx:
+        for at, signature, signer in ((1, good.signature_sha256, "key"), (2, "ff" * 32, "")):
+            tx.bundles.add(
+                manifest,
+                digest=sha256(raw),
+                signature_sha256=Digest(signature),
+                size=manifest.total_size,
+                at=at,
+                by="me",
+                signer=signer,
+            )
+        assert tx.bundles.target(sha256(raw), slot="digits") == good
+        assert len(tx.bundles.find_version("digits", 1)) == 2
+        assert [file.path for file in tx.bundles.files(sha256(raw))] == [
+            file.path for file in manifest.files
+        ]
+        assert tx.bundles.wants(manifest.files[0].sha256) == manifest.files[0].size
+        assert tx.bundles.wants("00" * 32) is None
+
+
+def test_the_audit_trail_says_who_and_from_where(store: Store) -> None:
+    row = AuditRow(5, "operator", "rollout.begin", "digits-1-r1", "3 devices", "127.0.0.1")
+    with store.begin() as tx:
+        tx.ledger.record(row)
+        assert tx.ledger.audit() == (row,)
+
+
+def test_a_publisher_is_trusted_once(store: Store) -> None:
+    key = PrivateKey.generate_p256().public
+    with store.begin() as tx:
+        assert tx.ledger.trust(key, at=1, by="me")
+        assert not tx.ledger.trust(key, at=2, by="you")
+        (found,) = tx.ledger.publishers()
+    assert (found.key_id, found.trusted_by) == (key.id, "me")
+
+
+def test_sqlite_keeps_what_was_committed_through_a_power_cut(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path / "x.db"))
+    with store.engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "foreign_keys", "synchronous")
+        }
+    store.close()
+    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2}
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "not an address"])
+def test_a_data_base_that_is_not_known_is_refused(url: str) -> None:
+    with pytest.raises(OperatorError):
+        Store(url)
+
+
+def test_a_data_base_that_does_not_answer_is_an_error_for_the_operator(tmp_path: Path) -> None:
+    store = Store(f"postgresql://nobody@/none?host={tmp_path}")
+    with pytest.raises(OperatorError, match="cannot be used"):
+        store.migrate()
+    store.close()

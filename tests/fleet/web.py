@@ -1,0 +1,43 @@
+"""The application behind a real socket, and a client that knows its address."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import requests
+import uvicorn
+from fastapi import FastAPI
+
+
+class Web(requests.Session):
+    """A session whose addresses begin at the server; redirects are looked at, not followed."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        self.base = base
+        self.trust_env = False
+
+    def request(self, method, url, **more):  # type: ignore[no-untyped-def,override] # as requests'
+        more["allow_redirects"] = False
+        more.setdefault("timeout", 10)
+        return super().request(method, self.base + url, **more)
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[Web]:
+    """The application, served on a free port by a thread."""
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        # The socket listens already: a request waits until the server takes it.
+        try:
+            with Web(f"http://127.0.0.1:{sock.getsockname()[1]}") as web:
+                yield web
+        finally:
+            server.should_exit = True
+            thread.join(10)
