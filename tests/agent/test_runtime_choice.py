@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgefleet_agent.ports import Failed
-from edgefleet_agent.runtime.choice import Chooser, choose
+from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_contract.bundle import (
     BundleFile,
@@ -18,7 +18,6 @@ from edgefleet_contract.bundle import (
     TensorSpec,
     Variant,
 )
-from edgefleet_contract.messages import Target
 from edgefleet_contract.reasons import Reason
 
 ZEROS = Digest("0" * 64)
@@ -97,11 +96,6 @@ def test_a_bundle_for_other_boards_is_the_wrong_hardware() -> None:
 def test_an_engine_never_gets_the_other_format() -> None:
     crossed = manifest(variant(Format.TFLITE, onnxruntime="1.0"))
     assert isinstance(choose(crossed, ALL, "pi5"), Failed)
-
-
-def test_the_chooser_is_the_same_choice_for_one_board() -> None:
-    target = Target("digits", "digits", 7, ZEROS, ZEROS, 10)
-    assert Chooser(ALL, "pi5", ("litert",)).choose(BOTH, target) == (TFLITE, "litert")
 
 
 def test_what_is_installed_here_is_found_without_importing_it() -> None:

@@ -6,30 +6,10 @@ some runtimes before others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime.engines import FORMATS
 from edgefleet_contract.bundle import ANY_HARDWARE, Manifest, Variant, parse_version
-from edgefleet_contract.messages import Target
 from edgefleet_contract.reasons import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Chooser:
-    """A `ManifestChooser` for one board.
-
-    `engines` maps the runtimes that are installed to their versions (`engines.available()`);
-    `hw` is the board's hardware class; `preference` names runtimes that go before the others.
-    """
-
-    engines: dict[str, str]
-    hw: str
-    preference: tuple[str, ...] = ()
-
-    def choose(self, manifest: Manifest, target: Target) -> tuple[Variant, str] | Failed:  # noqa: ARG002  # the port's
-        """See `ManifestChooser.choose`."""
-        return choose(manifest, self.engines, self.hw, self.preference)
 
 
 def choose(
