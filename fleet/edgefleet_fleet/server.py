@@ -150,6 +150,7 @@ async def _run(
         asyncio.create_task(link.run(take=services.ingest.take, connected=on_connected)),
         asyncio.create_task(server.serve(sockets=[sock])),
         asyncio.create_task(_renew(services)),
+        asyncio.create_task(_stay_watched()),
     ]
     if broker is not None:
         tasks.append(asyncio.create_task(broker.keep()))
@@ -187,6 +188,14 @@ async def _renew(services: Services) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
         await asyncio.to_thread(services.deployments.renew)
+
+
+async def _stay_watched() -> None:
+    """Tell systemd's watchdog, where there is one, twice an interval that the loop is alive."""
+    every_s = int(os.environ.get("WATCHDOG_USEC") or 0) / 2e6
+    while True:
+        await asyncio.sleep(every_s or _RENEW_EVERY_S)
+        notify("WATCHDOG=1")
 
 
 class _Server(uvicorn.Server):

@@ -134,6 +134,8 @@ class Fleet:
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def stop(self) -> int:
         assert self.process is not None

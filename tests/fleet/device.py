@@ -148,6 +148,12 @@ class Connection:
         self.client.subscribe(where, qos=1)
         self._subscribed.get(timeout=10)
 
+    def attempt(self, where: str, payload: bytes) -> None:
+        """Publish what may be refused: by an answer, or (Mosquitto 2.0) by being cut off."""
+        self.client.on_publish = lambda _c, _u, _mid, code, _p: self.lost.put(code)
+        self.client.publish(where, payload, qos=1, retain=True)
+        self.lost.get(timeout=10)
+
     def publish(self, where: str, payload: bytes, *, retain: bool = False) -> None:
         self.client.publish(where, payload, qos=1, retain=retain).wait_for_publish(10)
 

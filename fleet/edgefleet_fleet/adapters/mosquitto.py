@@ -46,7 +46,7 @@ class Mosquitto:
         """The process that runs now."""
         return self._process.pid if self._process is not None else None
 
-    async def start(self, *, patience_s: float = 5.0) -> None:
+    async def start(self, *, patience_s: float = 3.0) -> None:
         """Start the broker and wait until it accepts connections.
 
         Raises:
