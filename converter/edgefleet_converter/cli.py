@@ -21,6 +21,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.directory import read_documents, verify_directory
 from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, PeerError
 from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
+from edgefleet_converter.papers import read_papers
 
 PROG = "edge-convert"
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
@@ -131,11 +132,17 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
 ) -> None:
     """Show what a bundle says about itself. Does not check its signature: see `verify`."""
-    from edgefleet_converter.tables import print_manifest, print_report
+    from edgefleet_converter.tables import (
+        print_card,
+        print_manifest,
+        print_provenance,
+        print_report,
+    )
 
     raw, _ = read_documents(bundle)
     manifest = parse_manifest(raw)
     report = _report(bundle, manifest)
+    papers = read_papers(bundle, manifest)
     if as_json:
         _print_json(
             {
@@ -143,6 +150,9 @@ def inspect(
                 "sha256": sha256(raw),
                 "manifest": codec.encode(manifest),
                 "report": report,
+                "card": codec.encode(papers.card) if papers.card else None,
+                "provenance": codec.encode(papers.provenance) if papers.provenance else None,
+                "papers_differ": list(papers.differing),
             }
         )
     else:
@@ -152,6 +162,12 @@ def inspect(
             from edgefleet_converter.report import Report
 
             print_report(codec.decode(Report, report, what="report.json", unknown=True), console)
+        if papers.card is not None:
+            print_card(papers.card, console)
+        if papers.provenance is not None:
+            print_provenance(papers.provenance, console)
+    for path in papers.differing:
+        typer.echo(f"{PROG}: the papers speak of another {path} than bundle.json does", err=True)
     typer.echo(f"{PROG}: the signature was not checked; `{PROG} verify` does", err=True)
 
 

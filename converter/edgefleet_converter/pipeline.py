@@ -7,27 +7,32 @@ say what to make of the answers. Nothing stands in the output folder until all o
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from edgefleet_contract import __version__
 from edgefleet_contract.bundle import Manifest, Role, is_name, sha256
+from edgefleet_contract.cards import PROVENANCE, SBOM
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_converter.bench import Bench, Progress
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import Opened, open_source
 from edgefleet_converter.pack import describe_files, finish, refuse_existing, staging
+from edgefleet_converter.provenance import render_provenance
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import DataFile, Report, VariantReport, render_report
+from edgefleet_converter.sbom import render_sbom
 from edgefleet_converter.variants import make_variant
 
 AGENT_MIN: Final = "0.1.0"
 LABELS: Final = "labels.txt"
+LAST_SECOND: Final = 253_402_300_799  # of the year 9999, the last that RFC 3339 can write
 REPORT: Final = "report.json"
 _TOOLS: Final = (
     *("onnx", "onnxruntime", "onnxslim", "ai-edge-litert", "ai-edge-quantizer"),
@@ -76,7 +81,7 @@ def build(
     name = f"{model}-{version}"
     target = Path(out) / name
     refuse_existing(target)
-    stamp = _created() if created is None else created
+    stamp = _checked(_created() if created is None else created)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
         bench = Bench(recipe, Path(scratch), progress)
         opened = open_source(bench, Path(source), trust_pickle=trust_pickle)
@@ -101,6 +106,14 @@ def build(
                 files=describe_files(folder, roles),
                 labels=LABELS if labels else None,
             )
+            card = render_sbom(manifest, report, recipe.card)
+            origin = render_provenance(
+                manifest, report, recipe, source=Path(source).name, trust_pickle=trust_pickle
+            )
+            (folder / SBOM).write_bytes(card)
+            (folder / PROVENANCE).write_bytes(origin)
+            roles |= {SBOM: Role.SBOM, PROVENANCE: Role.PROVENANCE}
+            manifest = replace(manifest, files=describe_files(folder, roles))
             finish(folder, manifest, key, target)
     return Built(target, manifest, report)
 
@@ -129,6 +142,12 @@ def _created() -> int:
     return int(text)
 
 
+def _checked(created: int) -> int:
+    if not 0 <= created <= LAST_SECOND:
+        raise OperatorError(f"created {created}: 0 to {LAST_SECOND} seconds since 1970")
+    return created
+
+
 def _report(
     source: Path, opened: Opened, model: str, number: int, variants: tuple[VariantReport, ...]
 ) -> Report:
@@ -142,7 +161,11 @@ def _report(
         held_out=opened.held_out.described,
         parity={f"{kind}-float32": one.parity for kind, one in opened.models.items()},
         variants=variants,
-        tools={"edgefleet": __version__, **_tool_versions()},
+        tools={
+            "edgefleet": __version__,
+            "python": platform.python_version(),
+            **_tool_versions(),
+        },
     )
 
 

@@ -12,10 +12,15 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
+from edgefleet_contract.cards import is_plain
 from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_converter.licences import is_licence_expression
+
+MAX_CARD: Final = 16_000
 
 
 class Target(StrEnum):
@@ -103,6 +108,24 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """What a publisher says of the model. `licence` is an SPDX expression; empty is not said."""
+
+    description: str = ""
+    task: str = ""
+    licence: str = ""
+    authors: tuple[str, ...] = ()
+    training_data: str = ""
+    intended_use: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
+
+    def texts(self) -> tuple[str, ...]:
+        """Everything that it says."""
+        one = (self.description, self.task, self.licence, self.training_data)
+        return (*one, *self.authors, *self.intended_use, *self.limitations)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that a build is told beside the model, its name, its version and the key."""
 
@@ -115,6 +138,7 @@ class Recipe:
     measure: Measure = field(default_factory=Measure)
     limits: Headroom = field(default_factory=Headroom)
     worker: Worker = field(default_factory=Worker)
+    card: Card = field(default_factory=Card)
     folder: str = "."
 
     def __post_init__(self) -> None:
@@ -143,6 +167,22 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ),
         ("worker.timeout_s: 1 or more", recipe.worker.timeout_s >= 1),
         ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
+        *_card_checks(recipe.card),
+    )
+
+
+def _card_checks(card: Card) -> tuple[tuple[str, bool], ...]:
+    texts = card.texts()
+    return (
+        (
+            f"card.licence: {card.licence[:80]!r} is no SPDX expression, such as Apache-2.0",
+            not card.licence or is_licence_expression(card.licence),
+        ),
+        (
+            f"card: at most {MAX_CARD} characters together",
+            sum(len(text) for text in texts) <= MAX_CARD,
+        ),
+        ("card: a text holds control characters", all(is_plain(text) for text in texts)),
     )
 
 

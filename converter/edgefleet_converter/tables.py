@@ -7,8 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgefleet_contract.bundle import Manifest, TensorSpec
+from edgefleet_contract.cards import Metric, ModelCard, Provenance
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.report import Report
+from edgefleet_converter.sbom import spec_text
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -62,10 +64,56 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
     console.print(files)
 
 
+def print_card(card: ModelCard, console: Console) -> None:
+    """What the publisher says of the model; what was not said is left out."""
+    table = Table(title="model card", title_justify="left", show_header=False)
+    table.add_column("field", no_wrap=True)
+    table.add_column("value")
+    for name, value in (
+        ("description", card.description),
+        ("task", card.task),
+        ("licence", card.licence),
+        ("authors", ", ".join(card.authors)),
+        ("intended use", "\n".join(card.intended_use)),
+        ("limitations", "\n".join(card.limitations)),
+        (
+            "data",
+            "\n".join(_dataset(one.name, one.description, one.examples) for one in card.datasets),
+        ),
+        ("figures", "\n".join(_metric(metric) for metric in card.metrics)),
+    ):
+        if value:
+            table.add_row(name, escape(value))
+    console.print(table)
+
+
+def print_provenance(origin: Provenance, console: Console) -> None:
+    """What a bundle was made from, and by what."""
+    table = Table(title="origin", title_justify="left", show_header=False)
+    table.add_column("field", no_wrap=True)
+    table.add_column("value")
+    table.add_row("built", escape(f"{origin.invocation}, {origin.started}"))
+    table.add_row("by", escape(origin.builder))
+    for material in origin.materials:
+        table.add_row(escape(material.name), material.sha256)
+    tools = [f"{name} {version}" for name, version in sorted(origin.versions.items())]
+    table.add_row("tools", escape("\n".join(tools)))
+    console.print(table)
+
+
+def _dataset(name: str, description: str, examples: int | None) -> str:
+    count = "" if examples is None else f", {examples} examples"
+    return f"{name}{count}: {description}" if description else f"{name}{count}"
+
+
+def _metric(metric: Metric) -> str:
+    between = f" ({metric.low} to {metric.high})" if metric.low and metric.high else ""
+    return f"{metric.variant}: {metric.kind} {metric.value}{between}"
+
+
 def _share(share: Share | None) -> str:
     return "-" if share is None else f"{100 * share.value:.2f} %"
 
 
 def _spec(spec: TensorSpec) -> str:
-    sizes = ", ".join("any" if size == -1 else str(size) for size in spec.shape)
-    return escape(f"{spec.name} {spec.dtype}[{sizes}]")
+    return escape(spec_text(spec))

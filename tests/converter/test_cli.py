@@ -14,6 +14,7 @@ from demo import hostile
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_converter import cli
 from edgefleet_converter.pipeline import Built
+from tests.contract.makers import write_bundle
 from tests.converter.conftest import Digits
 
 Captured = pytest.CaptureFixture[str]
@@ -68,10 +69,10 @@ def test_a_passphrase_protects_a_key(tmp_path: Path, capsys: Captured) -> None:
 
 def test_verify_says_what_was_verified(built: Built, public: Path, capsys: Captured) -> None:
     assert run("verify", built.path, "--key", public) == 0
-    assert capsys.readouterr().out.startswith("digits-1: verified, 10 files, ")
+    assert capsys.readouterr().out.startswith("digits-1: verified, 12 files, ")
     assert run("verify", built.path, "--key", public, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["model"], told["version"], told["files"]) == ("digits", 1, 10)
+    assert (told["model"], told["version"], told["files"]) == ("digits", 1, 12)
 
 
 def test_a_changed_bundle_is_refused_with_code_3_and_the_reason(
@@ -131,6 +132,49 @@ def test_inspect_shows_a_bundle_and_says_that_nothing_was_checked(
     assert told["signature_checked"] is False
     assert told["manifest"]["model"] == "digits"
     assert told["report"]["variants"][0]["name"] == "onnx-int8"
+
+
+def test_inspect_shows_the_model_card_the_tools_and_the_origin(
+    built: Built, capsys: Captured
+) -> None:
+    assert run("inspect", built.path) == 0
+    out = capsys.readouterr().out
+    source = built.report.source.sha256
+    for words in ("classification", "540 examples", "onnx-int8: accuracy 0.98", "onnxruntime 1"):
+        assert words in out
+    assert source in out
+    assert run("inspect", built.path, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["card"]["tools"] == built.report.tools
+    assert told["provenance"]["materials"][0] == {"name": "source", "sha256": source}
+    assert told["papers_differ"] == []
+
+
+def test_papers_of_other_files_are_said_to_be(
+    copy: Path, key: PrivateKey, capsys: Captured
+) -> None:
+    other = hostile.wrong_golden(copy, copy.parent, key, 2)
+    assert run("inspect", other) == 0
+    said = capsys.readouterr().err
+    assert "the papers speak of another onnx-int8/golden.npz than bundle.json does" in said
+
+
+def test_papers_that_would_act_on_a_terminal_are_refused(copy: Path, capsys: Captured) -> None:
+    paper = copy / "sbom.cdx.json"
+    paper.write_text(paper.read_text().replace('"classification"', '"\\u001b[2J"'))
+    assert run("inspect", copy) == 3
+    captured = capsys.readouterr()
+    assert "control characters" in captured.err
+    assert "\x1b" not in captured.out + captured.err
+
+
+def test_a_bundle_without_papers_is_inspected_all_the_same(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    folder = write_bundle(tmp_path, PrivateKey.generate_p256())
+    assert run("inspect", folder, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["card"], told["provenance"], told["papers_differ"]) == (None, None, [])
 
 
 def test_a_build_on_the_command_line_writes_a_bundle_and_its_report(

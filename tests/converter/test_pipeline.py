@@ -182,11 +182,12 @@ def test_limits_are_signed_for_the_measured_hardware_only(built: Built) -> None:
         assert limits.ram_mib >= 256
 
 
-def test_labels_and_report_travel_with_the_models(built: Built) -> None:
+def test_labels_report_and_papers_travel_with_the_models(built: Built) -> None:
     assert built.manifest.labels == "labels.txt"
     assert (built.path / "labels.txt").read_text().split() == [str(n) for n in range(10)]
     roles = sorted(file.role for file in built.manifest.files)
-    assert roles == sorted([*[Role.MODEL] * 4, *[Role.GOLDEN] * 4, Role.LABELS, Role.REPORT])
+    single = [Role.LABELS, Role.REPORT, Role.SBOM, Role.PROVENANCE]
+    assert roles == sorted([*[Role.MODEL] * 4, *[Role.GOLDEN] * 4, *single])
 
 
 def test_labels_come_from_the_estimator_when_the_recipe_gives_none(
@@ -216,7 +217,7 @@ def test_two_builds_of_one_input_differ_in_the_signature_only(
         for name in ("a", "b")
     ]
     files = sorted(p.relative_to(folders[0]) for p in folders[0].rglob("*") if p.is_file())
-    assert len(files) == 8
+    assert len(files) == 10
     for name in files:
         same = (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
         assert same or name == Path("model.sig"), name
@@ -446,6 +447,8 @@ def test_names_versions_and_keys_are_checked_before_any_work(
     recipe, out = digits.recipe(), tmp_path / "out"
     assert "cannot name a model" in refused(digits.model, recipe, out, key, model="../up").message
     assert "lowest is 1" in refused(digits.model, recipe, out, key, version=0).message
+    late = refused(digits.model, recipe, out, key, created=10**12)
+    assert "seconds since 1970" in late.message
     wrong = PrivateKey.generate_ed25519()
     assert "needs ECDSA" in refused(digits.model, recipe, out, wrong).message
 

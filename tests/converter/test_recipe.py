@@ -82,3 +82,17 @@ def test_an_override_that_is_none_is_refused(override: str) -> None:
 def test_a_recipe_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="cannot read the recipe"):
         load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('licence = "Apache License 2.0"', "SPDX"),
+        ('description = "\\u001b[2J"', "control characters"),
+        (f'limitations = ["{"x" * 16_001}"]', "16000 characters"),
+        ('version = "1"', "unknown field 'version'"),
+    ],
+)
+def test_a_card_that_cannot_be_written_is_refused(line: str, says: str) -> None:
+    with pytest.raises(OperatorError, match=says):
+        parse_recipe(f"{DATA}\n[card]\n{line}\n", folder=Path())

@@ -1,0 +1,101 @@
+"""`provenance.intoto.json`: what the files were made from, by what, and how [bundle-6.4].
+
+An in-toto Statement v1 with the predicate of SLSA (https://slsa.dev/spec/v1.0/provenance). It says
+what the desk did; `model.sig` over the bundle says who stands for it. Paths are told by their last
+part and keys not at all. Pure: the same values give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Final
+
+from edgefleet_contract import codec
+from edgefleet_contract.bundle import Manifest, Role
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.cards import PREDICATE_TYPE, STATEMENT_TYPE
+from edgefleet_converter.recipe import Recipe
+from edgefleet_converter.report import DataFile, Report
+from edgefleet_converter.sbom import device_files, timestamp
+
+BUILD_TYPE: Final = "urn:edgefleet:build-type:bundle:1"
+BUILDER: Final = "urn:edgefleet:builder:edge-convert"
+
+
+def render_provenance(
+    manifest: Manifest, report: Report, recipe: Recipe, *, source: str, trust_pickle: bool
+) -> bytes:
+    """The bytes of `provenance.intoto.json` for a bundle whose files are `manifest.files`.
+
+    Args:
+        manifest: its model, version, date and files.
+        report: digests of what went in, and the versions of the tools.
+        recipe: as it was followed, defaults included.
+        source: the name of the file that came in.
+        trust_pickle: whether it was said.
+    """
+    statement: dict[str, Json] = {
+        "_type": STATEMENT_TYPE,
+        "subject": [_resource(file.path, file.sha256) for file in device_files(manifest)],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "model": manifest.model,
+                    "version": manifest.version,
+                    "created": manifest.created,
+                    "source": PurePath(source).name,
+                    "source_kind": report.source_kind,
+                    "trust_pickle": trust_pickle,
+                    "recipe": _recipe(recipe),
+                },
+                "resolvedDependencies": [
+                    _input("source", report.source),
+                    _input("calibration", report.calibration),
+                    _input("held-out", report.held_out),
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": dict(report.tools)},
+                "metadata": {
+                    "invocationId": manifest.name,
+                    "startedOn": timestamp(manifest.created),
+                },
+                "byproducts": [
+                    _resource(file.path, file.sha256)
+                    for file in manifest.files
+                    if file.role is Role.REPORT
+                ],
+            },
+        },
+    }
+    text = json.dumps(statement, indent=2, sort_keys=True, ensure_ascii=False)
+    return (text + "\n").encode("utf-8")
+
+
+def _recipe(recipe: Recipe) -> Json:
+    """The recipe without the folders of its files: a place on a disk is no parameter."""
+    data = recipe.data
+    told = replace(
+        data,
+        calibration=PurePath(data.calibration).name,
+        held_out=PurePath(data.held_out).name,
+        labels=None if data.labels is None else PurePath(data.labels).name,
+    )
+    value = codec.encode(replace(recipe, data=told))
+    assert isinstance(value, dict)
+    return {name: item for name, item in value.items() if name != "folder"}
+
+
+def _input(name: str, file: DataFile) -> Json:
+    told: dict[str, Json] = {"size": file.size}
+    if file.examples is not None:
+        told["examples"] = file.examples
+    return {"name": name, "digest": {"sha256": file.sha256}, "annotations": told}
+
+
+def _resource(name: str, sha256: str) -> Json:
+    return {"name": name, "digest": {"sha256": sha256}}
