@@ -25,7 +25,9 @@ MAX_DEPTH: Final = 12
 MAX_MESSAGE_DEPTH: Final = 32
 MAX_INT: Final = 2**53
 
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Possessive, and a string that never ends is one token: each byte is looked at once, whatever comes.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def render(value: Json) -> bytes:
@@ -58,7 +60,8 @@ def parse_message(raw: bytes, *, what: str, max_bytes: int = MAX_BYTES) -> Json:
     """The value of JSON in any spelling, under the same caps; floats and null are allowed.
 
     Raises:
-        Malformed: too large, too deep, not JSON, duplicate keys, NaN, huge integers, bad UTF-8.
+        Malformed: too large, too deep, not JSON, duplicate keys, NaN, huge integers, bad UTF-8,
+            a lone surrogate.
     """
     return _load(raw, what=what, max_bytes=max_bytes, max_depth=MAX_MESSAGE_DEPTH)
 
@@ -132,7 +135,18 @@ def _load(raw: bytes, *, what: str, max_bytes: int, max_depth: int) -> Json:
         raise Malformed(f"{what}: {error.message}") from None
     except ValueError as error:
         raise Malformed(f"{what}: not JSON: {error}") from None
+    if _SURROGATE.search(raw) and _has_lone_surrogate(value):
+        raise Malformed(f"{what}: a string holds a lone surrogate")
     return value
+
+
+def _has_lone_surrogate(value: Json) -> bool:
+    """Whether a string of a value cannot be written as UTF-8. Only an escape can bring one in."""
+    if isinstance(value, dict):
+        return any(_has_lone_surrogate(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_lone_surrogate(item) for item in value)
+    return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
