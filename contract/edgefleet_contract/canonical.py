@@ -25,7 +25,7 @@ MAX_DEPTH: Final = 12
 MAX_MESSAGE_DEPTH: Final = 32
 MAX_INT: Final = 2**53
 
-# Possessive, and a string that never ends is one token: each byte is looked at once, whatever comes.
+# Possessive, and a string without an end is one token: each byte is looked at once.
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
