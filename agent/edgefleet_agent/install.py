@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
+from edgefleet_agent import policy
 from edgefleet_agent.device import (
     Activate,
     Activated,
@@ -89,7 +90,7 @@ def step(device: Device, event: Event) -> Outcome:
     if after.phase not in allowed:
         raise IllegalStep(f"{device.phase} -> {after.phase} on {type(event).__name__}")
     if after.phase.is_final and after.pending is not None:
-        after, more = _take(replace(after, pending=None), OrderTaken(after.pending))
+        after, more = _take_up(replace(after, pending=None), after.pending)
         commands = (*commands, *more)
     return after, commands
 
@@ -113,12 +114,21 @@ def _install(device: Device) -> Install:
     return device.install
 
 
+def _take_up(device: Device, order: Order) -> Outcome:
+    """The order that waited, if it may still be taken: what it waited for may have changed that."""
+    match policy.judge_targets(order, device):
+        case policy.Refuse(reason, detail):
+            return _reject(device, OrderRejected(order, reason, detail))
+        case policy.Accept():
+            return _take(device, OrderTaken(order))
+
+
 def _take(device: Device, event: Event) -> Outcome:
     assert isinstance(event, OrderTaken)
     order = event.order
     taken = replace(
         device,
-        seq=order.seq,
+        seq=max(device.seq, order.seq),
         time_floor=max(device.time_floor, order.issued),
         install=Install(order, Phase.ACCEPTED),
         quarantined=_pardon(device, order),
@@ -136,19 +146,19 @@ def _pardon(device: Device, order: Order) -> tuple[Digest, ...]:
 def _reject(device: Device, event: Event) -> Outcome:
     assert isinstance(event, OrderRejected)
     refused = Install(event.order, Phase.REJECTED, reason=event.reason, detail=event.detail)
-    return replace(device, seq=event.order.seq, install=refused), ()
+    return replace(device, seq=max(device.seq, event.order.seq), install=refused), ()
 
 
 def _reject_beside(device: Device, event: Event) -> Outcome:
     """A refused order does not disturb the one at hand, but its number is used up."""
     assert isinstance(event, OrderRejected)
-    return replace(device, seq=event.order.seq), ()
+    return replace(device, seq=max(device.seq, event.order.seq)), ()
 
 
 def _hold(device: Device, event: Event) -> Outcome:
     """Too late to stop: the newer order waits for the end of this one."""
     assert isinstance(event, OrderTaken)
-    return replace(device, pending=event.order, seq=event.order.seq), ()
+    return replace(device, pending=event.order, seq=max(device.seq, event.order.seq)), ()
 
 
 def _begin(device: Device, _: Event) -> Outcome:
@@ -187,8 +197,8 @@ def _activate(device: Device, _: Event) -> Outcome:
 
 def _observe(device: Device, _: Event) -> Outcome:
     install = _install(device)
-    policy = install.order.policy
-    watch = Observe(install.chosen, float(policy.probation_s), policy.max_failures)
+    asked = install.order.policy
+    watch = Observe(install.chosen, float(asked.probation_s), asked.max_failures)
     return _move(device, Phase.PROBATION), (watch,)
 
 

@@ -61,10 +61,14 @@ def judge(
     if order.expires - order.issued > MAX_ORDER_LIFE_S:
         days = (order.expires - order.issued) // 86400
         return Refuse(Reason.ORDER_EXPIRED, f"it would live {days} days", spent=False)
-    return _judge_targets(order, device)
+    return judge_targets(order, device)
 
 
-def _judge_targets(order: Order, device: Device) -> Accept | Refuse:
+def judge_targets(order: Order, device: Device) -> Accept | Refuse:
+    """Whether what an order asks may be had: nothing that failed here, nothing older than runs.
+
+    Judged when an order arrives, and again when one that had to wait is taken up.
+    """
     for target in order.targets:
         running = device.slots.get(target.slot)
         if running is not None and running.target == target:

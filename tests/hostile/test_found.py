@@ -6,8 +6,20 @@ import time
 
 import pytest
 
+from edgefleet_agent.device import (
+    Device,
+    OrderRejected,
+    OrderTaken,
+    ProbationPassed,
+    RolledBack,
+    StepFailed,
+)
 from edgefleet_contract import canonical
 from edgefleet_contract.errors import Malformed
+from edgefleet_contract.messages import Phase
+from edgefleet_contract.reasons import Reason
+from tests.agent.test_install import chosen, committed, happy, play, target
+from tests.contract.makers import order_of
 
 ESCAPES = b'"' + b'\\"' * (canonical.MAX_BYTES // 2 - 1)
 
@@ -27,3 +39,39 @@ def test_text_that_cannot_be_written_is_not_read(raw: bytes) -> None:
     with pytest.raises(Malformed, match="lone surrogate"):
         canonical.parse_message(raw, what="x")
     assert canonical.parse_message(b'["\\ud83d\\ude00"]', what="x") == ["\U0001f600"]
+
+
+def under_way(version: int) -> Device:
+    """Version 1 is committed, another one serves on probation."""
+    order = order_of(target(version), seq=2)
+    return play(committed(1), *happy(order, chosen(version))[:6])[0]
+
+
+def test_an_order_that_waited_cannot_bring_back_an_older_version() -> None:
+    """It was judged against what ran before the order that it waited for."""
+    device, _ = play(under_way(3), OrderTaken(order_of(target(2), seq=3)), ProbationPassed())
+    assert device.install is not None
+    assert (device.phase, device.install.reason) == (Phase.REJECTED, Reason.DOWNGRADE)
+    assert device.slots["digits"] == chosen(3)
+    allowed = order_of(target(2), seq=3, allow_downgrade=True)
+    device, _ = play(under_way(3), OrderTaken(allowed), ProbationPassed())
+    assert device.phase is Phase.ACCEPTED
+
+
+def test_an_order_that_waited_cannot_bring_what_just_failed() -> None:
+    failed = StepFailed(Reason.PROBATION_FAILED, "", "digits")
+    again = OrderTaken(order_of(target(2), seq=3))
+    device, _ = play(under_way(2), again, failed, RolledBack())
+    assert device.install is not None
+    assert (device.phase, device.install.reason) == (Phase.REJECTED, Reason.QUARANTINED)
+
+
+def test_the_number_of_the_last_order_never_falls() -> None:
+    """An order that was refused meanwhile has a higher number than the one that waited."""
+    device, _ = play(
+        under_way(2),
+        OrderTaken(order_of(target(3), seq=3)),
+        OrderRejected(order_of(target(4), seq=4), Reason.QUARANTINED),
+        ProbationPassed(),
+    )
+    assert (device.phase, device.seq) == (Phase.ACCEPTED, 4)
