@@ -14,7 +14,7 @@ from typing import Final
 
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import Malformed, Unverified
-from edgefleet_contract.keys import KeyId, KeyRing, PrivateKey
+from edgefleet_contract.keys import KeyId, KeyRing, Signer
 from edgefleet_contract.reasons import Reason
 
 MAX_SIGNATURES: Final = 8
@@ -51,7 +51,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
-def seal(payload: bytes, *, payload_type: str, keys: tuple[PrivateKey, ...]) -> Envelope:
+def seal(payload: bytes, *, payload_type: str, keys: tuple[Signer, ...]) -> Envelope:
     """The envelope of `payload`, signed by each of `keys`."""
     message = pae(payload_type, payload)
     return Envelope(

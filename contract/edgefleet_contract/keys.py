@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NewType
+from typing import Final, NewType, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -184,6 +184,19 @@ class PrivateKey:
     def raw(self) -> ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
         """The object of `cryptography`, for building certificates."""
         return self._key
+
+
+class Signer(Protocol):
+    """What signs: a `PrivateKey`, or a key that lives in a token and never leaves it."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The key that verifies what this one signs."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature over `message`: raw for Ed25519, DER for ECDSA."""
+        ...
 
 
 class KeyRing:

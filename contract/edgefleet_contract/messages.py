@@ -16,7 +16,7 @@ from edgefleet_contract import canonical, codec
 from edgefleet_contract.bundle import Digest, is_digest, is_name
 from edgefleet_contract.envelope import open_envelope, render_envelope, seal
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.keys import KeyRing, PrivateKey
+from edgefleet_contract.keys import KeyRing, Signer
 from edgefleet_contract.reasons import Reason
 
 ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
@@ -309,7 +309,7 @@ def parse(kind: type[M], raw: bytes, *, device: str | None = None) -> M:
     return message
 
 
-def seal_order(order: Order, key: PrivateKey) -> bytes:
+def seal_order(order: Order, key: Signer) -> bytes:
     """The signed envelope of an order."""
     payload = canonical.render(codec.encode(order))
     return render_envelope(seal(payload, payload_type=ORDER_TYPE, keys=(key,)))

@@ -23,7 +23,7 @@ from edgefleet_contract import canonical, codec
 from edgefleet_contract.bundle import MANIFEST, SIGNATURE, Digest, Manifest, parse_manifest, sha256
 from edgefleet_contract.envelope import Envelope, Signature, pae, unbase64
 from edgefleet_contract.errors import Malformed, Unverified
-from edgefleet_contract.keys import KeyId, KeyRing, PrivateKey, PublicKey
+from edgefleet_contract.keys import KeyId, KeyRing, PublicKey, Signer
 from edgefleet_contract.reasons import Reason
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -99,7 +99,7 @@ class VerifiedBundle:
     signer: KeyId
 
 
-def sign_bundle(manifest_bytes: bytes, key: PrivateKey) -> bytes:
+def sign_bundle(manifest_bytes: bytes, key: Signer) -> bytes:
     """The bytes of `model.sig` for a `bundle.json`.
 
     Raises:

@@ -19,9 +19,11 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, parse_manifest, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.directory import read_documents, verify_directory
-from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, PeerError
+from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError
 from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
 from edgefleet_converter.papers import read_papers
+from edgefleet_converter.pkcs11_uri import is_pkcs11
+from edgefleet_converter.signing import open_signer, read_public, read_public_file, read_secret
 
 PROG = "edge-convert"
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
@@ -44,6 +46,10 @@ Passphrase = Annotated[
         "--passphrase-file", help="The key's passphrase: the file's first line.", show_default=False
     ),
 ]
+PinFile = Annotated[
+    Path | None,
+    typer.Option("--pin-file", help="The token's PIN: the file's first line.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -54,8 +60,15 @@ def build(
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
     model: Annotated[str, typer.Option(help="The model's name in the fleet.")],
     version: Annotated[int, typer.Option(help="Its version: a number that rises.")],
-    key: Annotated[Path, typer.Option(help="The publisher's private key (PEM).")],
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|URI",
+            help="The publisher's private key: a PEM file, or pkcs11:token=…;object=…",
+        ),
+    ],
     passphrase_file: Passphrase = None,
+    pin_file: PinFile = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
@@ -78,10 +91,10 @@ def build(
     from edgefleet_converter.tables import print_report
 
     wanted = load_recipe(recipe, overrides or ())
-    private = PrivateKey.load(key, passphrase=_passphrase(passphrase_file))
     talk = Console(stderr=True)
     status = talk.status("starting") if talk.is_terminal else None
-    with status or nullcontext():
+    signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
+    with signer as private, status or nullcontext():
         built = pipeline.build(
             source,
             wanted,
@@ -108,7 +121,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle: its signature, and that its files are exactly what was signed."""
-    found = verify_directory(bundle, KeyRing(_public(path) for path in key))
+    found = verify_directory(bundle, KeyRing(read_public_file(path) for path in key))
     if as_json:
         _print_json(
             {
@@ -178,6 +191,11 @@ def keys_new(
     as_json: AsJson = False,
 ) -> None:
     """Make a publisher key (ECDSA P-256): PATH, readable by you alone, and PATH.pub."""
+    if is_pkcs11(str(path)):
+        raise OperatorError(
+            "keys in a token are made with the token's own tool",
+            hint="for example pkcs11-tool --login --keypairgen --key-type EC:prime256v1 --label …",
+        )
     public_path = path.with_name(path.name + ".pub")
     for place in (path, public_path):
         if place.exists():
@@ -185,7 +203,7 @@ def keys_new(
                 f"{place} exists already", hint="keys are never overwritten; choose another name"
             )
     key = PrivateKey.generate_p256()
-    key.save(path, passphrase=_passphrase(passphrase_file))
+    key.save(path, passphrase=None if passphrase_file is None else read_secret(passphrase_file))
     try:
         with public_path.open("x", encoding="ascii") as file:
             file.write(key.public.pem)
@@ -197,16 +215,21 @@ def keys_new(
 
 @keys_app.command("show")
 def keys_show(
-    path: Annotated[Path, typer.Argument(help="A public or private key (PEM).")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|URI", help="A public or private key (PEM), or pkcs11:token=…;object=…"
+        ),
+    ],
     passphrase_file: Passphrase = None,
+    pin_file: PinFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a key's id and algorithm, never its secret."""
-    if b"PRIVATE KEY" in _read(path):
-        public = PrivateKey.load(path, passphrase=_passphrase(passphrase_file)).public
-    else:
-        public = _public(path)
+    """Show a key's id and algorithm, never its secret; of a token's key the public half, as PEM."""
+    public = read_public(key, passphrase_file=passphrase_file, pin_file=pin_file)
     _print_key(public, as_json)
+    if is_pkcs11(key) and not as_json:
+        typer.echo(public.pem, nl=False)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -254,29 +277,6 @@ def _report(bundle: Path, manifest: Manifest) -> Json:
     except (OSError, ValueError):
         return None
     return value
-
-
-def _passphrase(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    lines = _read(path).splitlines()
-    if not lines or not lines[0]:
-        raise OperatorError(f"the passphrase file {path} is empty")
-    return lines[0]
-
-
-def _public(path: Path) -> PublicKey:
-    try:
-        return PublicKey.from_pem(_read(path), what=str(path))
-    except Malformed as error:
-        raise OperatorError(error.message, hint="a PEM public key, such as PATH.pub") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OperatorError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _print_key(key: PublicKey, as_json: bool, **paths: str) -> None:

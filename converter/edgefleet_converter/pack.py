@@ -22,7 +22,7 @@ from edgefleet_contract.bundle import (
     render_manifest,
 )
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.keys import Signer
 from edgefleet_contract.model_signature import sign_bundle
 
 
@@ -62,7 +62,7 @@ def describe_files(folder: Path, roles: dict[str, Role]) -> tuple[BundleFile, ..
     return tuple(describe_file(folder, path, roles[path]) for path in sorted(roles))
 
 
-def finish(folder: Path, manifest: Manifest, key: PrivateKey, target: Path) -> Path:
+def finish(folder: Path, manifest: Manifest, key: Signer, target: Path) -> Path:
     """Write manifest and signature, make everything durable, and give the folder its name.
 
     Raises:

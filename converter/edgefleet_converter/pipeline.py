@@ -19,7 +19,7 @@ from edgefleet_contract import __version__
 from edgefleet_contract.bundle import Manifest, Role, is_name, sha256
 from edgefleet_contract.cards import PROVENANCE, SBOM
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.keys import Signer
 from edgefleet_converter.bench import Bench, Progress
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import Opened, open_source
@@ -56,7 +56,7 @@ def build(
     out: Path | str,
     model: str,
     version: int,
-    key: PrivateKey,
+    key: Signer,
     created: int | None = None,
     trust_pickle: bool = False,
     progress: Progress = lambda _: None,
@@ -118,7 +118,7 @@ def build(
     return Built(target, manifest, report)
 
 
-def _check_names(model: str, number: int, key: PrivateKey) -> None:
+def _check_names(model: str, number: int, key: Signer) -> None:
     if not is_name(model):
         raise OperatorError(
             f"{model[:80]!r} cannot name a model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgefleet_contract import bundle as b
-from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.keys import Signer
 from edgefleet_contract.messages import Order, Policy, Target
 from edgefleet_contract.model_signature import sign_bundle
 
@@ -14,7 +14,7 @@ SPECS = (b.TensorSpec("x", "float32", (-1, 4)),), (b.TensorSpec("y", "float32", 
 
 def write_bundle(
     root: Path,
-    key: PrivateKey,
+    key: Signer,
     *,
     model: str = "digits",
     version: int = 1,
