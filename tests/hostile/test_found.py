@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +19,13 @@ from edgefleet_agent.device import (
     StepFailed,
 )
 from edgefleet_contract import canonical
-from edgefleet_contract.errors import Malformed
+from edgefleet_contract.directory import verify_directory
+from edgefleet_contract.errors import Malformed, Unverified
+from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.test_install import chosen, committed, happy, play, target
-from tests.contract.makers import order_of
+from tests.contract.makers import order_of, write_bundle
 
 ESCAPES = b'"' + b'\\"' * (canonical.MAX_BYTES // 2 - 1)
 
@@ -75,3 +81,60 @@ def test_the_number_of_the_last_order_never_falls() -> None:
         ProbationPassed(),
     )
     assert (device.phase, device.seq) == (Phase.ACCEPTED, 4)
+
+
+def pipe_as_manifest(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    os.mkfifo(folder / "bundle.json")
+
+
+def endless_signature(folder: Path) -> None:
+    (folder / "model.sig").unlink()
+    (folder / "model.sig").symlink_to("/dev/zero")
+
+
+def folder_as_manifest(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    (folder / "bundle.json").mkdir()
+
+
+def bottomless(folder: Path) -> None:
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(2_000):
+        os.mkdir("a", dir_fd=here)
+        below = os.open("a", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def terminal_codes(folder: Path) -> None:
+    (folder / "\x1b]0;mine\x07").write_bytes(b"")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "damage",
+    [pipe_as_manifest, endless_signature, folder_as_manifest, bottomless, terminal_codes],
+)
+def test_a_directory_that_somebody_prepared_is_refused_at_once(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """A pipe once made the reader wait for ever, /dev/zero eat memory, 1,000 folders break off."""
+    key = PrivateKey.generate_p256()
+    folder = write_bundle(tmp_path, key)
+    damage(folder)
+    with pytest.raises(Unverified) as caught:
+        verify_directory(folder, KeyRing([key.public]))
+    assert caught.value.reason is Reason.BUNDLE_MISMATCH
+    assert caught.value.message.isprintable()
+    subprocess.run(["rm", "-rf", folder], check=True)  # shutil is lost in so many folders
+
+
+def test_a_file_that_grew_is_not_read_to_its_end(tmp_path: Path) -> None:
+    key = PrivateKey.generate_p256()
+    folder = write_bundle(tmp_path, key)
+    os.truncate(folder / "v" / "model.onnx", 2**43)  # sparse: 8 TiB take hours to hash
+    with pytest.raises(Unverified) as caught:
+        verify_directory(folder, KeyRing([key.public]))
+    assert caught.value.reason is Reason.DIGEST_MISMATCH
