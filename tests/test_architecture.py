@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": ("install", "device", "policy", "telemetry", "runtime/choice"),
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
-    "contract/edgefleet_contract": ("trust", "bundle", "messages", "topics", "canonical", "codec"),
+    "contract/edgefleet_contract": (
+        *("trust", "bundle", "messages", "topics", "canonical", "codec"),
+        *("cards", "sealed", "reasons"),
+    ),
 }
 WORLD = {
     *("asyncio", "logging", "os", "random", "socket", "subprocess", "threading", "time"),

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     BUNDLE_MISMATCH = "bundle_mismatch"
     TOO_LARGE = "too_large"
     DIGEST_MISMATCH = "digest_mismatch"
+    UNSEALING_FAILED = "unsealing_failed"
     NOT_FOUND = "not_found"
     DOWNLOAD_FAILED = "download_failed"
     NO_SPACE = "no_space"
@@ -57,6 +58,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.BUNDLE_MISMATCH: "the bundle is not the one that the order names",
     Reason.TOO_LARGE: "the bundle is larger than the order allows",
     Reason.DIGEST_MISMATCH: "the bytes that arrived are not the bytes that were signed",
+    Reason.UNSEALING_FAILED: "what was sealed could not be opened with the key of this device",
     Reason.NOT_FOUND: "the server does not have a file of the bundle",
     Reason.DOWNLOAD_FAILED: "the download did not finish in the tries that it has",
     Reason.NO_SPACE: "the disk has not enough room",

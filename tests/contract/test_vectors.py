@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from edgefleet_contract import bundle, canonical, messages
+from edgefleet_contract import bundle, canonical, messages, sealed
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_contract.model_signature import open_bundle
@@ -38,10 +40,31 @@ def read_signature(body: bytes) -> bytes:
     return body
 
 
+def read_sealed(body: bytes) -> bytes:
+    """A file is opened and sealed again; a key for a device is opened."""
+    told = canonical.parse(body, what="vector")
+    assert isinstance(told, dict)
+    text = {name: str(value) for name, value in told.items()}
+    dek, bundle_digest = sealed.Dek(bytes.fromhex(text["dek"])), bundle.Digest(text["bundle"])
+    if "private" in told:
+        private = X25519PrivateKey.from_private_bytes(bytes.fromhex(text["private"]))
+        names = {"fleet": text["fleet"], "device": text["device"], "bundle": bundle_digest}
+        assert sealed.open_dek(bytes.fromhex(text["sealed"]), private, **names) == dek
+        return body
+    raw = hashlib.shake_256(text["seed"].encode()).digest(int(text["size"]))
+    again = sealed.seal_file(dek, bundle_digest, text["path"], raw)
+    given = bytes.fromhex(text["sealed"]) if "sealed" in told else again
+    assert sealed.open_file(dek, bundle_digest, text["path"], given) == raw
+    assert again == given
+    assert bundle.sha256(again) == text.get("sealed_sha256", bundle.sha256(given))
+    return body
+
+
 READERS: dict[str, Callable[[bytes], bytes]] = {
     "canonical": read_canonical,
     "manifest": read_manifest,
     "order": read_order,
+    "sealed": read_sealed,
     "signature": read_signature,
 }
 VECTORS = sorted(ROOT.glob("*/*.vector"))
