@@ -19,15 +19,16 @@ def main() -> int:
     """Run `fleet`; its exit code."""
     try:
         from edgefleet_fleet import cli
-        from edgefleet_fleet.errors import exit_code
+
+        return cli.run()
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name not in _EXTRA:
             raise
         return _complain(f"{name} is not installed", "pip install 'edgefleet[fleet]'", 1)
-    try:
-        return cli.run()
     except EdgefleetError as error:
+        from edgefleet_fleet.errors import exit_code
+
         return _complain(error.message, error.hint, exit_code(error))
     except BrokenPipeError:
         sys.stderr.close()

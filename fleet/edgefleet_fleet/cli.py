@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from edgefleet_contract.errors import OperatorError
@@ -21,6 +20,7 @@ from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_filter, parse_waves
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.errors import EXIT_USAGE
 from edgefleet_fleet.push import check_files, read_bundle, upload
 
 app = typer.Typer(
@@ -47,21 +47,30 @@ Data = Annotated[Path | None, typer.Option(help="The data directory.", envvar="F
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option(help="The control room.", envvar="FLEET_URL")]
 DEFAULT_URL = "http://127.0.0.1:8080"
+_WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
 
 def run() -> int:
     """Run the command line; its exit code."""
     try:
         code = app(standalone_mode=False, prog_name="fleet")
-    except click.ClickException as error:
-        typer.echo(f"fleet: error: {error.format_message()}", err=True)
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "fleet"
-        typer.echo(f"fleet: hint: {path} --help", err=True)
-        return error.exit_code
-    except click.exceptions.Abort:
+    except _WRONG_USAGE as error:
+        return _explain_usage(error)
+    except typer.Abort:
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _explain_usage(error: BaseException) -> int:
+    """A command line that is not one: help where nothing was asked for, else what is wrong."""
+    message = str(getattr(error, "format_message", error.__str__)())
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message or getattr(context, "get_help", str)(), err=True)
+        return EXIT_USAGE
+    typer.echo(f"fleet: error: {message.rstrip('.')}", err=True)
+    typer.echo(f"fleet: hint: {getattr(context, 'command_path', 'fleet')} --help", err=True)
+    return EXIT_USAGE
 
 
 def _client(url: str, data: Path | None) -> Client:

@@ -5,14 +5,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,12 +16,15 @@ from edgefleet_fleet.access import Access, hash_token
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.api import Services, services_of
-from edgefleet_fleet.client import Client
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.work import Room
+from tests.fleet.device import Device, Identity, enrol
 from tests.fleet.postgres import Cluster
+from tests.fleet.running import Fleet, free_port, require
 from tests.fleet.stage import FLEET, ME, TOKEN, Clock, Outbox, Stage
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -93,100 +90,38 @@ def stage(services: Services, publisher: PrivateKey, tmp_path: Path) -> Stage:
     return Stage(services, publisher, tmp_path)
 
 
-@dataclass
-class Fleet:
-    """The real program `fleet serve`, which can be killed and started again."""
-
-    data: Path
-    http_port: int
-    mqtt_port: int
-    process: subprocess.Popen[str] | None = None
-    log: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.log = self.data.with_name("fleet.log")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def token(self) -> str:
-        return DataDir(self.data).read_token()
-
-    @property
-    def client(self) -> Client:
-        return Client(self.url, self.token)
-
-    def start(self) -> str:
-        """Start it; the address that it prints when it is ready."""
-        command = [sys.executable, "-m", "edgefleet_fleet", "serve", "--data", str(self.data)]
-        command += ["--name", FLEET, "--listen", f"127.0.0.1:{self.http_port}"]
-        command += ["--mqtt-port", str(self.mqtt_port)]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line.startswith("http"), self.log.read_text()
-        return line
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
-
-    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """`fleet …` against it."""
-        return subprocess.run(
-            [sys.executable, "-m", "edgefleet_fleet", *map(str, arguments)],
-            env={**os.environ, "FLEET_URL": self.url, "FLEET_TOKEN": self.token},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """`fleet serve`, running."""
+    """`fleet serve`, running, for one test that does what it likes with it."""
     require("mosquitto", "mosquitto")
     found = Fleet(tmp_path / "fleet", free_port(), free_port())
     found.start()
-    try:
+    yield found
+    if found.process is not None and found.process.poll() is None:
+        found.stop()
+
+
+@pytest.fixture
+def identities(
+    fleet: Fleet, publisher: PrivateKey, tmp_path: Path
+) -> Iterator[dict[str, Identity]]:
+    """Two devices, enrolled over HTTP; forgotten afterwards. `publisher` is trusted.
+
+    Their names are `a` and `b` with a number: rollouts of other tests do not mean them.
+    """
+    fleet.client.post("/publishers", {"pem": publisher.public.pem})
+    claim = fleet.client.post("/claims", {"uses": 2})["claim"]
+    number = next(_numbers)
+    found = {
+        letter: enrol(fleet.url, claim, f"{letter}-{number}", tmp_path / letter) for letter in "ab"
+    }
+    yield found
+    for identity in found.values():
+        fleet.client.delete(f"/devices/{identity.name}")
+
+
+@pytest.fixture
+def device(identities: dict[str, Identity]) -> Iterator[Device]:
+    """The first of them, connected."""
+    with Device(identities["a"], FLEET) as found:
         yield found
-    finally:
-        if found.process is not None and found.process.poll() is None:
-            found.stop()
-
-
-def require(program: str, package: str) -> str:
-    """Where a program is; installed in CI, a skip with its reason elsewhere."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    found = shutil.which(program, path=path)
-    if found is None and os.environ.get("CI") == "true":
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], check=True
-        )
-        found = shutil.which(program, path=path)
-        assert found is not None, f"{package} does not bring {program}"
-    if found is None:
-        pytest.skip(f"{program} is not installed: apt-get install {package}")
-    return found

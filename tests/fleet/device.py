@@ -194,6 +194,11 @@ class Device(Connection):
         assert order.device == self.name
         return order
 
+    @property
+    def meant(self) -> str:
+        """The filter that means this device alone."""
+        return f"id={self.name}"
+
     def order_with(self, version: int, timeout: float = 10) -> Order:
         """The next order whose first target is this version; others are passed over."""
         deadline = time.monotonic() + timeout

@@ -185,7 +185,9 @@ def _charts(series: views.View) -> list[dict[str, Any]]:
             (f"{slot}: p95", "latency_p95_us", lambda value: f"{value / 1000:.2f} ms"),
             (f"{slot}: requests an interval", "interval_requests", lambda value: f"{value:,}"),
         ):
-            values = [sample[key] for sample in samples]
+            # An interval without requests has no latency.
+            busy = [s for s in samples if s["interval_requests"] or key != "latency_p95_us"]
+            values = [sample[key] for sample in busy]
             if values:
                 svg = sparkline(values, label=label, low=0.0)
                 charts.append({"label": label, "value": show(values[-1]), "svg": svg})
