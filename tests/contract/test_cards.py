@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edgefleet_contract import cards
+from edgefleet_contract import cards, codec
 from edgefleet_contract.cards import Dataset, Material, Metric, parse_card, parse_provenance
 from edgefleet_contract.errors import Malformed
 from tests.vectors.make import manifest
@@ -183,3 +186,45 @@ def test_a_file_that_bundle_json_does_not_have_differs() -> None:
     other = cards.FileDigest(signed.files[1].path, cards.Digest(A))
     extra = cards.FileDigest("extra.bin", cards.Digest(A))
     assert cards.differing((same, other, extra), signed) == (other.path, "extra.bin")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where every value of a document stands."""
+    found = [at]
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            found += places(item, (*at, key))
+    return found
+
+
+def leaves(value: Any) -> list[Any]:
+    """Every value of a document that holds no others."""
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list):
+        return [leaf for item in inner for leaf in leaves(item)]
+    return [value]
+
+
+@pytest.mark.parametrize(("parse", "make"), [(parse_card, bom), (parse_provenance, statement)])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_anything_in_any_place_is_read_or_refused_and_nothing_else(
+    parse: Any, make: Any, data: st.DataObject
+) -> None:
+    document = make()
+    *folders, last = data.draw(st.sampled_from(places(document)[1:]))
+    node = document
+    for name in folders:
+        node = node[name]
+    node[last] = data.draw(JSON)
+    with contextlib.suppress(Malformed):
+        shown = codec.encode(parse(raw(document)))
+        texts = [text for text in leaves(shown) if isinstance(text, str)]
+        assert all(cards.is_plain(text) for text in texts)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.recipe import Recipe, Target, load_recipe, parse_recipe
+from edgefleet_converter.recipe import Data, Recipe, Target, load_recipe, parse_recipe
 
 DATA = '[data]\ncalibration = "c.npy"\nheld_out = "h.npz"\n'
 
@@ -24,6 +25,19 @@ def test_a_recipe_needs_only_its_data() -> None:
 def test_the_recipe_of_the_demo_is_valid() -> None:
     path = Path(__file__).parents[2] / "demo" / "digits.toml"
     assert load_recipe(path).golden.vectors == 16
+
+
+def test_every_key_of_a_recipe_is_specified() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spec" / "recipe.md").read_text()
+    sections = {"data": Data, **{f.name: f.default_factory for f in fields(Recipe)}}
+    keys = [
+        f"{name}.{field.name}"
+        for name, section in sections.items()
+        if is_dataclass(section)
+        for field in fields(section)
+    ]
+    assert len(keys) > 20
+    assert [key for key in keys if f"`{key}`" not in page] == []
 
 
 def test_an_override_beats_the_file_and_keeps_its_type() -> None:
