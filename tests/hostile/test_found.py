@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import (
     Device,
     OrderRejected,
@@ -18,14 +21,18 @@ from edgefleet_agent.device import (
     RolledBack,
     StepFailed,
 )
+from edgefleet_agent.ports import Canceled
 from edgefleet_contract import canonical
+from edgefleet_contract.bundle import Digest, chunk_list, sha256
 from edgefleet_contract.directory import verify_directory
-from edgefleet_contract.errors import Malformed, Unverified
+from edgefleet_contract.errors import Malformed, TransientError, Unverified
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.hosting import until
 from tests.agent.test_install import chosen, committed, happy, play, target
 from tests.contract.makers import order_of, write_bundle
+from tests.hostile import liars
 
 ESCAPES = b'"' + b'\\"' * (canonical.MAX_BYTES // 2 - 1)
 
@@ -138,3 +145,90 @@ def test_a_file_that_grew_is_not_read_to_its_end(tmp_path: Path) -> None:
     with pytest.raises(Unverified) as caught:
         verify_directory(folder, KeyRing([key.public]))
     assert caught.value.reason is Reason.DIGEST_MISMATCH
+
+
+BODY = bytes(range(256)) * 600  # three chunks
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("tell", [liars.slow_head, liars.slow_body, liars.tiny_chunks])
+def test_a_source_that_sends_next_to_nothing_is_given_up(
+    tmp_path: Path, tell: Callable[..., None]
+) -> None:
+    """A byte now and then once held a device for days, whatever the fleet ordered meanwhile."""
+    with liars.lying() as liar:
+        liar.blobs = {sha256(BODY): BODY}
+        liar.tell(sha256(BODY), liars.Lie(tell, frozenset()))
+        fetcher = HttpFetcher(Store(tmp_path), block_s=0.3)
+        with pytest.raises(TransientError):
+            fetcher.fetch(sha256(BODY), max_bytes=len(BODY), sources=(liar.url,), what="x")
+
+
+@pytest.mark.timeout(30)
+def test_a_transfer_that_waits_for_its_source_can_be_canceled(tmp_path: Path) -> None:
+    with liars.lying() as liar:
+        liar.tell(Digest("0" * 64), liars.Lie(liars.slow_body, frozenset()))
+        liar.blobs = {"0" * 64: BODY}
+        fetcher = HttpFetcher(Store(tmp_path))
+        found: list[BaseException] = []
+
+        def fetch() -> None:
+            try:
+                fetcher.fetch(Digest("0" * 64), max_bytes=9, sources=(liar.url,), what="x")
+            except Canceled as error:
+                found.append(error)
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        until(lambda: bool(liar.asked))
+        fetcher.cancel()
+        thread.join(10)
+        assert len(found) == 1
+
+
+def test_a_packed_answer_is_not_unpacked(tmp_path: Path) -> None:
+    """256 MiB of nothing, packed twice into a few hundred bytes."""
+    with liars.lying() as liar:
+        liar.blobs = {sha256(BODY): BODY}
+        liar.tell(sha256(BODY), liars.Lie(liars.gzip_bomb, frozenset()))
+        fetcher = HttpFetcher(Store(tmp_path))
+        with pytest.raises(TransientError, match="content coding"):
+            fetcher.fetch(sha256(BODY), max_bytes=1 << 30, sources=(liar.url,), what="x")
+
+
+def test_an_address_that_nobody_named_is_not_asked(tmp_path: Path) -> None:
+    """A shelf could send a device to any host of the device's network."""
+    with liars.lying() as liar:
+        liar.blobs = {sha256(BODY): BODY, "elsewhere": BODY}
+        liar.tell(sha256(BODY), liars.Lie(liars.redirect_to_the_bytes, frozenset()))
+        with pytest.raises(TransientError, match="answered 302"):
+            HttpFetcher(Store(tmp_path)).fetch(
+                sha256(BODY), max_bytes=len(BODY), sources=(liar.url,), what="x"
+            )
+        assert "elsewhere" not in liar.asked
+
+
+def test_a_nonsense_answer_or_address_is_a_passing_trouble(tmp_path: Path) -> None:
+    """A library's own exception once ended the download without a word, and the install hung."""
+    fetcher = HttpFetcher(Store(tmp_path))
+    with liars.lying() as liar:
+        liar.tell(sha256(BODY), liars.Lie(liars.bad_chunk_size, frozenset()))
+        for source in (liar.url, "http://" + "a" * 300, "http://[", "x", "", "http://\x00"):
+            with pytest.raises(TransientError):
+                fetcher.fetch(sha256(BODY), max_bytes=9, sources=(source,), what="x")
+
+
+def test_a_source_with_too_few_bytes_is_named(tmp_path: Path) -> None:
+    table = chunk_list(BODY)
+    with liars.lying() as liar:
+        liar.blobs = {sha256(BODY): BODY, sha256(table): table}
+        liar.tell(sha256(BODY), liars.Lie(liars.nothing, frozenset()))
+        with pytest.raises(TransientError, match=f"gave 0 of {len(BODY)} bytes"):
+            HttpFetcher(Store(tmp_path)).fetch_file(
+                sha256(BODY),
+                size=len(BODY),
+                chunk_list_sha256=sha256(table),
+                sources=(liar.url,),
+                what="x",
+                progress=lambda done: None,
+            )

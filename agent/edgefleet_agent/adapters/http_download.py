@@ -3,7 +3,7 @@
 A source is a base URL; the blob of a digest is `<source>/<sha256>`, immutable, served with ranges
 [wire-5]. Nothing a server says is believed but bytes that hash to what was signed: a chunk that
 does not is dropped before it touches the file, and asked for again a few times, from the next
-source if there is one.
+source if there is one. A source that sends next to nothing is given up like one that is gone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
 
-import requests
-
+from edgefleet_agent.adapters.http_session import FOREIGN, Answer, HttpSession
 from edgefleet_agent.adapters.store import Store, disk_error
 from edgefleet_agent.ports import Canceled
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest, sha256
@@ -26,6 +25,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 20.0
+BLOCK_S: Final = 120.0
+"""How long 64 KiB may take: 550 bytes a second."""
 BAD_CHUNKS: Final = 3
 """How often a file's bytes may differ from what was signed before the file is given up."""
 DIGEST_BYTES: Final = 32
@@ -34,15 +35,15 @@ DIGEST_BYTES: Final = 32
 class HttpFetcher:
     """`Fetcher` over HTTP. One transfer at a time; `cancel` ends it from another thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, block_s: float = BLOCK_S) -> None:
         self._store = store
-        self._session = requests.Session()
-        self._session.trust_env = False  # a device's shelf is not behind a user's proxy settings
+        self._session = HttpSession(timeout=(CONNECT_S, READ_S), patience_s=block_s)
         self._canceled = False
 
     def cancel(self) -> None:
-        """Make the transfer at hand raise `Canceled` at its next chunk."""
+        """End the transfer at hand, also one that waits for its source."""
         self._canceled = True
+        self._session.end()
 
     def resume(self) -> None:
         """Allow transfers again."""
@@ -54,14 +55,16 @@ class HttpFetcher:
         """See `ports.Fetcher`."""
         trouble = _Trouble(what)
         for source in sources:
-            with trouble.at(source), self._get(source, digest, start=0) as response:
-                raw = b"".join(self._bounded(response, max_bytes, what))
+            with trouble.at(source), self._get(source, digest, start=0) as answer:
+                raw = b"".join(self._bounded(answer, max_bytes, what))
                 if sha256(raw) == digest:
                     return raw
                 raise PeerError(
                     f"{what}: {source} gave other bytes than were signed",
                     reason=Reason.DIGEST_MISMATCH,
                 )
+        if self._canceled:
+            raise Canceled(what)
         raise trouble.verdict()
 
     def fetch_file(
@@ -99,8 +102,6 @@ class HttpFetcher:
                     )
                 self._store.fs.fsync(part)
         except OSError as error:
-            if isinstance(error, requests.RequestException):
-                raise
             raise disk_error(f"storing {what}", error) from error
         self._store.admit(digest)
         return transferred
@@ -115,39 +116,40 @@ class HttpFetcher:
             if source in trouble.without:
                 continue
             part.begin()
-            with trouble.at(source), self._get(source, digest, start=part.offset) as response:
-                if response.status_code != 206 and part.offset:
+            with trouble.at(source), self._get(source, digest, start=part.offset) as answer:
+                if answer.status != 206 and part.offset:
                     part.restart()  # the server knows no ranges
-                for block in self._bounded(response, part.size - part.offset, what):
+                for block in self._bounded(answer, part.size - part.offset, what):
                     transferred += len(block)
                     if not part.take(block):
                         raise PeerError(
                             f"{what}: {source} gave a chunk that is not what was signed",
                             reason=Reason.DIGEST_MISMATCH,
                         )
+                if not part.is_complete:
+                    raise TransientError(f"{source} gave {part.offset} of {part.size} bytes")
+        if self._canceled:
+            raise Canceled(what)
         if not part.is_complete:
             raise trouble.verdict()
         return transferred
 
     @contextmanager
-    def _get(self, source: str, digest: Digest, *, start: int) -> Iterator[requests.Response]:
-        url = f"{source.rstrip('/')}/{digest}"
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        with self._session.get(
-            url, headers=headers, stream=True, timeout=(CONNECT_S, READ_S)
-        ) as response:
-            if response.status_code == 404:
+    def _get(self, source: str, digest: Digest, *, start: int) -> Iterator[Answer]:
+        if self._canceled:
+            raise Canceled(source)
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with self._session.get(f"{source.rstrip('/')}/{digest}", headers) as answer:
+            if answer.status == 404:
                 raise PeerError(f"{source} does not have {digest[:12]}", reason=Reason.NOT_FOUND)
-            if response.status_code not in (200, 206):
-                raise TransientError(f"{source} answered {response.status_code}")
-            yield response
+            if answer.status not in (200, 206):
+                raise TransientError(f"{source} answered {answer.status}")
+            yield answer
 
-    def _bounded(self, response: requests.Response, most: int, what: str) -> Iterator[bytes]:
+    def _bounded(self, answer: Answer, most: int, what: str) -> Iterator[bytes]:
         """The body in blocks, refused as soon as it is longer than `most`."""
         seen = 0
-        for block in response.iter_content(CHUNK_SIZE):
+        for block in answer.pieces(CHUNK_SIZE):
             if self._canceled:
                 raise Canceled(what)
             seen += len(block)
@@ -177,7 +179,7 @@ class _Trouble:
             if error.reason is Reason.NOT_FOUND:
                 self.without.add(source)
             log.warning("%s", error.message)
-        except (requests.RequestException, TransientError) as error:
+        except (*FOREIGN, TransientError) as error:
             self._passing.append(f"{source}: {_short(error)}")
             log.info("%s from %s: %s", self._what, source, _short(error))
 

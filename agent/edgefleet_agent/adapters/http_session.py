@@ -1,0 +1,155 @@
+"""HTTP for devices: no proxies, no redirects, no compression, and an end that does not hang.
+
+A peer that sends a byte now and then keeps a socket's own timeout from ever passing. So whoever
+waits says how long the next piece may take; when it takes longer, the socket is shut down under the
+reader, in whatever phase it is. `end` does the same at once, from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import requests
+import requests.adapters
+import urllib3
+
+from edgefleet_contract.errors import TransientError
+
+FOREIGN: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    ValueError,  # a host name of 300 letters, a chunk of -5 bytes
+)
+"""What a request may raise, given any address and any answer."""
+
+
+class HttpSession:
+    """GET requests of one thread at a time; `end` may be called from another."""
+
+    def __init__(self, *, timeout: tuple[float, float], patience_s: float) -> None:
+        """`timeout`: to connect, and of each read; `patience_s`: for the head, and each piece."""
+        self._timeout = timeout
+        self._patience_s = patience_s
+        self._adapter = _Adapter()
+        self._session = requests.Session()
+        self._session.trust_env = False  # a device's peers are not behind a user's proxy settings
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+
+    def end(self) -> None:
+        """Break off whatever is under way."""
+        self._adapter.end()
+
+    @contextmanager
+    def get(self, url: str, headers: dict[str, str]) -> Iterator[Answer]:
+        """An answer whose head has arrived.
+
+        Raises:
+            TransientError: it is compressed, which was not asked for.
+            FOREIGN: what `requests` and `urllib3` raise.
+        """
+        with (
+            _Watch(self.end, self._patience_s) as watch,
+            self._session.get(
+                url,
+                headers={"Accept-Encoding": "identity", **headers},
+                stream=True,
+                timeout=self._timeout,
+                allow_redirects=False,  # an address that nobody named is not asked
+            ) as response,
+        ):
+            watch.more()
+            coding = response.headers.get("Content-Encoding", "identity")
+            if coding.lower() != "identity":
+                raise TransientError(f"{url} answered in the content coding {coding[:40]!r}")
+            yield Answer(response, watch)
+
+
+class Answer:
+    """The status, and the body in pieces."""
+
+    def __init__(self, response: requests.Response, watch: _Watch) -> None:
+        self._response = response
+        self._watch = watch
+        self.status = response.status_code
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The body in pieces of at most `size` bytes; patience is renewed by `size` of them."""
+        seen, due = 0, size
+        for piece in self._response.iter_content(size):
+            seen += len(piece)
+            if seen >= due:  # a peer may send chunks of one byte each
+                due = seen + size
+                self._watch.more()
+            yield piece
+
+
+class _Watch:
+    """A thread that calls `end` once when nobody said `more` for so long."""
+
+    def __init__(self, end: Any, seconds: float) -> None:
+        self._end, self._seconds = end, seconds
+        self._done = threading.Event()
+        self._deadline = time.monotonic() + seconds
+        self._thread = threading.Thread(target=self._run, name="http-watch", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def more(self) -> None:
+        self._deadline = time.monotonic() + self._seconds
+
+    def _run(self) -> None:
+        while (left := self._deadline - time.monotonic()) > 0:
+            if self._done.wait(left):
+                return
+        self._end()
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Remembers the sockets that it opens."""
+
+    def __init__(self) -> None:
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        opened = self._sockets
+
+        class Plain(urllib3.connection.HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                opened.add(self.sock)
+
+        class Secure(urllib3.connection.HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                opened.add(self.sock)
+
+        class PlainPool(urllib3.HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(urllib3.HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+    def end(self) -> None:
+        for one in list(self._sockets):
+            with contextlib.suppress(OSError):  # it is closed already
+                one.shutdown(socket.SHUT_RDWR)
