@@ -73,7 +73,9 @@ def _decode(kind: object, value: Json, at: str, unknown: bool) -> object:
         if not isinstance(value, dict):
             raise _wrong(at, "an object", value)
         inner = typing.get_args(kind)[1]
-        return {key: _decode(inner, item, f"{at}.{key}", unknown) for key, item in value.items()}
+        return {
+            key: _decode(inner, item, f"{at}.{_short(key)}", unknown) for key, item in value.items()
+        }
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _decode_fields(kind, value, at, unknown)
     return _decode_scalar(kind, value, at)
@@ -86,7 +88,7 @@ def _decode_fields(kind: type, value: Json, at: str, unknown: bool) -> object:
     extra = sorted(set(value) - set(fields))
     if extra and not unknown:
         known = ", ".join(sorted(fields))
-        raise Malformed(f"{at}: unknown field {extra[0]!r}", hint=f"known fields: {known}")
+        raise Malformed(f"{at}: unknown field {extra[0][:80]!r}", hint=f"known fields: {known}")
     hints = _hints(kind)
     found: dict[str, object] = {}
     for name, field in fields.items():
@@ -106,7 +108,7 @@ def _decode_scalar(kind: object, value: Json, at: str) -> object:
             return kind(value if isinstance(value, str) else "")
         except ValueError:
             words = ", ".join(kind)
-            raise Malformed(f"{at}: {value!r} is not one of {words}") from None
+            raise Malformed(f"{at}: {repr(value)[:80]} is not one of {words}") from None
     if kind is bool and isinstance(value, bool):
         return value
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
@@ -118,6 +120,11 @@ def _decode_scalar(kind: object, value: Json, at: str) -> object:
         return value
     name = getattr(kind, "__name__", str(kind))
     raise _wrong(at, {"str": "a string", "int": "an integer"}.get(name, name), value)
+
+
+def _short(key: str) -> str:
+    """A stranger's key as a message may show it."""
+    return key if key.isidentifier() and len(key) <= 80 else ascii(key[:80])
 
 
 def _wrong(at: str, wanted: str, value: Json) -> Malformed:

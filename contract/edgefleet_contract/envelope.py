@@ -110,7 +110,7 @@ def verify(
         if key.is_signature(unbase64(signature.sig, what=what), message):
             signers.add(key.id)
     if not known:
-        found = envelope.signatures[0].keyid[:8] or "(unnamed)"
+        found = ascii(envelope.signatures[0].keyid[:8])[1:-1] or "(unnamed)"
         raise Unverified(f"{what}: signed by unknown key {found}", reason=Reason.UNKNOWN_KEY)
     if len(signers) < threshold:
         raise Unverified(f"{what}: {len(signers)} good signatures of the {threshold} needed")

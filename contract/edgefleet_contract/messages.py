@@ -21,6 +21,17 @@ from edgefleet_contract.reasons import Reason
 
 ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
 MAX_ORDER_LIFE_S: Final = 14 * 24 * 3600
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999: calendars end there
+_LONGEST: Final = {
+    "agent": 64,
+    "arch": 64,
+    "slot": 64,
+    "hw": 128,
+    "boot_id": 128,
+    "rollout": 160,
+    "board": 256,
+}
+"""Characters of texts that a receiver keeps in columns of their own [wire-3.6]."""
 
 
 class Phase(StrEnum):
@@ -296,7 +307,8 @@ def parse(kind: type[M], raw: bytes, *, device: str | None = None) -> M:
         device: the device of the topic, which the payload must name too.
 
     Raises:
-        Malformed: not JSON, another schema, a field missing or of another type, another device.
+        Malformed: not JSON, another schema, a field missing or of another type, another device, or
+            something that cannot be kept and read again.
     """
     what = kind.SCHEMA
     value = canonical.parse_message(raw, what=what)
@@ -306,7 +318,33 @@ def parse(kind: type[M], raw: bytes, *, device: str | None = None) -> M:
     message = codec.decode(kind, value, what=what, unknown=True)
     if device is not None and message.device != device:
         raise Malformed(f"{what}: payload of {message.device[:80]!r} on the topic of {device!r}")
+    _check_lasting(message, what)
     return message
+
+
+def _check_lasting(message: Message, what: str) -> None:
+    """What is taken can be stored, shown, and read from its own rendering [wire-3.6]."""
+    if len(render(message)) > canonical.MAX_BYTES:
+        raise Malformed(f"{what}: written out it is over {canonical.MAX_BYTES} bytes")
+    unit = 1000 if isinstance(message, SystemTelemetry | ModelTelemetry) else 1
+    ts = getattr(message, "ts", 0)
+    if not 0 <= ts <= _LAST_SECOND * unit:
+        raise Malformed(f"{what}: ts {ts} is no time")
+    _check_texts(codec.encode(message), what)
+
+
+def _check_texts(value: canonical.Json, at: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, str) and len(item) > _LONGEST.get(key, len(item)):
+                raise Malformed(f"{at}.{key}: {len(item)} characters, at most {_LONGEST[key]}")
+            _check_texts(key, at)
+            _check_texts(item, at)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, at)
+    elif isinstance(value, str) and "\0" in value:
+        raise Malformed(f"{at}: a text holds a NUL")
 
 
 def seal_order(order: Order, key: Signer) -> bytes:

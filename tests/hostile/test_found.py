@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import subprocess
 import threading
@@ -22,16 +25,19 @@ from edgefleet_agent.device import (
     StepFailed,
 )
 from edgefleet_agent.ports import Canceled
-from edgefleet_contract import canonical
+from edgefleet_contract import canonical, messages
 from edgefleet_contract.bundle import Digest, chunk_list, sha256
 from edgefleet_contract.directory import verify_directory
+from edgefleet_contract.envelope import pae
 from edgefleet_contract.errors import Malformed, TransientError, Unverified
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Phase
+from edgefleet_contract.model_signature import PAYLOAD_TYPE
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import until
 from tests.agent.test_install import chosen, committed, happy, play, target
 from tests.contract.makers import order_of, write_bundle
+from tests.fleet.device import event_of
 from tests.hostile import liars
 
 ESCAPES = b'"' + b'\\"' * (canonical.MAX_BYTES // 2 - 1)
@@ -232,3 +238,53 @@ def test_a_source_with_too_few_bytes_is_named(tmp_path: Path) -> None:
                 what="x",
                 progress=lambda done: None,
             )
+
+
+def said(**more: object) -> bytes:
+    """A message of a device as JSON, with fields that it should not have."""
+    value = json.loads(messages.render(event_of("pi-1", order_of(), Phase.FAILED, None, seq=1)))
+    return json.dumps({**value, **more}, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"detail": "a\0b"},
+        {"boot_id": "b" * 129},
+        {"rollout": "r" * 161},
+        {"ts": -1},
+        {"ts": 2**50},
+        {"detail": "é" * 120_000},  # 240,000 bytes that come, 720,000 when written out
+        {"measurements": {"\0": 1.0}},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_kept_is_not_taken(more: dict[str, object]) -> None:
+    """One device's message once stopped the control room, or hid all devices from its page."""
+    with pytest.raises(Malformed):
+        messages.parse(messages.Event, said(**more), device="pi-1")
+    assert messages.parse(messages.Event, said(), device="pi-1").device == "pi-1"
+
+
+def test_an_error_shows_a_strangers_words_short_and_escaped() -> None:
+    with pytest.raises(Malformed) as caught:
+        messages.parse(messages.Event, said(measurements={"\n2026 all is well": "x"}))
+    assert caught.value.message.isprintable()
+    with pytest.raises(Malformed) as caught:
+        messages.parse(messages.Event, said(phase="p" * 100_000))
+    assert len(caught.value.message) < 1_000
+
+
+def test_a_signature_of_a_kind_that_the_format_does_not_know_is_refused(tmp_path: Path) -> None:
+    """Also by a key that is trusted: a director's, say, that somebody listed as a publisher's."""
+    publisher, director = PrivateKey.generate_p256(), PrivateKey.generate_ed25519()
+    folder = write_bundle(tmp_path, publisher)
+    document = json.loads((folder / "model.sig").read_bytes())
+    envelope = document["dsseEnvelope"]
+    message = pae(PAYLOAD_TYPE, base64.b64decode(envelope["payload"]))
+    envelope["signatures"][0]["sig"] = base64.b64encode(director.sign(message)).decode()
+    hint = hashlib.sha256(director.public.pem.encode()).hexdigest()
+    document["verificationMaterial"]["publicKey"]["hint"] = hint
+    (folder / "model.sig").write_text(json.dumps(document))
+    with pytest.raises(Malformed, match="ECDSA only"):
+        verify_directory(folder, KeyRing([publisher.public, director.public]))
