@@ -163,8 +163,10 @@ def _open_signature(raw: bytes, ring: KeyRing) -> tuple[bytes, KeyId]:
     key = next((key for key in ring if _hint(key) == hint), None)
     if key is None:
         raise Unverified(
-            f"{SIGNATURE}: signed by unknown key {hint[:8]}", reason=Reason.UNKNOWN_KEY
+            f"{SIGNATURE}: signed by unknown key {ascii(hint[:8])[1:-1]}", reason=Reason.UNKNOWN_KEY
         )
+    if not key.algorithm.startswith("ECDSA"):
+        raise Malformed(f"{SIGNATURE}: by an {key.algorithm} key; the format knows ECDSA only")
     payload = unbase64(envelope.payload, what=SIGNATURE)
     signature = unbase64(envelope.signatures[0].sig, what=SIGNATURE)
     if not key.is_signature(signature, pae(PAYLOAD_TYPE, payload)):
