@@ -176,7 +176,8 @@ def start_fleet(demo: Demo) -> None:
             return False
 
     demo.processes.wait_for("the control room", is_up)
-    demo.fleet("keys", "trust", f"{demo.key}.pub")
+    offline = demo.out / "offline"
+    demo.fleet("keys", "init", "--out", offline, "--publisher", demo.key)
 
 
 def start_devices(demo: Demo) -> None:
@@ -212,7 +213,8 @@ def online(demo: Demo) -> set[str]:
 
 def push(demo: Demo, bundle: Path, *flags: str, ok: tuple[int, ...] = (0,)) -> Any:
     """`fleet push-model --watch`; the rollout as it ended."""
-    code, out, _ = demo.fleet("push-model", bundle, "--watch", "--json", *flags, ok=ok)
+    command = ("push-model", bundle, "--watch", "--json", "--key", demo.key)
+    code, out, _ = demo.fleet(*command, *flags, ok=ok)
     lines = [line for line in out.splitlines() if line.strip()]
     try:
         value = json.loads(out)
@@ -288,8 +290,8 @@ def refuse(demo: Demo, good: Path, fresh: Path) -> None:
     with spoilt_on_the_shelf(demo, fresh):
         refused["tampered"] = count_refusals(demo, fresh, "digest_mismatch")
 
-    unknown = resign(good, hostile / "unknown", stranger, 4)
-    code = demo.fleet("push-model", unknown, ok=(3,))[0]
+    unknown = resign(fresh, hostile / "unknown", stranger, 3)
+    code = demo.fleet("push-model", unknown, "--key", demo.key, ok=(3,))[0]
     demo.note("unknown key, at the fleet's door", f"refused, exit code {code}")
     refused["unknown_key"] = count_refusals(demo, unknown, "unknown_key", "--no-check")
 
@@ -349,7 +351,8 @@ def converge(demo: Demo, good: Path) -> None:
     demo.processes.wait_for("the goodbye", lambda: AWAY not in online(demo))
     publisher = PrivateKey.load(demo.key)
     bundle = resign(good, demo.out / "later", publisher, 6)
-    rollout = json.loads(demo.fleet("push-model", bundle, "--json")[1])["id"]
+    pushed = demo.fleet("push-model", bundle, "--json", "--key", demo.key)[1]
+    rollout = json.loads(pushed)["id"]
 
     def done() -> Any:
         found = demo.get(f"/rollouts/{rollout}")

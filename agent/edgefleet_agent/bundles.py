@@ -45,10 +45,16 @@ class Arrival:
 
 
 class Bundles:
-    """The bundles of one device. `publishers` are the keys that may sign for it."""
+    """The bundles of one device. `publishers` gives the keys that may sign for it."""
 
     def __init__(
-        self, *, store: Store, fetcher: Fetcher, publishers: KeyRing, choose: Chooser, hw: str
+        self,
+        *,
+        store: Store,
+        fetcher: Fetcher,
+        publishers: Callable[[], KeyRing],
+        choose: Chooser,
+        hw: str,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
@@ -66,7 +72,7 @@ class Bundles:
         """
         name = f"{target.model}@{target.version}"
         documents = self._documents(target, sources, name)
-        bundle = open_bundle(*documents, self._publishers)
+        bundle = open_bundle(*documents, self._publishers())
         manifest = bundle.manifest
         self._check(target, manifest, name)
         choice = self._choose(manifest)

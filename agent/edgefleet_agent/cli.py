@@ -247,7 +247,12 @@ def _verify(args: argparse.Namespace) -> int:
             raise OperatorError(f"cannot read the key: {error}") from None
         ring = KeyRing(PublicKey.from_pem(pem) for pem in pems)
     else:
-        ring = identities.load(args.state).trust.publisher_ring
+        from edgefleet_agent.adapters.tuf_client import TufClient
+        from edgefleet_agent.enrol import TRUST_FOLDER
+
+        client = TufClient(args.state / TRUST_FOLDER, identities.load(args.state).root)
+        device = Journal(args.state).load()
+        ring = client.cached(now=device.time_floor, floors=device.trust).publisher_ring
     bundle = verify_directory(args.bundle, ring)
     manifest = bundle.manifest
     if args.json:

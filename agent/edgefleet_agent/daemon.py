@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import random
 import signal
 import time
 import uuid
@@ -26,9 +27,13 @@ from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.adapters.systemd import Notifier
+from edgefleet_agent.adapters.tuf_client import TufClient
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.config import Config
+from edgefleet_agent.device import Device
+from edgefleet_agent.enrol import TRUST_FOLDER
 from edgefleet_agent.installer import Installer
+from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.reporter import FleetReporter
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
@@ -40,6 +45,8 @@ from edgefleet_contract.topics import Channel
 
 log = logging.getLogger(__name__)
 
+ASK_S: Final = 3600.0
+"""How often the publishers are asked unasked."""
 REPORT_S: Final = 24 * 3600.0
 """How often the full state is sent unasked."""
 
@@ -74,13 +81,22 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         reporter = FleetReporter(
             device=device, boot_id=boot_id, capabilities=capabilities(engines, hw)
         )
+        floors = _Floors()
+        keeper = TrustKeeper(
+            TufClient(state / TRUST_FOLDER, identity.root),
+            state,
+            url=identity.enrolment.metadata,
+            floors=lambda: floors.device().trust,
+            time_floor=lambda: floors.device().time_floor,
+        )
         installer = Installer(
             identity=identity,
             journal=journal,
+            keeper=keeper,
             bundles=Bundles(
                 store=store,
                 fetcher=HttpFetcher(store),
-                publishers=identity.trust.publisher_ring,
+                publishers=lambda: keeper.publishers,
                 choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,
             ),
@@ -93,8 +109,12 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             config.mqtt,
             boot_id=boot_id,
             on_order=lambda raw: _hand_over(loop, partial(installer.order_arrived, raw)),
+            on_trust=lambda name, raw: _hand_over(
+                loop, partial(_hear, keeper, installer, identity.enrolment.fleet, name, raw)
+            ),
             on_connected=lambda: _hand_over(loop, reporter.state),
         )
+        floors.device = lambda: installer.device
         reporter.attach(installer, link)
         async with asyncio.TaskGroup() as tasks:
             serving = asyncio.Event()
@@ -102,6 +122,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 tasks.create_task(installer.run(serving)),
                 tasks.create_task(_telemetry(host, link, device, state, config)),
                 tasks.create_task(_daily(reporter)),
+                tasks.create_task(_ask_hourly(installer)),
             ]
             await serving.wait()
             notifier.send("READY=1", f"STATUS=serving {len(installer.running)} models")
@@ -154,6 +175,22 @@ async def _daily(reporter: FleetReporter) -> None:
         reporter.state()
 
 
+async def _ask_hourly(installer: Installer) -> None:
+    while True:
+        await asyncio.sleep(ASK_S * (0.9 + random.random() / 5))
+        installer.ask_publishers()
+
+
+def _hear(keeper: TrustKeeper, installer: Installer, fleet: str, name: str, raw: bytes) -> None:
+    """A retained document of the publishers, or the signed time."""
+    if name == "time":
+        keeper.learn_time(raw, fleet)
+        return
+    keeper.broker.put(name, raw)
+    if name == "timestamp.json":  # it is sent last, and pins all the others
+        installer.ask_publishers()
+
+
 async def _watchdog(notifier: Notifier) -> None:
     """Signs of life from the event loop itself: a loop that hangs is killed and started again."""
     if not notifier.watchdog_s:
@@ -172,6 +209,12 @@ def _hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
 def _first(group: BaseExceptionGroup[OperatorError]) -> OperatorError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+class _Floors:
+    """The journal's state for the keeper, which exists before the installer does."""
+
+    device: Callable[[], Device] = staticmethod(Device)
 
 
 @contextmanager

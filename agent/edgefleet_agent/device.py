@@ -11,6 +11,7 @@ from typing import TypeAlias
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.trust import TrustFloors
 
 # --- state ---------------------------------------------------------------------------------------
 
@@ -41,11 +42,12 @@ class Device:
     """All that must survive a power cut. `slots` is keyed by slot name.
 
     `seq` is the highest order number taken; `time_floor` the latest time that a director signed:
-    the device's clock is never believed below it.
+    the device's clock is never believed below it; `trust` the newest metadata that was seen.
     """
 
     seq: int = 0
     time_floor: int = 0
+    trust: TrustFloors = field(default_factory=TrustFloors)
     install: Install | None = None
     pending: Order | None = None
     slots: dict[str, Installed] = field(default_factory=dict)
@@ -136,6 +138,22 @@ class ServeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustSeen:
+    """Metadata of these versions were verified; older ones are not believed from now on."""
+
+    floors: TrustFloors
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The publishers took back what these slots serve. `go_back` to what was before, or stop."""
+
+    slots: tuple[str, ...]
+    go_back: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RolledBack:
     """What was committed before serves again."""
 
@@ -159,6 +177,8 @@ Event: TypeAlias = (
     | ProbationPassed
     | StepFailed
     | ServeFailed
+    | TrustSeen
+    | Withdrawn
     | RolledBack
     | RollbackFailed
 )

@@ -1,12 +1,13 @@
-"""Enrolment: a claim, carried here by a person, becomes a certificate and a trust document.
+"""Enrolment: a claim, carried here by a person, becomes a certificate and a root of trust.
 
 The key is made on the device; only a certificate request leaves it. The fleet is not believed
-because of its address: its trust document must hash to the digest in the claim, and the certificate
-must be for our key and name and from the authority of that document.
+because of its address: its TUF root must hash to the digest in the claim, the metadata must verify
+by that root, and the certificate must be for our key and name and from the authority they name.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -17,14 +18,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 from edgefleet_agent import identity
+from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
 from edgefleet_agent.identity import Enrolment
 from edgefleet_contract import messages
-from edgefleet_contract.bundle import is_name
+from edgefleet_contract.bundle import is_name, sha256
 from edgefleet_contract.errors import OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_contract.messages import Capabilities, EnrolRequest, EnrolResponse
-from edgefleet_contract.trust import Claim, open_trust
+from edgefleet_contract.trust import Claim, TrustFloors
 
+TRUST_FOLDER: Final = "trust"
 TIMEOUT_S: Final = (5.0, 20.0)
 MAX_BYTES: Final = 256 * 1024
 
@@ -52,11 +55,21 @@ def enrol(
     key = identity.device_key(state)
     request = EnrolRequest(claim.secret, device, certificate_request(key, device), capabilities)
     answer = _post(url, request)
-    trust_bytes = answer.trust.encode("utf-8")
-    trust = open_trust(trust_bytes, claim)
-    _check_certificate(answer.certificate, trust.ca, key.public, device)
-    enrolment = Enrolment(claim.fleet, device, answer.mqtt_host, answer.mqtt_port)
-    identity.save(state, enrolment, certificate=answer.certificate, trust=trust_bytes, ca=trust.ca)
+    root = answer.root.encode("utf-8")
+    if sha256(root) != claim.root_sha256:
+        raise Unverified(
+            "the fleet's root is not the one that the claim names",
+            hint="the fleet's keys changed since the claim was made, or this is not that fleet",
+        )
+    client = TufClient(state / TRUST_FOLDER, root)
+    source = HttpMetadata(answer.metadata)
+    trust = client.refresh((source,), now=int(time.time()), floors=TrustFloors())
+    if trust.policy.fleet != claim.fleet:
+        raise Unverified(f"the metadata are of fleet {trust.policy.fleet!r}, not {claim.fleet!r}")
+    ca = trust.policy.ca
+    _check_certificate(answer.certificate, ca, key.public, device)
+    enrolment = Enrolment(claim.fleet, device, answer.mqtt_host, answer.mqtt_port, answer.metadata)
+    identity.save(state, enrolment, certificate=answer.certificate, root=root, ca=ca)
     return enrolment
 
 

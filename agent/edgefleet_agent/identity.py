@@ -2,7 +2,7 @@
 
 identity/device.key       ECDSA P-256, PKCS#8, 0600; made here and never leaves
 identity/device.crt       from the fleet's authority, common name = device name
-identity/trust.json       whom this device believes
+identity/root.json        the TUF root that the claim pinned
 identity/enrolment.json   fleet, device, broker; written last: its presence means enrolled
 """
 
@@ -17,7 +17,6 @@ from edgefleet_agent.adapters.fs import FileSystem, write_durably
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import OperatorError, PeerError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.trust import Trust, parse_trust
 
 FOLDER: Final = "identity"
 
@@ -30,6 +29,7 @@ class Enrolment:
     device: str
     mqtt_host: str
     mqtt_port: int
+    metadata: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Identity:
     """An enrolled device: where it belongs, whom it believes, and the paths that TLS needs."""
 
     enrolment: Enrolment
-    trust: Trust
+    root: bytes
     key: Path
     certificate: Path
     authority: Path
@@ -66,7 +66,7 @@ def is_enrolled(state: Path) -> bool:
     return (state / FOLDER / "enrolment.json").exists()
 
 
-def save(state: Path, enrolment: Enrolment, *, certificate: str, trust: bytes, ca: str) -> None:
+def save(state: Path, enrolment: Enrolment, *, certificate: str, root: bytes, ca: str) -> None:
     """Make an enrolment durable; the file that says so comes last.
 
     Raises:
@@ -76,7 +76,7 @@ def save(state: Path, enrolment: Enrolment, *, certificate: str, trust: bytes, c
     document = json.dumps(codec.encode(enrolment), indent=2) + "\n"
     try:
         for name, data in (
-            ("trust.json", trust),
+            ("root.json", root),
             ("ca.crt", ca.encode()),
             ("device.crt", certificate.encode()),
             ("enrolment.json", document.encode()),
@@ -102,12 +102,12 @@ def load(state: Path) -> Identity:
         raw = (folder / "enrolment.json").read_bytes()
         value = canonical.parse_message(raw, what="enrolment.json")
         enrolment = codec.decode(Enrolment, value, what="enrolment.json")
-        trust = parse_trust((folder / "trust.json").read_bytes())
+        root = (folder / "root.json").read_bytes()
     except (OSError, PeerError) as error:
         raise OperatorError(
             f"the enrolment in {folder} cannot be used: {error}",
             hint=f"remove {folder / 'enrolment.json'} and enrol again",
         ) from None
     return Identity(
-        enrolment, trust, folder / "device.key", folder / "device.crt", folder / "ca.crt"
+        enrolment, root, folder / "device.key", folder / "device.crt", folder / "ca.crt"
     )

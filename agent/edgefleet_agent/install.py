@@ -44,11 +44,14 @@ from edgefleet_agent.device import (
     Settle,
     StepFailed,
     TrialPassed,
+    TrustSeen,
+    Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import EdgefleetError
 from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.trust import TrustFloors
 
 MAX_STARTS: Final = 3
 """How often a step may be begun again after a power cut before it is given up."""
@@ -319,6 +322,38 @@ def _fall_back(device: Device, event: Event) -> Outcome:
     return replace(device, slots={**device.slots, event.slot: before}), (Serve((before,)),)
 
 
+def _see(device: Device, event: Event) -> Outcome:
+    assert isinstance(event, TrustSeen)
+    floors = TrustFloors(
+        *(
+            max(getattr(device.trust, role), getattr(event.floors, role))
+            for role in ("root", "timestamp", "snapshot", "targets")
+        )
+    )
+    return replace(device, trust=floors, time_floor=max(device.time_floor, event.now)), ()
+
+
+def _withdraw(device: Device, event: Event) -> Outcome:
+    """What may not run any more is gone for good: not even a start serves it again."""
+    assert isinstance(event, Withdrawn)
+    gone = [slot for slot in event.slots if slot in device.slots]
+    back = {
+        slot: device.previous[slot]
+        for slot in gone
+        if slot in event.go_back and slot in device.previous
+    }
+    kept = {slot: item for slot, item in device.slots.items() if slot not in gone}
+    older = {slot: item for slot, item in device.previous.items() if slot not in gone}
+    after = replace(device, slots={**kept, **back}, previous=older)
+    if after.install is not None:  # the order at hand is not what runs any more
+        names = ", ".join(gone)
+        after = _move(
+            after, Phase.ROLLED_BACK, reason=Reason.REVOKED, detail=f"taken back: {names}"
+        )
+    stop = tuple(slot for slot in gone if slot not in back)
+    return after, (Serve(tuple(back.values())), Settle(stop))
+
+
 Act: TypeAlias = Callable[[Device, Event], Outcome]
 _P = Phase
 _QUIET: Final = tuple(phase for phase in Phase if phase is _P.IDLE or phase.is_final)
@@ -343,6 +378,8 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     (_P.PROBATION, StepFailed): (_roll_back, (_P.ROLLING_BACK,)),
     (_P.ROLLING_BACK, RolledBack): (_rolled_back, (_P.ROLLED_BACK,)),
     (_P.ROLLING_BACK, RollbackFailed): (_rollback_failed, (_P.ROLLBACK_FAILED,)),
+    **{(phase, TrustSeen): (_see, (phase,)) for phase in Phase},
+    **{(phase, Withdrawn): (_withdraw, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
     **{(phase, ServeFailed): (_fall_back, (phase,)) for phase in Phase},
     **{(phase, Booted): (_boot_quiet, (phase,)) for phase in _QUIET},
     (_P.ACCEPTED, Booted): (_boot_accepted, (_P.ACCEPTED,)),

@@ -44,21 +44,31 @@ from edgefleet_agent.device import (
     Settle,
     StepFailed,
     TrialPassed,
+    TrustSeen,
+    Withdrawn,
 )
 from edgefleet_agent.identity import Identity
+from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.ports import Failed, ModelHost, Reporter
 from edgefleet_contract import messages
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel, Target
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.trust import Trust
 
 log = logging.getLogger(__name__)
 
 WATCH_S: Final = 0.1
 """How often a model on probation is looked at."""
+RETRY_S: Final = 20.0
+"""How long an order waits, about, where the publishers cannot be asked."""
 PROGRESS_S: Final = 10.0
 PROGRESS_SHARE: Final = 0.05
 DISK_RETRY_S: Final = (1.0, 60.0)
+
+
+class _Ask:
+    """In the queue: the publishers are to be asked."""
 
 
 class Installer:
@@ -72,6 +82,7 @@ class Installer:
         *,
         identity: Identity,
         journal: Journal,
+        keeper: TrustKeeper,
         bundles: Bundles,
         host: ModelHost,
         reporter: Reporter,
@@ -80,15 +91,17 @@ class Installer:
     ) -> None:
         self._identity = identity
         self._journal = journal
+        self._keeper = keeper
         self._bundles = bundles
         self._host = host
         self._reporter = reporter
         self._trial_timeout_s = trial_timeout_s
         self._clock = clock
-        self._queue: asyncio.Queue[Event | bytes] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event | bytes | _Ask] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._measured: dict[str, float] = {}
         self._refused = ""
+        self._waiting = b""
         self._serving: dict[str, Installed] = {}
         self.device = Device()
 
@@ -109,46 +122,109 @@ class Installer:
 
     def order_arrived(self, raw: bytes) -> None:
         """Take the bytes of an order, from the loop's thread."""
+        self._waiting = raw
         self._queue.put_nowait(raw)
 
     async def run(self, started: asyncio.Event) -> None:
         """Resume from the journal, then work until canceled. `started` is set once models serve."""
         self.device = await asyncio.to_thread(self._journal.load)
+        await self._keeper.load()
         await self._feed(Booted())
         started.set()
         try:
             while True:
                 item = await self._queue.get()
-                event = self._judge(item) if isinstance(item, bytes) else item
-                if event is not None:
-                    await self._feed(event)
+                if isinstance(item, bytes):
+                    await self._judge(item)
+                elif isinstance(item, _Ask):
+                    await self._refresh()
+                else:
+                    await self._feed(item)
         finally:
             await self._stop_work()
 
     # --- orders ----------------------------------------------------------------------------------
 
-    def _judge(self, raw: bytes) -> Event | None:
+    def ask_publishers(self) -> None:
+        """Refresh what the publishers say, soon; from the loop's thread."""
+        self._queue.put_nowait(_Ask())
+
+    async def _refresh(self) -> None:
+        """Ask the publishers; what they took back stops serving, unless a swap is on just now."""
         try:
-            order = messages.open_order(raw, self._identity.trust.director_ring)
+            trust = await self._keeper.refresh()
+        except (PeerError, TransientError) as error:
+            log.warning("%s", error.message)
+            return
+        await self._follow(trust)
+
+    async def _follow(self, trust: Trust) -> None:
+        learned = self._keeper.learned_time
+        if trust.versions != self.device.trust or learned > self.device.time_floor + 3600:
+            await self._feed(TrustSeen(trust.versions, learned))
+        withdrawn = policy.judge_running(self.device, trust)
+        if withdrawn is not None and (self.device.phase, Withdrawn) in install.TABLE:
+            log.warning("withdrawn by the publishers: %s", ", ".join(withdrawn.slots))
+            await self._feed(withdrawn)
+
+    async def _open(self, raw: bytes) -> Order:
+        """The order, if a director signed it; asks the publishers about directors once."""
+        try:
+            return messages.open_order(raw, self._keeper.directors)
+        except PeerError as error:
+            if error.reason is not Reason.UNKNOWN_KEY:
+                raise
+            await self._keeper.refresh()
+            return messages.open_order(raw, self._keeper.directors)
+
+    async def _judge(self, raw: bytes) -> None:
+        try:
+            order = await self._open(raw)
         except PeerError as error:
             self._refuse(raw, error.reason, error.message)
-            return None
+            return
+        except TransientError as error:
+            self._later(raw, error)
+            return
         enrolment = self._identity.enrolment
         verdict = policy.judge(
             order,
             self.device,
             fleet=enrolment.fleet,
             name=enrolment.device,
-            clock=int(self._clock()),
+            clock=self._keeper.now,
         )
+        if isinstance(verdict, policy.Accept):
+            try:
+                trust = await self._keeper.for_order(order)
+            except PeerError as error:
+                self._refuse(raw, error.reason, error.message, order)
+                self._later(raw, error)
+                return
+            except TransientError as error:
+                self._later(raw, error)
+                return
+            await self._follow(trust)
+            verdict = policy.judge_releases(order, trust)
         match verdict:
             case policy.Accept():
-                return OrderTaken(order)
+                await self._feed(OrderTaken(order))
             case policy.Refuse(reason, detail, spent=True):
-                return OrderRejected(order, reason, detail)
+                await self._feed(OrderRejected(order, reason, detail))
             case policy.Refuse(reason, detail):
                 self._refuse(raw, reason, detail, order)
-        return None
+
+    def _later(self, raw: bytes, error: EdgefleetError) -> None:
+        """Judge an order again after a pause, unless a newer one came: the publishers are away."""
+        log.info("the order waits: %s", error.message)
+        self._waiting = raw
+        pause = RETRY_S * (0.5 + random.random())
+
+        def again() -> None:
+            if self._waiting == raw:
+                self._queue.put_nowait(raw)
+
+        asyncio.get_running_loop().call_later(pause, again)
 
     def _refuse(self, raw: bytes, reason: Reason, detail: str, order: Order | None = None) -> None:
         """Say once that an order was refused; the broker repeats it at every connection."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgefleet_agent.device import Device
+from edgefleet_agent.device import Device, Installed, Withdrawn
 from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,37 @@ def judge(
         days = (order.expires - order.issued) // 86400
         return Refuse(Reason.ORDER_EXPIRED, f"it would live {days} days", spent=False)
     return judge_targets(order, device)
+
+
+def judge_releases(order: Order, trust: Trust) -> Accept | Refuse:
+    """Whether the publishers released what an order asks for, and did not take it back.
+
+    A floor is the publishers' word: no order goes below it, with or without permission.
+    """
+    for target in order.targets:
+        digest = target.bundle_sha256
+        if not trust.lists(target.model, target.version, digest):
+            found = f"{target.model}@{target.version} ({digest[:12]}) is not released"
+            return Refuse(Reason.NOT_LISTED, found, spent=True)
+        forbidden = trust.revoked.forbids(target.model, target.version, digest)
+        if forbidden:
+            return Refuse(Reason.REVOKED, forbidden, spent=True)
+    return Accept()
+
+
+def judge_running(device: Device, trust: Trust) -> Withdrawn | None:
+    """What is committed here and may not run any more; None where all may."""
+
+    def is_forbidden(item: Installed) -> bool:
+        target = item.target
+        return bool(trust.revoked.forbids(target.model, target.version, target.bundle_sha256))
+
+    gone = tuple(slot for slot, item in sorted(device.slots.items()) if is_forbidden(item))
+    if not gone:
+        return None
+    before = (slot for slot in gone if slot in device.previous)
+    able = tuple(slot for slot in before if not is_forbidden(device.previous[slot]))
+    return Withdrawn(gone, able if trust.revoked.go_back else ())
 
 
 def judge_targets(order: Order, device: Device) -> Accept | Refuse:

@@ -79,6 +79,11 @@ class PublicKey:
             return _NAMES[self._key.curve.name]
         return "Ed25519"
 
+    @property
+    def raw(self) -> ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey:
+        """The object of `cryptography`, for formats that are not ours."""
+        return self._key
+
     def is_signature(self, signature: bytes, message: bytes) -> bool:
         """Whether `signature` is this key's over `message`."""
         try:
@@ -182,7 +187,7 @@ class PrivateKey:
 
     @property
     def raw(self) -> ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
-        """The object of `cryptography`, for building certificates."""
+        """The object of `cryptography`, for formats that are not ours."""
         return self._key
 
 

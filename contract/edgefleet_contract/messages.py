@@ -19,6 +19,7 @@ from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import KeyRing, Signer
 from edgefleet_contract.reasons import Reason
 
+TIME_TYPE: Final = "application/vnd.edgefleet.time.v1+json"
 ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
 MAX_ORDER_LIFE_S: Final = 14 * 24 * 3600
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999: calendars end there
@@ -108,7 +109,9 @@ class Policy:
 class Order:
     """What one device should run from now on: all of `targets`, and nothing else.
 
-    `seq` rises with every order for the device; `sources` are base URLs of shelves, tried in turn.
+    `seq` rises with every order for the device; `sources` are base URLs of shelves, tried in turn;
+    `metadata` are base URLs of TUF repositories, and `metadata_min` is the lowest version of the
+    TUF timestamp with which this order may be judged.
     """
 
     SCHEMA: ClassVar[str] = "edgefleet.order/1"
@@ -121,6 +124,8 @@ class Order:
     rollout: str
     targets: tuple[Target, ...]
     sources: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+    metadata_min: int = 0
     allow_downgrade: bool = False
     policy: Policy = Policy()
     schema: str = SCHEMA
@@ -257,6 +262,17 @@ class ModelTelemetry:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedTime:
+    """The time, by a director, for boards without a clock; `time` is seconds since 1970."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.time/1"
+
+    fleet: str
+    time: int
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
 class EnrolRequest:
     """A device asks for a certificate; its key was made on the device and stays there."""
 
@@ -275,13 +291,14 @@ class EnrolRequest:
 
 @dataclass(frozen=True, slots=True)
 class EnrolResponse:
-    """The certificate, the broker, and the trust document as canonical text."""
+    """The certificate, the broker, the TUF root as text, and where the rest of it is."""
 
     SCHEMA: ClassVar[str] = "edgefleet.enrolled/1"
 
     device: str
     certificate: str
-    trust: str
+    root: str
+    metadata: str
     mqtt_host: str
     mqtt_port: int
     schema: str = SCHEMA
@@ -365,3 +382,21 @@ def open_order(raw: bytes, ring: KeyRing) -> Order:
     if not isinstance(value, dict) or value.get("schema") != Order.SCHEMA:
         raise Malformed("order: unknown schema")
     return codec.decode(Order, value, what="order", unknown=True)
+
+
+def seal_time(told: SignedTime, key: Signer) -> bytes:
+    """The signed envelope of a time."""
+    payload = canonical.render(codec.encode(told))
+    return render_envelope(seal(payload, payload_type=TIME_TYPE, keys=(key,)))
+
+
+def open_time(raw: bytes, ring: KeyRing) -> SignedTime:
+    """The time in an envelope that a director of `ring` signed.
+
+    Raises:
+        Malformed: not a time.
+        Unverified: UNKNOWN_KEY or BAD_SIGNATURE.
+    """
+    verified = open_envelope(raw, payload_type=TIME_TYPE, ring=ring, what="signed time")
+    value = canonical.parse(verified.payload, what="signed time")
+    return codec.decode(SignedTime, value, what="signed time", unknown=True)

@@ -17,6 +17,11 @@ class Reason(StrEnum):
     WRONG_DEVICE = "wrong_device"
     STALE_ORDER = "stale_order"
     ORDER_EXPIRED = "order_expired"
+    METADATA_EXPIRED = "metadata_expired"
+    METADATA_ROLLBACK = "metadata_rollback"
+    METADATA_INVALID = "metadata_invalid"
+    NOT_LISTED = "not_listed"
+    REVOKED = "revoked"
     DOWNGRADE = "downgrade"
     QUARANTINED = "quarantined"
     AGENT_TOO_OLD = "agent_too_old"
@@ -50,6 +55,11 @@ _SENTENCES: dict[Reason, str] = {
     Reason.WRONG_DEVICE: "the order was written for another device or fleet",
     Reason.STALE_ORDER: "an order with this or a higher number was already taken",
     Reason.ORDER_EXPIRED: "the order is past its date, or lives longer than an order may",
+    Reason.METADATA_EXPIRED: "what the publishers said last is past its date: it may be held back",
+    Reason.METADATA_ROLLBACK: "what the publishers are said to say is older than what was seen",
+    Reason.METADATA_INVALID: "what the publishers are said to say is not signed as it must be",
+    Reason.NOT_LISTED: "no publisher released this bundle under this name and version",
+    Reason.REVOKED: "the publishers took this release back",
     Reason.DOWNGRADE: "it is older than what runs, and the order does not permit going back",
     Reason.QUARANTINED: "this bundle failed on this device before",
     Reason.AGENT_TOO_OLD: "the bundle needs a newer agent",

@@ -59,6 +59,17 @@ def every_device(fleet: str, channel: Channel) -> str:
     return f"{PREFIX}/{fleet}/+/{channel}"
 
 
+def trust_topic(fleet: str, document: str) -> str:
+    """The retained topic of a TUF document: `root/3`, `timestamp`, `policy/fleet`, or `#`.
+
+    Raises:
+        Malformed: a fleet name that has no place in a topic.
+    """
+    if not is_name(fleet):
+        raise Malformed(f"{fleet[:80]!r} cannot stand in a topic")
+    return f"{PREFIX}/{fleet}/-/trust/{document}"
+
+
 def match(text: str) -> Address:
     """The address in a topic.
 

@@ -1,65 +1,156 @@
-"""The trust document: whom the devices of a fleet believe, and how a device first learns it.
+"""Whom a device believes, and how it first learns it: bytes in, trust out, no I/O.
 
-`trust.json` lists the fleet's certificate authority, its director keys (who may write orders) and
-its publisher keys (who may sign models). A claim, which a person carries from the fleet to the
-device, holds the SHA-256 of that document, so the device takes it from any network: bytes in,
-trust out, no I/O.
+The root of trust is a TUF root document (https://theupdateframework.github.io/specification/):
+offline keys, two of three, say which publisher keys may sign targets and which repository key keeps
+them fresh. A claim, which a person carries from the fleet to the device, holds the SHA-256 of that
+root, so the device takes it from any network. What publishers sign as TUF targets [trust-2]:
+
+    bundles/<model>/<version>/bundle.json   the releases; nothing else may be ordered
+    policy/fleet.json                       the fleet's certificate authority and director keys
+    policy/revoked.json                     digests that may not run, and floors under versions
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet_contract import canonical, codec
-from edgefleet_contract.bundle import Digest, is_digest, is_name, sha256
-from edgefleet_contract.errors import Malformed, Unverified
+from edgefleet_contract.bundle import Digest, is_digest, is_name
+from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import KeyRing, PublicKey
 
-SCHEMA: Final = "edgefleet.trust/1"
+FLEET_POLICY: Final = "policy/fleet.json"
+REVOKED_POLICY: Final = "policy/revoked.json"
+MAX_TARGET_BYTES: Final = 256 * 1024
 _CLAIM_PREFIX: Final = "efc1"
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """Whom the devices of `fleet` believe. Keys and certificate are PEM texts."""
+class FleetPolicy:
+    """`policy/fleet.json`: who may write orders, and who signs certificates. PEM texts."""
 
     fleet: str
     ca: str
     directors: tuple[str, ...]
-    publishers: tuple[str, ...]
-    schema: str = SCHEMA
+    schema: str = "edgefleet.policy.fleet/1"
 
     def __post_init__(self) -> None:
+        if self.schema != "edgefleet.policy.fleet/1":
+            raise Malformed(f"schema {self.schema[:60]!r}")
         if not is_name(self.fleet):
             raise Malformed(f"fleet name {self.fleet[:80]!r}")
-        for pem in (*self.directors, *self.publishers):
-            PublicKey.from_pem(pem, what="trust document")
+        for pem in self.directors:
+            PublicKey.from_pem(pem, what="director key")
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedPolicy:
+    """`policy/revoked.json`: what may not run any more.
+
+    `digests` are identities of bundles; `floors` the lowest version of a model that may run.
+    `go_back` says what a device does that runs one of them: serve what it ran before, where that
+    may run, or nothing.
+    """
+
+    digests: tuple[Digest, ...] = ()
+    floors: dict[str, int] = field(default_factory=dict)
+    go_back: bool = True
+    schema: str = "edgefleet.policy.revoked/1"
+
+    def __post_init__(self) -> None:
+        if self.schema != "edgefleet.policy.revoked/1":
+            raise Malformed(f"schema {self.schema[:60]!r}")
+        if not all(map(is_digest, self.digests)):
+            raise Malformed("a digest is not 64 lower-case hex digits")
+
+    def forbids(self, model: str, version: int, digest: Digest) -> str:
+        """Why this release may not run; empty where it may."""
+        if digest in self.digests:
+            return f"{model}@{version} is revoked"
+        floor = self.floors.get(model, 0)
+        return f"{model}@{version} is below the floor {floor}" if version < floor else ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFloors:
+    """The versions below which TUF metadata are not believed: what this device saw before."""
+
+    root: int = 0
+    timestamp: int = 0
+    snapshot: int = 0
+    targets: int = 0
+
+    def below(self, other: TrustFloors) -> str:
+        """The first role whose version is lower here than in `other`; empty where none is."""
+        for role in ("root", "timestamp", "snapshot", "targets"):
+            if getattr(self, role) < getattr(other, role):
+                return role
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """All that verified TUF metadata say; made by the TUF client alone.
+
+    `expires` is when the timestamp ends, seconds since 1970. `listed` maps a target's path to the
+    SHA-256 of its bytes.
+    """
+
+    policy: FleetPolicy
+    revoked: RevokedPolicy
+    publishers: tuple[PublicKey, ...]
+    listed: dict[str, Digest]
+    versions: TrustFloors
+    expires: int
 
     @property
     def director_ring(self) -> KeyRing:
         """The keys that may sign orders."""
-        return KeyRing.from_pems(self.directors)
+        return KeyRing.from_pems(self.policy.directors)
 
     @property
     def publisher_ring(self) -> KeyRing:
         """The keys that may sign bundles."""
-        return KeyRing.from_pems(self.publishers)
+        return KeyRing(self.publishers)
+
+    def lists(self, model: str, version: int, digest: Digest) -> bool:
+        """Whether a publisher released exactly this."""
+        return self.listed.get(release_path(model, version)) == digest
+
+
+def release_path(model: str, version: int) -> str:
+    """The TUF target path of a release."""
+    return f"bundles/{model}/{version}/bundle.json"
+
+
+def parse_policy(kind: type[codec.T], raw: bytes, *, what: str) -> codec.T:
+    """`FleetPolicy` or `RevokedPolicy` from the canonical bytes of a verified target.
+
+    Raises:
+        Malformed: it is not one.
+    """
+    return codec.decode(kind, canonical.parse(raw, what=what), what=what, unknown=True)
+
+
+def render_policy(policy: FleetPolicy | RevokedPolicy) -> bytes:
+    """The canonical bytes of a policy."""
+    return canonical.render(codec.encode(policy))
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a person carries to a new device: the right to enrol once, and whom to believe."""
+    """What a person carries to a new device: the right to enrol, and whom to believe."""
 
     fleet: str
     secret: str
-    trust_sha256: Digest
+    root_sha256: Digest
 
     def render(self) -> str:
         """The one line that is typed or pasted."""
-        return f"{_CLAIM_PREFIX}.{self.fleet}.{self.secret}.{self.trust_sha256}"
+        return f"{_CLAIM_PREFIX}.{self.fleet}.{self.secret}.{self.root_sha256}"
 
 
 def parse_claim(text: str) -> Claim:
@@ -78,38 +169,3 @@ def parse_claim(text: str) -> Claim:
     if _SECRET.fullmatch(secret) is None:
         raise Malformed("this is not a claim: its secret has the wrong form")
     return Claim(fleet, secret, Digest(digest))
-
-
-def parse_trust(raw: bytes) -> Trust:
-    """The trust document in canonical bytes, from a place that is trusted already.
-
-    Raises:
-        Malformed: it is not one.
-    """
-    value = canonical.parse(raw, what="trust document")
-    if isinstance(value, dict) and value.get("schema") != SCHEMA:
-        raise Malformed(f"trust document: schema {value.get('schema')!r}")
-    return codec.decode(Trust, value, what="trust document")
-
-
-def open_trust(raw: bytes, claim: Claim) -> Trust:
-    """The trust document from anywhere, if it is the one that the claim names.
-
-    Raises:
-        Unverified: it is another.
-        Malformed: it is the one, and not valid.
-    """
-    if sha256(raw) != claim.trust_sha256:
-        raise Unverified(
-            "the fleet's trust document is not the one that the claim names",
-            hint="the fleet's keys changed since the claim was made, or this is not that fleet",
-        )
-    trust = parse_trust(raw)
-    if trust.fleet != claim.fleet:
-        raise Unverified(f"the trust document is of fleet {trust.fleet!r}, not {claim.fleet!r}")
-    return trust
-
-
-def render_trust(trust: Trust) -> bytes:
-    """The canonical bytes of a trust document."""
-    return canonical.render(codec.encode(trust))

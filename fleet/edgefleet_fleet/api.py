@@ -1,7 +1,7 @@
 """The HTTP service: puts the routes together. What each route does stands in `api_*.py`.
 
 Everything below `/api/v1` except `enrol` needs the operator's token or the page's cookie; blobs,
-health and metrics are open (a blob's digest is the right to read it).
+TUF documents, health and metrics are open (a blob's digest is the right to read it).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.ingest import Ingest
 from edgefleet_fleet.library import Library
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.work import Room
 
 
@@ -26,22 +27,37 @@ class Services:
 
     room: Room
     access: Access
+    publications: Publications
     library: Library
     enrolment: Enrolment
     deployments: Deployments
     ingest: Ingest
 
 
-def services_of(room: Room, access: Access) -> Services:
+def services_of(room: Room, access: Access, publications: Publications) -> Services:
     """The parts on one room."""
-    deployments = Deployments(room)
-    enrolment = Enrolment(room, deployments)
-    return Services(room, access, Library(room), enrolment, deployments, Ingest(room, deployments))
+    deployments = Deployments(room, publications)
+    return Services(
+        room,
+        access,
+        publications,
+        Library(room, publications),
+        Enrolment(room, deployments, publications),
+        deployments,
+        Ingest(room, deployments),
+    )
 
 
 def create_app(services: Services) -> FastAPI:
     """The application of one control room."""
-    from edgefleet_fleet import api_bundles, api_devices, api_public, api_rollouts, api_stream
+    from edgefleet_fleet import (
+        api_bundles,
+        api_devices,
+        api_public,
+        api_rollouts,
+        api_stream,
+        api_trust,
+    )
     from edgefleet_fleet.dashboard import pages
 
     app = FastAPI(
@@ -53,7 +69,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for module in (api_public, api_devices, api_bundles, api_rollouts, api_stream):
+    for module in (api_public, api_trust, api_devices, api_bundles, api_rollouts, api_stream):
         app.include_router(module.router)
     pages.install(app, services)
     return app

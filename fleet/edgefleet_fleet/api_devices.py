@@ -1,4 +1,4 @@
-"""Routes: enrolment, claims, devices, publishers, the audit trail."""
+"""Routes: enrolment, claims, devices, the audit trail."""
 
 from __future__ import annotations
 
@@ -25,12 +25,6 @@ class ClaimBody(BaseModel):
 
     uses: int = Field(1, ge=1, le=10_000)
     hours: float = Field(24, gt=0, le=24 * 366)
-
-
-class PublisherBody(BaseModel):
-    """A public key in PEM."""
-
-    pem: str = Field(max_length=8192)
 
 
 @router.post("/enrol", tags=["devices"])
@@ -101,20 +95,6 @@ def forget_device(device: str, services: TheServices, actor: TheActor) -> Respon
     """Take a device out of the fleet."""
     services.enrolment.forget(device, actor=actor)
     return Response(status_code=204)
-
-
-@router.get("/publishers", tags=["keys"])
-def list_publishers(services: TheServices, _actor: TheActor) -> Any:
-    """The keys that may sign bundles."""
-    with services.room.store.begin() as tx:
-        return {"publishers": [views.publisher(found) for found in tx.ledger.publishers()]}
-
-
-@router.post("/publishers", status_code=201, tags=["keys"])
-def trust_publisher(body: PublisherBody, services: TheServices, actor: TheActor) -> Any:
-    """Trust a publisher; claims that were made before become invalid."""
-    key = services.library.trust(body.pem, actor=actor)
-    return {"key_id": key.id, "algorithm": key.algorithm}
 
 
 @router.get("/audit", tags=["keys"])

@@ -13,15 +13,18 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.trust import release_path
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
+from edgefleet_fleet.cli_keys import keys, load_key
+from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client, data_dir
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_filter, parse_waves
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE
-from edgefleet_fleet.push import check_files, read_bundle, upload
+from edgefleet_fleet.push import BundleDir, check_files, read_bundle, upload
 
 app = typer.Typer(
     name="fleet",
@@ -31,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-keys = typer.Typer(help="The keys whose signature on a bundle counts.", no_args_is_help=True)
 devices = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
 bundles = typer.Typer(help="The bundles on the shelf.", no_args_is_help=True)
 rollouts = typer.Typer(help="The rollouts, running and past.", no_args_is_help=True)
@@ -43,10 +45,6 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 
-Data = Annotated[Path | None, typer.Option(help="The data directory.", envvar="FLEET_DATA")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[str, typer.Option(help="The control room.", envvar="FLEET_URL")]
-DEFAULT_URL = "http://127.0.0.1:8080"
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
 
@@ -73,18 +71,6 @@ def _explain_usage(error: BaseException) -> int:
     return EXIT_USAGE
 
 
-def _client(url: str, data: Path | None) -> Client:
-    token = os.environ.get("FLEET_TOKEN") or DataDir(_data(data)).read_token()
-    return Client(url, token)
-
-
-def _data(data: Path | None) -> Path:
-    if data is not None:
-        return data
-    state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    return Path(state) if state else Path("fleet-data")
-
-
 def _config(data: DataDir, file: Path | None, **flags: Any) -> Config:
     if file is None and data.config.exists():
         file = data.config
@@ -103,7 +89,7 @@ def init(
     """Make a data directory: keys, certificates, the operator's token, the data base."""
     from edgefleet_fleet.server import open_room
 
-    folder = DataDir(_data(data))
+    folder = DataDir(data_dir(data))
     found = _config(folder, config, name=name, public_host=public_host)
     with folder.locked():
         room, _ = open_room(folder, found, http_port=found.listen_address[1])
@@ -140,7 +126,7 @@ def serve(
     )
     for noisy in ("gmqtt", "edgefleet.gmqtt", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
-    folder = DataDir(_data(data))
+    folder = DataDir(data_dir(data))
     found = _config(
         folder,
         config,
@@ -190,23 +176,32 @@ def push_model(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Push what the fleet does not verify; devices do.")
     ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="The publisher's private key: releases the bundle if it is not yet."),
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="The key's passphrase: the file's first line.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until it stands still.")] = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = None,
 ) -> int:
-    """Upload a signed bundle and roll it out.
+    """Upload a signed bundle, release it, and roll it out.
 
     With --watch the exit code is 0 when the rollout completed and 1 when it stopped.
     """
     parse_filter(to)
     shares = parse_waves(waves)
-    client = _client(url, data)
+    room = client(url, data)
     found = read_bundle(bundle)
     if not no_check:
         check_files(found)
-    upload(client, found, check=not no_check, progress=show.talk)
-    view = client.post(
+    upload(room, found, check=not no_check, progress=show.talk)
+    if key is not None:
+        _release(room, found, load_key(key, passphrase_file))
+    view = room.post(
         "/rollouts",
         {
             "bundle": found.digest,
@@ -224,7 +219,22 @@ def push_model(
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")
     if not view["counts"]["total"]:
         show.talk("no device is meant yet; those that join later will be asked")
-    return _watch(client, view, as_json=as_json) if watch else show.started(view, as_json=as_json)
+    return _watch(room, view, as_json=as_json) if watch else show.started(view, as_json=as_json)
+
+
+def _release(room: Client, bundle: BundleDir, publisher: PrivateKey) -> None:
+    from edgefleet_fleet import ceremony
+
+    manifest = bundle.manifest
+    trust = room.get("/trust")
+    path = release_path(manifest.model, manifest.version)
+    if trust["released"].get(path) == bundle.digest:
+        return
+    body = ceremony.release(
+        trust, publisher, manifest.model, manifest.version, bundle.manifest_bytes
+    )
+    room.post("/trust/targets", body)
+    show.talk(f"released {manifest.name}")
 
 
 def _watch(client: Client, view: Any, *, as_json: bool) -> int:
@@ -236,29 +246,6 @@ def _watch(client: Client, view: Any, *, as_json: bool) -> int:
     return 0 if view["state"] == "completed" else 1
 
 
-@keys.command("list")
-def keys_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
-    """The publishers whose bundles are taken."""
-    found = _client(url, data).get("/publishers")["publishers"]
-    show.rows(found, as_json=as_json, columns=("key_id", "algorithm", "trusted_at", "trusted_by"))
-
-
-@keys.command("trust")
-def keys_trust(
-    pem: Annotated[Path, typer.Argument(help="The publisher's public key.", metavar="PUB.pem")],
-    as_json: Json = False,
-    url: Url = DEFAULT_URL,
-    data: Data = None,
-) -> None:
-    """Trust a publisher. Claims that were made before become invalid."""
-    try:
-        text = pem.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"cannot read {pem}: {error}") from None
-    found = _client(url, data).post("/publishers", {"pem": text})
-    show.one(found, as_json=as_json, line=found["key_id"])
-
-
 @devices.command("list")
 def devices_list(
     to: Annotated[str, typer.Option(help="Only those that a filter means.")] = "all",
@@ -267,8 +254,8 @@ def devices_list(
     data: Data = None,
 ) -> None:
     """The devices and what they run."""
-    client = _client(url, data)
-    found = client.get(f"/devices?to={show.quote(to)}")["devices"]
+    room = client(url, data)
+    found = room.get(f"/devices?to={show.quote(to)}")["devices"]
     show.devices(found, as_json=as_json)
 
 
@@ -277,7 +264,7 @@ def devices_show(
     device: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
 ) -> None:
     """One device, what it should run, and its last events."""
-    show.device(_client(url, data).get(f"/devices/{show.quote(device)}"), as_json=as_json)
+    show.device(client(url, data).get(f"/devices/{show.quote(device)}"), as_json=as_json)
 
 
 @devices.command("claim")
@@ -289,21 +276,21 @@ def devices_claim(
     data: Data = None,
 ) -> None:
     """Make a claim: the line that a new device enrols with. It is a secret, and said only once."""
-    found = _client(url, data).post("/claims", {"uses": uses, "hours": hours})
+    found = client(url, data).post("/claims", {"uses": uses, "hours": hours})
     show.one(found, as_json=as_json, line=found["claim"])
 
 
 @devices.command("forget")
 def devices_forget(device: str, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """Take a device out of the fleet; its name may be enrolled again by any key."""
-    _client(url, data).delete(f"/devices/{show.quote(device)}")
+    client(url, data).delete(f"/devices/{show.quote(device)}")
     show.talk(f"{device} is forgotten")
 
 
 @bundles.command("list")
 def bundles_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The bundles, newest first."""
-    found = _client(url, data).get("/bundles")["bundles"]
+    found = client(url, data).get("/bundles")["bundles"]
     columns = ("name", "digest", "size", "signer", "complete", "created_at")
     show.rows(found, as_json=as_json, columns=columns)
 
@@ -316,7 +303,7 @@ def bundles_show(
     data: Data = None,
 ) -> None:
     """One bundle with its files."""
-    found = _client(url, data).get(f"/bundles/{show.quote(bundle)}")
+    found = client(url, data).get(f"/bundles/{show.quote(bundle)}")
     show.bundle(found, as_json=as_json)
 
 
@@ -331,18 +318,18 @@ def bundles_push(
     data: Data = None,
 ) -> None:
     """Upload a bundle without rolling it out."""
-    client = _client(url, data)
+    room = client(url, data)
     found = read_bundle(bundle)
     if not no_check:
         check_files(found)
-    view = upload(client, found, check=not no_check, progress=show.talk)
+    view = upload(room, found, check=not no_check, progress=show.talk)
     show.one(view, as_json=as_json, line=view["digest"])
 
 
 @rollouts.command("list")
 def rollouts_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The rollouts, newest first."""
-    show.rollouts(_client(url, data).get("/rollouts")["rollouts"], as_json=as_json)
+    show.rollouts(client(url, data).get("/rollouts")["rollouts"], as_json=as_json)
 
 
 @rollouts.command("show")
@@ -350,7 +337,7 @@ def rollouts_show(
     rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
 ) -> None:
     """One rollout with its devices."""
-    show.rollout(_client(url, data).get(f"/rollouts/{show.quote(rollout)}"), as_json=as_json)
+    show.rollout(client(url, data).get(f"/rollouts/{show.quote(rollout)}"), as_json=as_json)
 
 
 @rollouts.command("watch")
@@ -358,9 +345,9 @@ def rollouts_watch(
     rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
 ) -> int:
     """Stay until a rollout stands still: 0 when it completed, 1 when it stopped."""
-    client = _client(url, data)
-    view = client.get(f"/rollouts/{show.quote(rollout)}")
-    return _watch(client, view, as_json=as_json)
+    room = client(url, data)
+    view = room.get(f"/rollouts/{show.quote(rollout)}")
+    return _watch(room, view, as_json=as_json)
 
 
 @rollouts.command("pause")
@@ -388,5 +375,5 @@ def rollouts_abort(
 
 
 def _by_hand(rollout: str, verb: str, *, as_json: bool, url: str, data: Path | None) -> None:
-    view = _client(url, data).post(f"/rollouts/{show.quote(rollout)}/{verb}")
+    view = client(url, data).post(f"/rollouts/{show.quote(rollout)}/{verb}")
     show.one(view, as_json=as_json, line=f"{view['id']}: {view['state']}")

@@ -173,3 +173,27 @@ def _table(columns: tuple[str, ...], lines: list[list[str]]) -> None:
         _STDOUT.print(table, markup=False)
     else:
         Console(width=400).print(table, markup=False)
+
+
+def trust(view: Any) -> None:
+    """Who may sign what, and until when that holds."""
+    for role, found in view["documents"].items():
+        typer.echo(f"{role:10} version {found['version']}, good until {_when(found['expires'])}")
+    threshold = f"{view['root_threshold']} of {len(view['roots'])}"
+    for name, held in (
+        (f"roots ({threshold})", view["roots"]),
+        ("publishers", view["publishers"]),
+        ("repository", [view["repository"]]),
+        ("directors", view["directors"]),
+    ):
+        for key in held:
+            typer.echo(f"{name:16} {key['key_id'][:16]}  {key['algorithm']}")
+    revoked = view["revoked"]
+    for digest in revoked["digests"]:
+        typer.echo(f"revoked          {digest[:16]}")
+    for model, floor in revoked["floors"].items():
+        typer.echo(f"floor            {model} {floor}")
+
+
+def _when(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

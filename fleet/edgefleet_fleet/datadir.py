@@ -1,6 +1,6 @@
 """The data directory: where everything of a control room lies, and how it is first made.
 
-    fleet.db  blobs/  keys/ (0700)  broker/  operator.token (0600)  trust.json  lock
+    fleet.db  blobs/  keys/ (0700)  broker/  operator.token (0600)  lock
 
 Rules: a secret is written with mode 0600 into a folder of mode 0700, whole or not at all (write,
 fsync, rename, fsync of the folder); keys are made once and never replaced; certificates of the
@@ -65,11 +65,6 @@ class DataDir:
         """The optional configuration file."""
         return self.root / "fleet.toml"
 
-    @property
-    def trust(self) -> Path:
-        """The trust document, for people who want to look at it; the service renders its own."""
-        return self.root / "trust.json"
-
     def prepare(self, fleet: str, *, public_host: str) -> Authority:
         """Make what is missing, renew what is due, and give the certificate authority.
 
@@ -89,9 +84,9 @@ class DataDir:
         self.keys.chmod(0o700)
         if not self.token.exists():
             write_file(self.token, (secrets.token_urlsafe(32) + "\n").encode(), mode=0o600)
-        director = self.keys / "director.pem"
-        if not director.exists():
-            write_file(director, PrivateKey.generate_ed25519().to_pem(), mode=0o600)
+        for name in ("director.pem", "repository.pem"):
+            if not (self.keys / name).exists():
+                write_file(self.keys / name, PrivateKey.generate_ed25519().to_pem(), mode=0o600)
         authority = self._authority(fleet)
         for name, stem in ((SERVICE, "service"), (OBSERVER, "observer")):
             self._client(authority, name, stem)
@@ -134,6 +129,25 @@ class DataDir:
     def director(self) -> PrivateKey:
         """The key that signs orders."""
         return PrivateKey.load(self.keys / "director.pem")
+
+    def repository(self) -> PrivateKey:
+        """The key that keeps TUF metadata fresh."""
+        return PrivateKey.load(self.keys / "repository.pem")
+
+    def next_director(self) -> PrivateKey:
+        """The director key that comes next, made when it is first asked for."""
+        path = self.keys / "director-next.pem"
+        if not path.exists():
+            write_file(path, PrivateKey.generate_ed25519().to_pem(), mode=0o600)
+        return PrivateKey.load(path)
+
+    def promote_director(self, listed: frozenset[str]) -> PrivateKey | None:
+        """The next director key in the place of the present one, if its PEM is listed."""
+        path = self.keys / "director-next.pem"
+        if not path.exists() or PrivateKey.load(path).public.pem not in listed:
+            return None
+        path.replace(self.keys / "director.pem")
+        return self.director()
 
     def read_token(self) -> str:
         """The operator's token.

@@ -16,6 +16,7 @@ from typing import Final
 
 from edgefleet_contract.bundle import Digest, is_name
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.keys import PublicKey
 from edgefleet_contract.messages import (
     Capabilities,
     Order,
@@ -27,11 +28,13 @@ from edgefleet_contract.messages import (
 )
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
+from edgefleet_fleet import tuf_repo
 from edgefleet_fleet.cohort import Traits, check_waves, parse_filter
 from edgefleet_fleet.desired import Level, level, outcome_of, runs
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.gates import GatePolicy
 from edgefleet_fleet.library import require_complete
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Device, OrderRow, RolloutRow
 from edgefleet_fleet.rollout import State
 from edgefleet_fleet.work import Actor, Room, Work
@@ -63,8 +66,9 @@ class Wish:
 class Deployments:
     """Rollouts, and the orders that follow from them."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, publications: Publications) -> None:
         self._room = room
+        self._publications = publications
 
     def create(self, wish: Wish, *, actor: Actor) -> str:
         """Begin a rollout; its id.
@@ -79,6 +83,15 @@ class Deployments:
         with self._room.work(actor) as work:
             found = work.tx.bundles.get(wish.bundle, wish.signature_sha256)
             bundle = require_complete(found, wish.bundle)
+            if not self._publications.lists(work.tx, bundle.model, bundle.version, bundle.digest):
+                raise OperatorError(
+                    f"{bundle.model}-{bundle.version} is not released: no device would take it",
+                    hint="fleet push-model BUNDLE --key publisher.pem",
+                )
+            revoked = self._publications.revoked(work.tx)
+            forbidden = revoked.forbids(bundle.model, bundle.version, bundle.digest)
+            if forbidden:
+                raise OperatorError(f"{forbidden}: no device would take it")
             slot = wish.slot or bundle.model
             if not is_name(slot):
                 raise OperatorError(f"slot {slot[:80]!r}: a slot is named [a-z0-9][a-z0-9._-]*")
@@ -223,6 +236,24 @@ class Deployments:
             work.orders.extend(orders)
         log.info("published %d orders", len(orders))
 
+    def prepare_director(self, *, actor: Actor) -> PublicKey:
+        """Make the next director key; `follow_policy` takes it up once a publisher lists it."""
+        with self._room.work(actor) as work:
+            key = self._room.make_next_director()
+            work.record("trust.director", key.id, "prepared")
+        return key
+
+    def follow_policy(self) -> None:
+        """Sign with a director key that the policy lists, and all orders again if it changed."""
+        with self._room.work() as work:
+            ring = self._publications.policy(work.tx).directors
+            if not self._room.take_director(frozenset(ring)):
+                return
+            work.record("trust.director", self._room.director.public.id, "in use")
+            devices = {device.id for device in work.tx.devices.list()}
+            orders = [order for order in work.tx.orders.all_newest() if order.device in devices]
+            self._settle(work, {order.device for order in orders}, again=True)
+
     def renew(self) -> None:
         """Sign those orders again that run out soon; the level stays what it is."""
         with self._room.work() as work:
@@ -362,6 +393,8 @@ class Deployments:
             rollout=wanted.rollout,
             targets=wanted.targets,
             sources=(f"{self._room.base_url}/blobs",),
+            metadata=(f"{self._room.base_url}/tuf",),
+            metadata_min=tuf_repo.version_of(self._publications.require(work.tx).timestamp),
             allow_downgrade=wanted.allow_downgrade,
             policy=wanted.policy,
         )

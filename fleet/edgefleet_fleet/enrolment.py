@@ -16,32 +16,29 @@ from edgefleet_contract.trust import Claim
 from edgefleet_fleet.authority import RESERVED, open_request
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.publications import Publications, root_digest
 from edgefleet_fleet.work import Actor, Room, Work
 
 
 class Enrolment:
     """Claims and certificates."""
 
-    def __init__(self, room: Room, deployments: Deployments) -> None:
+    def __init__(self, room: Room, deployments: Deployments, publications: Publications) -> None:
         self._room = room
         self._deployments = deployments
+        self._publications = publications
 
     def make_claim(self, *, uses: int, hours: float, actor: Actor) -> tuple[int, Claim]:
         """A new claim and its number; its secret is said here once and never again.
 
         Raises:
-            OperatorError: no uses, no time, or no publisher is trusted yet.
+            OperatorError: no uses, no time, or no root was made yet.
         """
         if not 1 <= uses <= 10_000 or not 0 < hours <= 24 * 366:
             raise OperatorError("a claim has 1 to 10000 uses and lives up to a year")
         secret = secrets.token_urlsafe(32)
         with self._room.work(actor) as work:
-            if not work.tx.ledger.publishers():
-                raise OperatorError(
-                    "no publisher key is trusted yet, and a claim says whom devices believe",
-                    hint="fleet keys trust publisher.pub.pem",
-                )
-            digest = self._room.trust_digest(work.tx)
+            digest = root_digest(self._publications.require(work.tx))
             number = work.tx.claims.add(
                 secret_sha256=sha256(secret.encode()),
                 at=work.now,
@@ -70,7 +67,7 @@ class Enrolment:
         """A certificate for a device that holds a claim.
 
         Raises:
-            Denied: the claim is unknown, spent, expired or revoked, or of an older trust document.
+            Denied: the claim is unknown, spent, expired or revoked, or of an older root.
             Conflict: another key has the name.
             Malformed: the certificate request is not one.
         """
@@ -104,11 +101,12 @@ class Enrolment:
             self._deployments.welcome(work, name, request.capabilities, again=again)
             work.record("device.enrol", name, f"key {csr.key.id[:8]}")
             work.changed("device", name)
-            document = self._room.trust_bytes(work.tx)
+            root = self._publications.require(work.tx).root
         return EnrolResponse(
             device=name,
             certificate=issued.pem,
-            trust=document.decode(),
+            root=root.decode(),
+            metadata=f"{self._room.base_url}/tuf",
             mqtt_host=self._room.mqtt_host,
             mqtt_port=self._room.mqtt_port,
         )
@@ -122,8 +120,8 @@ class Enrolment:
             raise Denied("the claim was revoked", hint=again)
         if claim.expires_at <= work.now:
             raise Denied("the claim is past its date", hint=again)
-        if claim.trust_sha256 != self._room.trust_digest(work.tx):
-            raise Denied("the fleet's trusted keys changed since the claim was made", hint=again)
+        if claim.trust_sha256 != root_digest(self._publications.require(work.tx)):
+            raise Denied("the fleet's root changed since the claim was made", hint=again)
         if not work.tx.claims.use(claim.id):
             raise Denied("the claim was used as often as it may be", hint=again)
 

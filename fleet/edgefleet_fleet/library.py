@@ -1,4 +1,4 @@
-"""The bundles that the fleet can hand out, and whose signature it takes.
+"""The bundles that the fleet can hand out.
 
 A bundle comes in three steps: its manifest and signature (checked at the door), the blobs that
 the shelf lacks, and the word that it is complete, on which chunk lists are derived. A bundle that
@@ -20,11 +20,11 @@ from edgefleet_contract.bundle import (
     sha256,
 )
 from edgefleet_contract.errors import Malformed, OperatorError, Unverified
-from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_contract.model_signature import open_bundle
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.ports import Readable
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle, BundleFile
 from edgefleet_fleet.work import Actor, Room, Work
 
@@ -38,25 +38,11 @@ class Received:
 
 
 class Library:
-    """Bundles and publishers."""
+    """The bundles."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, publications: Publications) -> None:
         self._room = room
-
-    def trust(self, pem: str, *, actor: Actor) -> PublicKey:
-        """Trust a publisher from now on; claims that were made before become invalid.
-
-        Raises:
-            Malformed: it is not a public key that can sign bundles.
-        """
-        key = PublicKey.from_pem(pem)
-        if not key.algorithm.startswith("ECDSA"):
-            raise Malformed(f"a publisher has an ECDSA key, this one is {key.algorithm}")
-        with self._room.work(actor) as work:
-            if work.tx.ledger.trust(key, at=work.now, by=actor.who):
-                work.record("publisher.trust", key.id, key.algorithm)
-                work.changed("publisher", key.id)
-        return key
+        self._publications = publications
 
     def receive(
         self, manifest_bytes: bytes, signature: bytes, *, check: bool, actor: Actor
@@ -172,10 +158,10 @@ class Library:
         return tuple(file for file in files if not self._room.shelf.has(file.sha256))
 
     def _signer(self, work: Work, manifest: bytes, signature: bytes, *, check: bool) -> str:
-        ring = KeyRing.from_pems(publisher.pem for publisher in work.tx.ledger.publishers())
         try:
+            ring = self._publications.publishers(work.tx)
             return open_bundle(manifest, signature, ring).signer
-        except (Malformed, Unverified):
+        except (Malformed, OperatorError, Unverified):
             if check:
                 raise
             return ""

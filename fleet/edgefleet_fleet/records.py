@@ -49,17 +49,6 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Publisher:
-    """A key that may sign bundles."""
-
-    key_id: str
-    pem: str
-    algorithm: str
-    trusted_at: int
-    trusted_by: str
-
-
-@dataclass(frozen=True, slots=True)
 class BundleFile:
     """One blob of a bundle."""
 

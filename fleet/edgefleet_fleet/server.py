@@ -29,12 +29,14 @@ from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.api import Services, create_app, services_of
 from edgefleet_fleet.config import Config
-from edgefleet_fleet.datadir import DataDir, write_file
+from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.work import Room
 
 log = logging.getLogger("edgefleet.serve")
 
 _DEFAULT_NAME: Final = "fleet"
+_TIME_EVERY_S: Final = 600
 _RENEW_EVERY_S: Final = 6 * 3600
 
 
@@ -83,12 +85,11 @@ def open_room(data: DataDir, config: Config, *, http_port: int) -> tuple[Room, A
         shelf=shelf,
         authority=authority,
         director=data.director(),
+        keys=data,
         base_url=config.base_url(http_port),
         mqtt_host=config.broker_host(),
         mqtt_port=config.broker.address[1] if config.broker else config.mqtt_port,
     )
-    with store.begin() as tx:
-        write_file(data.trust, room.trust_bytes(tx))
     return room, Access(token_hash)
 
 
@@ -108,7 +109,9 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
         room, access = await asyncio.to_thread(open_room, data, config, http_port=http_port)
         try:
             room.changes.attach(loop)
-            await _run(data, room, services_of(room, access), sock, stopping, ready)
+            publications = Publications(room, data.repository())
+            services = services_of(room, access, publications)
+            await _run(data, room, services, sock, stopping, ready)
         finally:
             room.store.close()
 
@@ -132,6 +135,8 @@ async def _run(
     connected = asyncio.Event()
 
     def on_connected() -> None:
+        services.publications.tell_all()
+        services.publications.tell_time()
         services.deployments.publish_all()
         loop.call_soon_threadsafe(connected.set)
 
@@ -150,6 +155,7 @@ async def _run(
         asyncio.create_task(link.run(take=services.ingest.take, connected=on_connected)),
         asyncio.create_task(server.serve(sockets=[sock])),
         asyncio.create_task(_renew(services)),
+        asyncio.create_task(_tell_time(services)),
         asyncio.create_task(_stay_watched()),
     ]
     if broker is not None:
@@ -184,9 +190,16 @@ async def _say_ready(
     ready(Ready(room.base_url, page, room.mqtt_host, room.mqtt_port))
 
 
+async def _tell_time(services: Services) -> None:
+    while True:
+        await asyncio.sleep(_TIME_EVERY_S)
+        await asyncio.to_thread(services.publications.tell_time)
+
+
 async def _renew(services: Services) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
+        await asyncio.to_thread(services.publications.keep_fresh)
         await asyncio.to_thread(services.deployments.renew)
 
 

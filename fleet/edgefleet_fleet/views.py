@@ -5,24 +5,27 @@ Times are seconds since 1970, sizes bytes, ratios 0 to 1; a reason comes with it
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from typing import Any, TypeAlias
 
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import Role
+from edgefleet_contract.bundle import Role, sha256
+from edgefleet_contract.keys import PublicKey
 from edgefleet_contract.messages import Event, Target
 from edgefleet_contract.reasons import Reason, explain
+from edgefleet_fleet import tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.ports import Shelf
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import (
     Bundle,
     Claim,
     Device,
     MemberRow,
     OrderRow,
-    Publisher,
     RolloutRow,
 )
 from edgefleet_fleet.rollout import Outcome
@@ -193,15 +196,42 @@ def claim(found: Claim) -> View:
     }
 
 
-def publisher(found: Publisher) -> View:
-    """One trusted publisher."""
-    return {
-        "key_id": found.key_id,
-        "algorithm": found.algorithm,
-        "pem": found.pem,
-        "trusted_at": found.trusted_at,
-        "trusted_by": found.trusted_by,
+def trust(publications: Publications, tx: Transaction) -> View:
+    """Who may sign what, what is released, and until when that holds."""
+    now = publications.require(tx)
+    keys = now.keys
+    revoked = publications.revoked(tx)
+    documents = {
+        role: {
+            "version": tuf_repo.version_of(raw),
+            "expires": int(tuf_repo.expires_of(raw).timestamp()),
+        }
+        for role, raw in (
+            ("root", now.root),
+            ("targets", now.targets),
+            ("snapshot", now.snapshot),
+            ("timestamp", now.timestamp),
+        )
     }
+    policy = publications.policy(tx)
+    return {
+        "documents": documents,
+        "root_sha256": sha256(now.root),
+        "root_threshold": keys.threshold,
+        "roots": [_key(key) for key in keys.roots],
+        "publishers": [_key(key) for key in keys.publishers],
+        "repository": _key(keys.repository),
+        "directors": [_key(PublicKey.from_pem(pem)) for pem in policy.directors],
+        "released": tuf_repo.listed(now.targets),
+        "revoked": codec.encode(revoked),
+        "root": base64.b64encode(now.root).decode(),
+        "targets": base64.b64encode(now.targets).decode(),
+        "policy": codec.encode(policy),
+    }
+
+
+def _key(key: PublicKey) -> View:
+    return {"key_id": key.id, "algorithm": key.algorithm, "pem": key.pem}
 
 
 def _device(found: Device, order: OrderRow | None) -> View:

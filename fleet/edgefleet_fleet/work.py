@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from edgefleet_contract import topics, trust
-from edgefleet_contract.bundle import Digest, sha256
-from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract import topics
+from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_fleet.adapters.sql.store import Store, Transaction
 from edgefleet_fleet.authority import Authority
 from edgefleet_fleet.changes import Change, Changes
 from edgefleet_fleet.config import Config
+from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.ports import BrokerLink, Shelf
 from edgefleet_fleet.records import AuditRow, OrderRow
 
@@ -45,6 +45,7 @@ class Work:
     orders: list[OrderRow] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
 
     def changed(self, noun: str, subject: str) -> None:
         """Watchers of this will be told."""
@@ -67,6 +68,7 @@ class Room:
     shelf: Shelf
     authority: Authority
     director: PrivateKey
+    keys: DataDir
     base_url: str
     mqtt_host: str
     mqtt_port: int
@@ -86,7 +88,24 @@ class Room:
                 self._publish(device, b"")
             for order in work.orders:
                 self.publish(order)
+            for follow_up in dict.fromkeys(work.after):
+                follow_up()
         self.changes.tell(work.changes)
+
+    def make_next_director(self) -> PublicKey:
+        """A director key that waits to be listed by a publisher."""
+        return self.keys.next_director().public
+
+    def take_director(self, listed: frozenset[str]) -> bool:
+        """Use the director key that the policy lists; whether it is another than before."""
+        if self.director.public.pem in listed:
+            return False
+        found = self.keys.promote_director(listed)
+        if found is None:
+            log.error("no director key of this control room is listed: no device takes its orders")
+            return False
+        self.director = found
+        return True
 
     def publish(self, order: OrderRow) -> None:
         """Put an order on the broker, retained."""
@@ -96,18 +115,3 @@ class Room:
         if self.link is not None:
             topic = topics.topic(self.fleet, device, topics.Channel.DESIRED)
             self.link.publish(topic, payload)
-
-    def trust_bytes(self, tx: Transaction) -> bytes:
-        """The trust document of this moment, canonical."""
-        return trust.render_trust(
-            trust.Trust(
-                fleet=self.fleet,
-                ca=self.authority.pem,
-                directors=(self.director.public.pem,),
-                publishers=tuple(publisher.pem for publisher in tx.ledger.publishers()),
-            )
-        )
-
-    def trust_digest(self, tx: Transaction) -> Digest:
-        """The SHA-256 that claims carry."""
-        return sha256(self.trust_bytes(tx))

@@ -34,10 +34,13 @@ from edgefleet_agent.device import (
     Settle,
     StepFailed,
     TrialPassed,
+    TrustSeen,
+    Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Order, Phase, Policy, Target
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of
 
 
@@ -293,6 +296,28 @@ def test_a_committed_model_that_is_lost_falls_back_to_the_one_before() -> None:
     assert commands[-1] == Serve((chosen(1),))
     again, nothing = play(device, ServeFailed("digits", "that one too"))
     assert (again, nothing) == (device, [])
+
+
+def test_what_the_publishers_took_back_gives_way_to_the_version_before() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    device, commands = play(device, Withdrawn(("digits",), ("digits",)))
+    assert device.slots == {"digits": chosen(1)}
+    assert device.previous == {}
+    assert device.install is not None
+    assert (device.phase, device.install.reason) == (Phase.ROLLED_BACK, Reason.REVOKED)
+    assert commands == [Serve((chosen(1),)), Settle(())]
+
+
+def test_what_may_not_run_and_has_nothing_before_it_stops() -> None:
+    device, commands = play(committed(1), Withdrawn(("digits",), ()))
+    assert device.slots == {}
+    assert commands == [Serve(()), Settle(("digits",))]
+
+
+def test_metadata_that_were_seen_raise_the_floors_and_never_lower_them() -> None:
+    device, _ = play(committed(1), TrustSeen(TrustFloors(2, 5, 5, 5), 900))
+    device, _ = play(device, TrustSeen(TrustFloors(1, 9, 4, 5), 100))
+    assert device.trust == TrustFloors(2, 9, 5, 5)
 
 
 def test_a_rejected_order_uses_up_its_number_and_nothing_else() -> None:

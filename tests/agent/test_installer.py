@@ -16,9 +16,11 @@ import pytest
 from edgefleet_agent.adapters.http_download import HttpFetcher
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.store import Store
+from edgefleet_agent.adapters.tuf_client import TufClient
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.identity import Enrolment, Identity
 from edgefleet_agent.installer import Installer
+from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_contract import bundle as b
@@ -27,13 +29,12 @@ from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import Order, Phase, Policy, Target
 from edgefleet_contract.model_signature import sign_bundle
 from edgefleet_contract.reasons import Reason
-from edgefleet_contract.trust import Trust
 from tests.agent.models import HERE, WEIGHTS, X, Y, linear, pixels
+from tests.agent.repository import Repository
 from tests.agent.shelf import Shelf, serve
 from tests.contract.makers import order_of, target_of
 
 DIRECTOR, PUBLISHER = PrivateKey.generate_ed25519(), PrivateKey.generate_p256()
-TRUST = Trust("demo", "CA", (DIRECTOR.public.pem,), (PUBLISHER.public.pem,))
 Assertion = Callable[[], Awaitable[None]]
 
 
@@ -72,8 +73,9 @@ class Recorder:
 class Board:
     """A device in a folder; `boot` starts it, leaving the block cuts its power."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repository: Repository | None = None) -> None:
         self.folder = folder
+        self.repository = repository or Repository(DIRECTOR, PUBLISHER)
         self.heard = Recorder()
         self.host: LocalHost
         self.installer: Installer
@@ -83,20 +85,31 @@ class Board:
         self.heard = Recorder()
         self.host = LocalHost(ServingConfig(listen=("127.0.0.1:0",)))
         await self.host.start()
+        root = self.repository.root
+        self.keeper = TrustKeeper(
+            TufClient(self.folder / "trust", root),
+            self.folder,
+            url="",
+            floors=lambda: self.installer.device.trust,
+            time_floor=lambda: self.installer.device.time_floor,
+            clock=lambda: self.now,
+        )
+        self.keeper.broker = self.repository  # type: ignore[assignment] # a source like any other
         self.installer = Installer(
-            identity=Identity(Enrolment("demo", "pi-1", "x", 1), TRUST, *[Path("/x")] * 3),
+            identity=Identity(Enrolment("demo", "pi-1", "x", 1), root, *[Path("/x")] * 3),
             journal=Journal(self.folder),
+            keeper=self.keeper,
             bundles=Bundles(
                 store=store,
                 fetcher=HttpFetcher(store),
-                publishers=TRUST.publisher_ring,
+                publishers=lambda: self.keeper.publishers,
                 choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
                 hw="x86-64",
             ),
             host=self.host,
             reporter=self.heard,
             trial_timeout_s=60,
-            clock=lambda: 2_000.0,
+            clock=lambda: self.now,
         )
         started = asyncio.Event()
         self.task = asyncio.create_task(self.installer.run(started))
@@ -108,7 +121,13 @@ class Board:
         await asyncio.gather(self.task, return_exceptions=True)
         await self.host.close()
 
-    def take(self, order: Order) -> None:
+    @property
+    def now(self) -> float:
+        return self.repository.now.timestamp()
+
+    def take(self, order: Order, *, released: bool = True) -> None:
+        if released:
+            self.repository.release(*order.targets)
         self.installer.order_arrived(messages.seal_order(order, DIRECTOR))
 
     async def until(self, *phases: Phase) -> None:

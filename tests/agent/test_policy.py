@@ -8,9 +8,9 @@ from edgefleet_agent.policy import Accept, Known, Refuse, judge
 from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Policy
 from edgefleet_contract.reasons import Reason
 from tests.agent.test_install import committed, target
-from tests.contract.makers import order_of
+from tests.contract.makers import ISSUED, order_of
 
-NOW = 2_000
+NOW = ISSUED + 1_000
 DEVICE = replace(committed(5), seq=5, quarantined=(target(9).bundle_sha256,))
 
 
@@ -34,7 +34,7 @@ def test_an_order_that_was_taken_is_known() -> None:
         (order_of(target(6), seq=4), Reason.STALE_ORDER, False),
         (order_of(target(6), seq=6, expires=NOW - 1), Reason.ORDER_EXPIRED, False),
         (
-            order_of(target(6), seq=6, expires=1_000 + MAX_ORDER_LIFE_S + 1),
+            order_of(target(6), seq=6, expires=ISSUED + MAX_ORDER_LIFE_S + 1),
             Reason.ORDER_EXPIRED,
             False,
         ),
@@ -59,8 +59,8 @@ def test_a_quarantined_bundle_is_tried_again_when_the_order_says_so() -> None:
 
 
 def test_a_clock_at_1970_does_not_bring_an_expired_order_back() -> None:
-    device = replace(DEVICE, time_floor=50_000)
-    order = order_of(target(6), seq=6, expires=40_000)
+    device = replace(DEVICE, time_floor=ISSUED + 50_000)
+    order = order_of(target(6), seq=6, expires=ISSUED + 40_000)
     refused = judge(order, device, fleet="demo", name="pi-1", clock=0)
     assert isinstance(refused, Refuse)
     assert refused.reason is Reason.ORDER_EXPIRED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from edgefleet_contract import bundle as b
@@ -9,6 +10,7 @@ from edgefleet_contract.keys import Signer
 from edgefleet_contract.messages import Order, Policy, Target
 from edgefleet_contract.model_signature import sign_bundle
 
+ISSUED = int(time.time())
 SPECS = (b.TensorSpec("x", "float32", (-1, 4)),), (b.TensorSpec("y", "float32", (-1, 2)),)
 
 
@@ -67,12 +69,12 @@ def target_of(folder: Path, *, slot: str = "digits") -> Target:
 def order_of(
     *targets: Target, seq: int = 1, sources: tuple[str, ...] = (), **more: object
 ) -> Order:
-    """An order for `pi-1` of fleet `demo`, issued at 1,000 and good for a day."""
+    """An order for `pi-1` of fleet `demo`, issued today and good for a day."""
     fields: dict[str, object] = {
         "fleet": "demo",
         "device": "pi-1",
-        "issued": 1_000,
-        "expires": 1_000 + 86_400,
+        "issued": ISSUED,
+        "expires": ISSUED + 86_400,
         "rollout": f"r-{seq}",
         "policy": Policy(probation_s=0),
         **more,

@@ -4,15 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_contract.bundle import Digest, sha256
-from edgefleet_contract.errors import Malformed, Unverified
+from edgefleet_contract.bundle import Digest
+from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.trust import Claim, Trust, open_trust, parse_claim, render_trust
+from edgefleet_contract.trust import (
+    Claim,
+    FleetPolicy,
+    RevokedPolicy,
+    TrustFloors,
+    parse_claim,
+    parse_policy,
+    render_policy,
+)
 
-PEM = PrivateKey.generate_ed25519().public.pem
-TRUST = Trust("demo", "CA", (PEM,), (PrivateKey.generate_p256().public.pem,))
-RAW = render_trust(TRUST)
-CLAIM = Claim("demo", "s" * 32, sha256(RAW))
+CLAIM = Claim("demo", "s" * 32, Digest("a" * 64))
 
 
 def test_a_claim_is_one_line_that_reads_back() -> None:
@@ -33,15 +38,38 @@ def test_what_is_no_claim_is_refused_without_showing_it(text: str) -> None:
     assert not text or text not in caught.value.message
 
 
-def test_the_trust_document_is_taken_from_anywhere_if_the_claim_names_it() -> None:
-    assert open_trust(RAW, CLAIM) == TRUST
+def test_policies_read_back() -> None:
+    fleet = FleetPolicy("demo", "CA", (PrivateKey.generate_ed25519().public.pem,))
+    revoked = RevokedPolicy((Digest("b" * 64),), {"digits": 3}, go_back=False)
+    assert parse_policy(FleetPolicy, render_policy(fleet), what="x") == fleet
+    assert parse_policy(RevokedPolicy, render_policy(revoked), what="x") == revoked
 
 
-def test_another_trust_document_is_refused() -> None:
-    other = render_trust(replace(TRUST, publishers=(PEM,)))
-    with pytest.raises(Unverified):
-        open_trust(other, CLAIM)
-    with pytest.raises(Unverified):
-        open_trust(RAW, replace(CLAIM, fleet="other"))
-    with pytest.raises(Unverified):
-        open_trust(RAW, replace(CLAIM, trust_sha256=Digest("0" * 64)))
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"digests":[],"floors":{},"go_back":true,"schema":"edgefleet.policy.revoked/2"}',
+        b'{"digests":["xyz"],"floors":{},"go_back":true,"schema":"edgefleet.policy.revoked/1"}',
+        b'{ "digests":[]}',
+    ],
+)
+def test_a_policy_that_is_not_understood_is_refused(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse_policy(RevokedPolicy, raw, what="policy/revoked.json")
+
+
+def test_a_revocation_names_what_it_forbids() -> None:
+    revoked = RevokedPolicy((Digest("b" * 64),), {"digits": 3})
+    assert "revoked" in revoked.forbids("digits", 9, Digest("b" * 64))
+    assert "floor 3" in revoked.forbids("digits", 2, Digest("c" * 64))
+    assert revoked.forbids("digits", 3, Digest("c" * 64)) == ""
+    assert revoked.forbids("other", 1, Digest("c" * 64)) == ""
+
+
+def test_a_lower_version_of_any_role_is_below_the_floors() -> None:
+    floors = TrustFloors(2, 5, 4, 3)
+    assert floors.below(floors) == ""
+    assert TrustFloors(3, 6, 5, 4).below(floors) == ""
+    for role in ("root", "timestamp", "snapshot", "targets"):
+        lower = replace(floors, **{role: getattr(floors, role) - 1})
+        assert lower.below(floors) == role

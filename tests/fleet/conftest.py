@@ -18,11 +18,12 @@ from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.api import Services, services_of
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.work import Room
 from tests.fleet.device import Device, Identity, enrol
 from tests.fleet.postgres import Cluster
 from tests.fleet.running import Fleet, free_port, require
-from tests.fleet.stage import FLEET, ME, TOKEN, Clock, Outbox, Stage
+from tests.fleet.stage import FLEET, TOKEN, Clock, Outbox, Stage, hold_ceremony
 
 _numbers = itertools.count(1)
 
@@ -52,13 +53,21 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def publisher() -> PrivateKey:
     return PrivateKey.generate_p256()
 
 
 @pytest.fixture
-def services(tmp_path: Path, clock: Clock, publisher: PrivateKey) -> Iterator[Services]:
+def roots() -> list[PrivateKey]:
+    """The offline root keys."""
+    return [PrivateKey.generate_ed25519() for _ in range(3)]
+
+
+@pytest.fixture
+def services(
+    tmp_path: Path, clock: Clock, publisher: PrivateKey, roots: list[PrivateKey]
+) -> Iterator[Services]:
     """A whole control room without broker and sockets; `publisher` is trusted."""
     data = DataDir(tmp_path / "data")
     authority = data.prepare(FLEET, public_host="fleet.example")
@@ -73,14 +82,16 @@ def services(tmp_path: Path, clock: Clock, publisher: PrivateKey) -> Iterator[Se
         shelf=shelf,
         authority=authority,
         director=data.director(),
+        keys=data,
         base_url="http://fleet.example:8080",
         mqtt_host="fleet.example",
         mqtt_port=8883,
         link=Outbox(),
         clock=clock,
     )
-    found = services_of(room, Access(hash_token(TOKEN)))
-    found.library.trust(publisher.public.pem, actor=ME)
+    publications = Publications(room, data.repository())
+    found = services_of(room, Access(hash_token(TOKEN)), publications)
+    hold_ceremony(found, publisher, roots)
     yield found
     store.close()
 
@@ -109,7 +120,7 @@ def identities(
 
     Their names are `a` and `b` with a number: rollouts of other tests do not mean them.
     """
-    fleet.client.post("/publishers", {"pem": publisher.public.pem})
+    fleet.trust(publisher)
     claim = fleet.client.post("/claims", {"uses": 2})["claim"]
     number = next(_numbers)
     found = {

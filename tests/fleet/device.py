@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
+from edgefleet_contract.bundle import sha256
 from edgefleet_contract.messages import (
     Capabilities,
     EnrolRequest,
@@ -39,7 +41,7 @@ from edgefleet_contract.messages import (
 )
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
-from edgefleet_contract.trust import Trust, open_trust, parse_claim
+from edgefleet_contract.trust import Trust, TrustFloors, parse_claim
 
 PI5 = Capabilities(
     hw="pi5",
@@ -82,16 +84,19 @@ def request_of(
 
 
 def enrol(url: str, claim: str, name: str, folder: Path) -> Identity:
-    """A new key, a certificate for it, the trust document that the claim names."""
+    """A new key, a certificate for it, and what the root that the claim names vouches for."""
     key = new_key()
     answer = requests.post(
         f"{url}/api/v1/enrol", data=render(request_of(claim, name, key)), timeout=10
     )
     assert answer.status_code == 200, answer.text
     found = parse(EnrolResponse, answer.content, device=name)
-    trust = open_trust(found.trust.encode(), parse_claim(claim))
+    assert sha256(found.root.encode()) == parse_claim(claim).root_sha256
+    client = TufClient(folder / "trust", found.root.encode())
+    source = HttpMetadata(found.metadata)
+    trust = client.refresh((source,), now=int(time.time()), floors=TrustFloors())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ca.pem").write_text(trust.ca)
+    (folder / "ca.pem").write_text(trust.policy.ca)
     (folder / "device.crt").write_text(found.certificate)
     (folder / "device.key").write_bytes(
         key.private_bytes(

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_fleet import ceremony
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.push import read_bundle, upload
@@ -85,10 +87,28 @@ class Fleet:
             check=False,
         )
 
+    @property
+    def key(self) -> Path:
+        """The publisher's key file."""
+        return self.data.with_name("publisher.pem")
+
+    def trust(self, publisher: PrivateKey) -> None:
+        """Hold the root ceremony, with this publisher, once."""
+        if self.client.get("/trust/identity")["has_root"]:
+            return
+        publisher.save(self.key)
+        offline = self.data.with_name("offline")
+        made = self.run("keys", "init", "--out", offline, "--publisher", self.key)
+        assert made.returncode == 0, made.stderr
+
     def push(self, folder: Path, **wish: object) -> str:
-        """Upload a bundle and roll it out; the rollout's id."""
+        """Upload a bundle, release it and roll it out; the rollout's id."""
         bundle = read_bundle(folder)
         upload(self.client, bundle, check=True, progress=lambda _: None)
+        trust, key = self.client.get("/trust"), PrivateKey.load(self.key)
+        named = (bundle.manifest.model, bundle.manifest.version)
+        release = ceremony.release(trust, key, *named, bundle.manifest_bytes)
+        self.client.post("/trust/targets", release)
         names = {"bundle": bundle.digest, "signature_sha256": bundle.signature_sha256}
         return str(self.client.post("/rollouts", {**names, **wish})["id"])
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from edgefleet_contract.bundle import parse_manifest
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Order, Phase, RunningModel, open_order, render
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
-from edgefleet_fleet import views
+from edgefleet_fleet import ceremony, views
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.library import Received
@@ -59,6 +61,59 @@ def receive(services: Services, folder: Path, *, check: bool = True) -> Received
     )
 
 
+def hold_ceremony(services: Services, publisher: PrivateKey, roots: list[PrivateKey]) -> None:
+    """A root of these keys, two of which sign."""
+    room = services.room
+    identity = {
+        "fleet": room.fleet,
+        "ca": room.authority.pem,
+        "director": room.director.public.pem,
+        "repository": services.publications.repository.pem,
+    }
+    body = ceremony.begin(identity, roots, 2, publisher)
+    root, targets = unpack(body, "root", "targets")
+    services.publications.begin(root, targets, files_of(body), ME)
+
+
+def unpack(body: dict[str, object], *names: str) -> list[bytes]:
+    return [base64.b64decode(str(body[name])) for name in names]
+
+
+def files_of(body: dict[str, object]) -> dict[str, bytes]:
+    files = body["files"]
+    assert isinstance(files, dict)
+    return {path: base64.b64decode(text) for path, text in files.items()}
+
+
+def trust_view(services: Services) -> views.View:
+    with services.room.store.begin() as tx:
+        return views.trust(services.publications, tx)
+
+
+def add_publisher(services: Services, added: PrivateKey, roots: list[PrivateKey]) -> None:
+    """The next root, with one publisher more."""
+    body = ceremony.next_root(
+        trust_view(services),
+        roots[:2],
+        lambda held: replace(held, publishers=(*held.publishers, added.public)),
+    )
+    services.publications.replace_root(unpack(body, "root")[0], actor=ME)
+
+
+def publish(services: Services, body: dict[str, object]) -> None:
+    services.publications.publish(unpack(body, "targets")[0], files_of(body), actor=ME)
+    services.deployments.follow_policy()
+
+
+def release(services: Services, publisher: PrivateKey, folder: Path) -> None:
+    """What `fleet push-model --key` does on the desk."""
+    raw = (folder / "bundle.json").read_bytes()
+    manifest = parse_manifest(raw)
+    trust = trust_view(services)
+    body = ceremony.release(trust, publisher, manifest.model, manifest.version, raw)
+    publish(services, body)
+
+
 def push(services: Services, folder: Path, *, check: bool = True) -> Bundle:
     received = receive(services, folder, check=check)
     for file in received.missing:
@@ -88,6 +143,7 @@ class Stage:
             self.folder / f"{model}{version}", self.publisher, model=model, version=version
         )
         found = push(self.services, folder)
+        release(self.services, self.publisher, folder)
         return Wish(found.digest, found.signature_sha256)
 
     def roll_out(self, version: int, *, model: str = "digits", **more: object) -> str:

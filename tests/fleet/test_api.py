@@ -11,6 +11,7 @@ import pytest
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import EnrolResponse, parse, render
+from edgefleet_fleet import ceremony
 from edgefleet_fleet.api import Services, create_app
 from tests.contract.makers import write_bundle
 from tests.fleet.device import new_key, request_of
@@ -74,7 +75,7 @@ def test_an_enrolment_that_is_not_one_is_refused(http: Web, body: bytes) -> None
     assert (answer.status_code, answer.json()["reason"]) == (422, "malformed")
 
 
-def test_a_bundle_is_pushed_and_rolled_out(
+def test_a_bundle_is_pushed_released_and_rolled_out(
     http: Web, publisher: PrivateKey, tmp_path: Path
 ) -> None:
     folder = write_bundle(tmp_path, publisher)
@@ -91,9 +92,15 @@ def test_a_bundle_is_pushed_and_rolled_out(
     names = {"signature_sha256": received["signature_sha256"]}
     url = f"/api/v1/bundles/{received['digest']}/complete"
     assert http.post(url, headers=AUTH, json=names).json()["complete"]
-    begun = http.post(
-        "/api/v1/rollouts", headers=AUTH, json={"bundle": received["digest"], **names}
-    )
+    wish = {"bundle": received["digest"], **names}
+    unreleased = http.post("/api/v1/rollouts", headers=AUTH, json=wish)
+    assert (unreleased.status_code, "not released" in unreleased.text) == (400, True)
+    trust = http.get("/api/v1/trust", headers=AUTH).json()
+    manifest = (folder / "bundle.json").read_bytes()
+    release = ceremony.release(trust, publisher, "digits", 1, manifest)
+    said = http.post("/api/v1/trust/targets", headers=AUTH, json=release)
+    assert said.json()["documents"]["targets"]["version"] == 2
+    begun = http.post("/api/v1/rollouts", headers=AUTH, json=wish)
     assert begun.status_code == 201
     assert begun.json()["id"] == "digits-1-r1"
     paused = http.post("/api/v1/rollouts/digits-1-r1/pause", headers=AUTH).json()

@@ -19,7 +19,9 @@ COMMANDS = [
     ["init"],
     ["serve"],
     ["push-model"],
-    *(["keys", verb] for verb in ("list", "trust")),
+    *(["keys", verb] for verb in ("init", "show", "refresh", "floor", "add-publisher")),
+    *(["keys", "rotate", what] for what in ("root", "director")),
+    *(["keys", "revoke", what] for what in ("bundle", "publisher", "director")),
     *(["devices", verb] for verb in ("list", "show", "claim", "forget")),
     *(["bundles", verb] for verb in ("list", "show", "push")),
     *(["rollouts", verb] for verb in ("list", "show", "watch", "pause", "resume", "abort")),
@@ -119,7 +121,7 @@ def test_a_missing_extra_explains_itself() -> None:
 def test_init_makes_a_directory_that_belongs_to_its_fleet(tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert fleet_command("init", "--data", data, "--name", "plant").returncode == 0
-    assert json.loads((data / "trust.json").read_text())["fleet"] == "plant"
+    assert (data / "keys" / "repository.pem").stat().st_mode & 0o777 == 0o600
     again = fleet_command("init", "--data", data, "--name", "other")
     assert again.returncode == 1
     assert "belongs to fleet 'plant'" in again.stderr
@@ -130,18 +132,21 @@ def test_init_makes_a_directory_that_belongs_to_its_fleet(tmp_path: Path) -> Non
 def test_results_go_to_stdout_and_talk_to_stderr(
     fleet: Fleet, publisher: PrivateKey, tmp_path: Path
 ) -> None:
-    pem = tmp_path / "publisher.pem"
-    pem.write_text(publisher.public.pem)
-    assert fleet.run("keys", "trust", pem).stdout == f"{publisher.public.id}\n"
+    fleet.trust(publisher)
+    assert publisher.public.id[:16] in fleet.run("keys", "show").stdout
     claim = fleet.run("devices", "claim")
     assert claim.stdout.startswith("efc1.demo.")
     assert len(claim.stdout.splitlines()) == 1
     folder = write_bundle(tmp_path, publisher)
     assert len(fleet.run("bundles", "push", folder).stdout.strip()) == 64
-    pushed = fleet.run("push-model", folder, "--json")
+    unreleased = fleet.run("push-model", folder)
+    assert unreleased.returncode == 1
+    assert "--key publisher.pem" in unreleased.stderr
+    pushed = fleet.run("push-model", folder, "--key", fleet.key, "--json")
     assert json.loads(pushed.stdout)["counts"]["total"] == 0
     assert "no device is meant yet" in pushed.stderr
-    for noun in ("devices", "rollouts", "bundles", "keys"):
+    assert json.loads(fleet.run("keys", "show", "--json").stdout)["root_threshold"] == 2
+    for noun in ("devices", "rollouts", "bundles"):
         assert isinstance(json.loads(fleet.run(noun, "list", "--json").stdout), list)
     assert "digits-1-r1" in fleet.run("rollouts", "list").stdout
     assert fleet.run("rollouts", "pause", "digits-1-r1").stdout == "digits-1-r1: paused\n"
@@ -150,6 +155,7 @@ def test_results_go_to_stdout_and_talk_to_stderr(
     refused = fleet.run("push-model", stranger)
     assert refused.returncode == 3
     assert "signed by unknown key" in refused.stderr
-    assert fleet.run("push-model", stranger, "--no-check").returncode == 0
+    unlisted = fleet.run("push-model", stranger, "--no-check")
+    assert (unlisted.returncode, "is not released" in unlisted.stderr) == (1, True)
     missing = fleet.run("devices", "show", "nobody")
     assert (missing.returncode, missing.stdout) == (1, "")

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import pytest
 
+from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.trust import open_trust, parse_claim
+from edgefleet_contract.trust import parse_claim
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.authority import expiry_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from tests.fleet.device import new_key, request_of
-from tests.fleet.stage import ME, Clock
+from tests.fleet.stage import ME, Clock, add_publisher
 
 
 def claim(services: Services, *, uses: int = 1, hours: float = 1) -> str:
     return services.enrolment.make_claim(uses=uses, hours=hours, actor=ME)[1].render()
 
 
-def test_a_claim_is_worth_a_certificate_and_the_trust_document_that_it_names(
+def test_a_claim_is_worth_a_certificate_and_the_root_that_it_names(
     services: Services, clock: Clock
 ) -> None:
     line = claim(services)
     answer = services.enrolment.enrol(request_of(line, "pi-1", new_key()), address="10.0.0.1")
-    trust = open_trust(answer.trust.encode(), parse_claim(line))
-    assert (trust.fleet, len(trust.directors), len(trust.publishers)) == ("demo", 1, 1)
+    assert sha256(answer.root.encode()) == parse_claim(line).root_sha256
+    assert answer.metadata == "http://fleet.example:8080/tuf"
     assert expiry_of(answer.certificate).timestamp() == clock.now + 90 * 24 * 3600
     assert (answer.mqtt_host, answer.mqtt_port) == ("fleet.example", 8883)
     with services.room.store.begin() as tx:
@@ -82,12 +83,12 @@ def test_an_unknown_secret_is_refused(services: Services) -> None:
         services.enrolment.enrol(request_of(other, "pi-1", new_key()), address="")
 
 
-def test_a_publisher_that_is_trusted_later_ends_older_claims_and_says_so(
-    services: Services,
+def test_a_new_root_ends_older_claims_and_says_so(
+    services: Services, roots: list[PrivateKey]
 ) -> None:
     line = claim(services)
-    services.library.trust(PrivateKey.generate_p256().public.pem, actor=ME)
-    with pytest.raises(Denied, match="trusted keys changed") as refused:
+    add_publisher(services, PrivateKey.generate_p256(), roots)
+    with pytest.raises(Denied, match="root changed") as refused:
         services.enrolment.enrol(request_of(line, "pi-1", new_key()), address="")
     assert "fleet devices claim" in refused.value.hint
 
@@ -111,12 +112,12 @@ def test_no_device_gets_a_name_that_the_broker_gives_rights_to(
         services.enrolment.enrol(request_of(claim(services), name, new_key()), address="")
 
 
-def test_without_a_publisher_there_is_no_claim(services: Services) -> None:
+def test_without_a_root_there_is_no_claim(services: Services) -> None:
     with services.room.store.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM publisher_key")
+        connection.exec_driver_sql("DELETE FROM tuf_document")
     with pytest.raises(OperatorError) as refused:
         claim(services)
-    assert "fleet keys trust" in refused.value.hint
+    assert "fleet keys init" in refused.value.hint
 
 
 def test_an_unknown_device_cannot_be_forgotten(services: Services) -> None:

@@ -98,10 +98,3 @@ def test_the_shelf_takes_only_what_a_bundle_names(
     with pytest.raises(Malformed) as refused:
         services.library.put_blob(file.sha256, io.BytesIO(b"x" * file.size))
     assert refused.value.reason is Reason.DIGEST_MISMATCH
-
-
-def test_only_keys_that_can_sign_bundles_are_trusted(services: Services) -> None:
-    with pytest.raises(Malformed, match="ECDSA"):
-        services.library.trust(PrivateKey.generate_ed25519().public.pem, actor=ME)
-    with pytest.raises(Malformed):
-        services.library.trust("rubbish", actor=ME)

@@ -264,13 +264,16 @@ def test_the_audit_trail_says_who_and_from_where(store: Store) -> None:
         assert tx.ledger.audit() == (row,)
 
 
-def test_a_publisher_is_trusted_once(store: Store) -> None:
-    key = PrivateKey.generate_p256().public
+def test_a_document_is_kept_under_its_name_until_it_is_replaced(store: Store) -> None:
     with store.begin() as tx:
-        assert tx.ledger.trust(key, at=1, by="me")
-        assert not tx.ledger.trust(key, at=2, by="you")
-        (found,) = tx.ledger.publishers()
-    assert (found.key_id, found.trusted_by) == (key.id, "me")
+        tx.trust.put("1.root.json", b"\x00one", at=1)
+        tx.trust.put("timestamp.json", b"old", at=1)
+        tx.trust.put("timestamp.json", b"new", at=2)
+    with store.begin() as tx:
+        assert tx.trust.names() == ("1.root.json", "timestamp.json")
+        assert (tx.trust.get("1.root.json"), tx.trust.get("timestamp.json")) == (b"\x00one", b"new")
+        tx.trust.drop("timestamp.json")
+        assert tx.trust.get("timestamp.json") is None
 
 
 def test_sqlite_keeps_what_was_committed_through_a_power_cut(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ class Site:
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
+    def key(self) -> Path:
+        return self.root / "publisher.pem"
+
+    @property
     def data(self) -> Path:
         return self.root / "fleet"
 
@@ -106,9 +110,8 @@ class Site:
             return False
 
     def trust_publisher(self) -> None:
-        pem = self.root / "publisher.pub.pem"
-        pem.write_text(self.publisher.public.pem)
-        self.fleet("keys", "trust", pem)
+        self.publisher.save(self.key)
+        self.fleet("keys", "init", "--out", self.root / "offline", "--publisher", self.key)
 
     def enrol(self, device: str) -> Path:
         claim = self.fleet("devices", "claim")
@@ -131,7 +134,7 @@ class Site:
         self.start(device, "edge-agent", "run", "--state", self.root / device)
 
     def push(self, bundle: Path, *flags: str) -> str:
-        out = self.fleet("push-model", bundle, "--json", *flags)
+        out = self.fleet("push-model", bundle, "--json", "--key", self.key, *flags)
         rollout: str = json.loads(out)["id"]
         return rollout
 

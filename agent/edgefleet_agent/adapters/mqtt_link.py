@@ -24,7 +24,7 @@ from edgefleet_agent.identity import Identity
 from edgefleet_contract import __version__, messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.messages import Presence
-from edgefleet_contract.topics import Channel, topic
+from edgefleet_contract.topics import Channel, topic, trust_topic
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class MqttLink:
         config: keep-alive and will delay.
         boot_id: names this run of the agent.
         on_order: gets the bytes of each `desired` message that is not empty.
+        on_trust: gets the name and bytes of each document below `-/trust/`.
         on_connected: called after each connection is made, for the full state to be sent.
     """
 
@@ -51,10 +52,11 @@ class MqttLink:
         *,
         boot_id: str,
         on_order: Callable[[bytes], None],
+        on_trust: Callable[[str, bytes], None],
         on_connected: Callable[[], None],
     ) -> None:
         self._identity, self._config, self._boot_id = identity, config, boot_id
-        self._on_order, self._on_connected = on_order, on_connected
+        self._on_order, self._on_trust, self._on_connected = on_order, on_trust, on_connected
         enrolment = identity.enrolment
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -124,6 +126,9 @@ class MqttLink:
     def _topic(self, channel: Channel) -> str:
         return topic(self._identity.enrolment.fleet, self._identity.enrolment.device, channel)
 
+    def _trust_topic(self, document: str) -> str:
+        return trust_topic(self._identity.enrolment.fleet, document)
+
     def _presence(self, *, online: bool) -> bytes:
         device = self._identity.enrolment.device
         now = int(time.time())
@@ -136,7 +141,7 @@ class MqttLink:
             log.warning("the broker refused the connection: %s", code)
             return
         log.info("connected to the broker")
-        client.subscribe(self._topic(Channel.DESIRED), qos=1)
+        client.subscribe([(self._topic(Channel.DESIRED), 1), (self._trust_topic("#"), 1)])
         self.publish(Channel.ONLINE, self._presence(online=True), retain=True)
         self._on_connected()
 
@@ -148,7 +153,20 @@ class MqttLink:
     def _message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         if message.topic == self._topic(Channel.DESIRED) and message.payload:
             self._on_order(bytes(message.payload))
+        elif message.topic.startswith(self._trust_topic("")) and message.payload:
+            name = message.topic.removeprefix(self._trust_topic(""))
+            self._on_trust(_document(name), bytes(message.payload))
 
 
 def _properties(kind: int) -> Properties:
     return Properties(kind)  # type: ignore[no-untyped-call] # paho leaves this one untyped
+
+
+def _document(topic_end: str) -> str:
+    """The name of the TUF document that a topic below `-/trust/` carries."""
+    kind, _, rest = topic_end.partition("/")
+    if kind == "time":
+        return "time"
+    if kind == "root":
+        return f"{rest}.root.json"
+    return f"targets/policy/{rest}.json" if kind == "policy" else f"{kind}.json"

@@ -120,8 +120,9 @@ def bundles_page(request: Request, services: TheServices) -> Response:
         for bundle in tx.bundles.list():
             detail = views.bundle_detail(tx, services.room.shelf, bundle.digest)
             found.append(views.bundle(bundle) | {"figures": report_rows(detail["report"])})
-        publishers = [views.publisher(key) for key in tx.ledger.publishers()]
-    return _render(request, "bundles.html", bundles=found, publishers=publishers)
+        held = services.publications.current(tx)
+        trust = views.trust(services.publications, tx) if held else None
+    return _render(request, "bundles.html", bundles=found, trust=trust)
 
 
 def _enter(request: Request, services: Services, token: str) -> Response:

@@ -25,6 +25,7 @@ from edgefleet_fleet.adapters.sql.history import History
 from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.orders import Orders
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
+from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
 
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
@@ -41,6 +42,7 @@ class Transaction:
         self.orders = Orders(connection)
         self.history = History(connection)
         self.ledger = Ledger(connection)
+        self.trust = TrustDocuments(connection)
 
 
 class Store:

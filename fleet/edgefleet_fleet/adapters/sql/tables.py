@@ -54,14 +54,12 @@ claim = sa.Table(
     sa.Column("trust_sha256", _DIGEST, nullable=False),
     sa.Column("revoked", sa.Boolean, nullable=False),
 )
-publisher_key = sa.Table(
-    "publisher_key",
+tuf_document = sa.Table(
+    "tuf_document",
     metadata,
-    sa.Column("key_id", _DIGEST, primary_key=True),
-    sa.Column("pem", sa.Text, nullable=False),
-    sa.Column("algorithm", sa.String(32), nullable=False),
-    sa.Column("trusted_at", _TIME, nullable=False),
-    sa.Column("trusted_by", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("at", _TIME, nullable=False),
 )
 bundle = sa.Table(
     "bundle",

@@ -1,0 +1,31 @@
+"""Options that many commands take, and the client that they make."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from edgefleet_fleet.client import Client
+from edgefleet_fleet.datadir import DataDir
+
+Data = Annotated[Path | None, typer.Option(help="The data directory.", envvar="FLEET_DATA")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Option(help="The control room.", envvar="FLEET_URL")]
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+
+def client(url: str, data: Path | None) -> Client:
+    """The API, with the operator's token from the environment or the data directory."""
+    token = os.environ.get("FLEET_TOKEN") or DataDir(data_dir(data)).read_token()
+    return Client(url, token)
+
+
+def data_dir(data: Path | None) -> Path:
+    """The data directory: given, systemd's, or `fleet-data`."""
+    if data is not None:
+        return data
+    state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(state) if state else Path("fleet-data")
