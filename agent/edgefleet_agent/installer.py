@@ -1,4 +1,4 @@
-"""The shell of the install machine: performs what `install.step` decided, feeds outcomes back.
+"""The shell of the install machine: judges orders, makes steps durable, has them performed.
 
 Each step is made durable before its commands run. One command runs at a time; a newer order ends
 it where the table says that it may be ended. A disk that cannot be written stops the machine, not
@@ -17,53 +17,36 @@ from typing import Final
 
 from edgefleet_agent import install, policy
 from edgefleet_agent.adapters.journal import Journal
-from edgefleet_agent.bundles import Arrival, Bundles, Progress
+from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import (
-    Activate,
-    Activated,
     Begin,
     Booted,
     Command,
     Device,
-    Download,
-    Downloaded,
     Event,
-    Installed,
-    Interrupted,
-    Observe,
     OrderRejected,
     OrderTaken,
-    ProbationPassed,
     Proceed,
-    Restore,
-    RollbackFailed,
-    RolledBack,
-    SelfTest,
     Serve,
-    ServeFailed,
     Settle,
     StepFailed,
-    TrialPassed,
     TrustSeen,
     Withdrawn,
 )
 from edgefleet_agent.identity import Identity
 from edgefleet_agent.keeper import TrustKeeper
-from edgefleet_agent.ports import Failed, ModelHost, Reporter
+from edgefleet_agent.performer import Performer
+from edgefleet_agent.ports import ModelHost, Reporter
 from edgefleet_contract import messages
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
-from edgefleet_contract.messages import Order, Phase, RunningModel, Target
+from edgefleet_contract.messages import Order, Phase, RunningModel
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import Trust
 
 log = logging.getLogger(__name__)
 
-WATCH_S: Final = 0.1
-"""How often a model on probation is looked at."""
 RETRY_S: Final = 20.0
 """How long an order waits, about, where the publishers cannot be asked."""
-PROGRESS_S: Final = 10.0
-PROGRESS_SHARE: Final = 0.05
 DISK_RETRY_S: Final = (1.0, 60.0)
 
 
@@ -92,33 +75,24 @@ class Installer:
         self._identity = identity
         self._journal = journal
         self._keeper = keeper
-        self._bundles = bundles
-        self._host = host
         self._reporter = reporter
-        self._trial_timeout_s = trial_timeout_s
-        self._clock = clock
+        self._performer = Performer(
+            bundles=bundles,
+            host=host,
+            reporter=reporter,
+            trial_timeout_s=trial_timeout_s,
+            clock=clock,
+        )
         self._queue: asyncio.Queue[Event | bytes | _Ask] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
-        self._measured: dict[str, float] = {}
         self._refused = ""
         self._waiting = b""
-        self._serving: dict[str, Installed] = {}
         self.device = Device()
 
     @property
     def running(self) -> tuple[RunningModel, ...]:
         """The models that serve now, on probation or committed."""
-        return tuple(
-            RunningModel(
-                slot,
-                item.target.model,
-                item.target.version,
-                item.target.bundle_sha256,
-                item.variant,
-                item.engine,
-            )
-            for slot, item in sorted(self._serving.items())
-        )
+        return self._performer.running
 
     def order_arrived(self, raw: bytes) -> None:
         """Take the bytes of an order, from the loop's thread."""
@@ -142,8 +116,6 @@ class Installer:
                     await self._feed(item)
         finally:
             await self._stop_work()
-
-    # --- orders ----------------------------------------------------------------------------------
 
     def ask_publishers(self) -> None:
         """Refresh what the publishers say, soon; from the loop's thread."""
@@ -234,8 +206,6 @@ class Installer:
             log.warning("order refused: %s (%s)", reason, detail)
             self._reporter.step(order, Phase.REJECTED, reason, detail, {})
 
-    # --- steps -----------------------------------------------------------------------------------
-
     async def _feed(self, event: Event) -> None:
         before = self.device
         try:
@@ -275,22 +245,21 @@ class Installer:
         else:
             log.warning("install %s: %s: %s (%s)", names, arrow, new.reason, new.detail)
         if new.phase is Phase.ACCEPTED:
-            self._measured = {}
-        self._reporter.step(new.order, new.phase, new.reason, new.detail, dict(self._measured))
-
-    # --- commands --------------------------------------------------------------------------------
+            self._performer.measured = {}
+        self._reporter.step(
+            new.order, new.phase, new.reason, new.detail, dict(self._performer.measured)
+        )
 
     async def _start(self, command: Command) -> None:
         match command:
             case Serve(slots):
                 for item in slots:
-                    await self._serve(item)
+                    failed = await self._performer.serve(item)
+                    if failed is not None:
+                        self._queue.put_nowait(failed)
             case Settle(stop):
-                for slot in stop:
-                    await self._host.deactivate(slot)
-                    self._serving.pop(slot, None)
                 kept = (*self.device.slots.values(), *self.device.previous.values())
-                await asyncio.to_thread(self._bundles.collect, kept)
+                await self._performer.settle(stop, kept)
                 self._reporter.state()
             case Proceed():
                 self._queue.put_nowait(Begin())
@@ -300,7 +269,7 @@ class Installer:
 
     async def _perform(self, command: Command) -> None:
         try:
-            outcome = await self._do(command)
+            outcome: Event = await self._performer.perform(command)
         except EdgefleetError as error:
             reason = error.reason if isinstance(error, PeerError | DeviceError) else Reason.INTERNAL
             outcome = StepFailed(reason, error.message)
@@ -314,126 +283,3 @@ class Installer:
             return
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-
-    async def _do(self, command: Command) -> Event:
-        match command:
-            case Download():
-                return await self._download(command)
-            case SelfTest(chosen):
-                return await self._self_test(chosen)
-            case Activate(chosen):
-                return await self._activate(chosen)
-            case Observe():
-                return await self._observe(command)
-            case Restore():
-                return await self._restore(command)
-        raise AssertionError(command)  # pragma: no cover - `_start` handles the others
-
-    async def _serve(self, item: Installed) -> None:
-        try:
-            failed = await self._host.activate((self._bundles.spec(item),))
-        except (DeviceError, PeerError) as error:
-            failed = Failed(error.reason, error.message)
-        if failed is None:
-            self._serving[item.target.slot] = item
-        else:
-            log.error("%s cannot be served: %s", item.target.slot, failed.detail)
-            self._queue.put_nowait(ServeFailed(item.target.slot, failed.detail))
-
-    async def _download(self, command: Download) -> Event:
-        await asyncio.sleep(command.delay_s)
-        progress = self._progress_reporter(command.order)
-        try:
-            arrivals = [
-                await self._bring(target, command.order, progress) for target in command.targets
-            ]
-        except TransientError as error:
-            return Interrupted(error.message, int(self._clock()), random.random())
-        self._measured["download_bytes"] = float(sum(item.transferred for item in arrivals))
-        return Downloaded(tuple(item.installed for item in arrivals))
-
-    async def _self_test(self, chosen: tuple[Installed, ...]) -> Event:
-        for item in chosen:
-            slot = item.target.slot
-            spec = self._bundles.spec(item)
-            report = await self._host.trial(spec, timeout_s=self._trial_timeout_s)
-            if isinstance(report, Failed):
-                return StepFailed(report.reason, report.detail, slot)
-            self._measured |= {
-                "golden_vectors": float(report.vectors),
-                "golden_max_abs_err": report.max_abs_err,
-                "load_ms": report.load_ms,
-                "p50_us": report.p50_us,
-                "p95_us": report.p95_us,
-                "ram_mib": report.ram_mib,
-            }
-        return TrialPassed()
-
-    async def _activate(self, chosen: tuple[Installed, ...]) -> Event:
-        began = time.monotonic()
-        failed = await self._host.activate(tuple(self._bundles.spec(item) for item in chosen))
-        if failed is not None:
-            return StepFailed(failed.reason, failed.detail)
-        self._serving |= {item.target.slot: item for item in chosen}
-        self._measured["activate_ms"] = round((time.monotonic() - began) * 1000, 1)
-        return Activated()
-
-    async def _observe(self, command: Observe) -> Event:
-        deadline = time.monotonic() + command.seconds
-        while True:
-            for item in command.chosen:
-                stats = next((s for s in self._host.stats() if s.slot == item.target.slot), None)
-                if stats is None or stats.restarts:
-                    return StepFailed(Reason.PROBATION_FAILED, "its worker died", item.target.slot)
-                if stats.failures > command.max_failures:
-                    return StepFailed(
-                        Reason.PROBATION_FAILED,
-                        f"{stats.failures} of {stats.requests} requests failed",
-                        item.target.slot,
-                    )
-            if time.monotonic() >= deadline:
-                return ProbationPassed()
-            await asyncio.sleep(WATCH_S)
-
-    async def _restore(self, command: Restore) -> Event:
-        if command.slots:
-            specs = tuple(self._bundles.spec(item) for item in command.slots)
-            failed = await self._host.activate(specs)
-            if failed is not None:
-                return RollbackFailed(failed.detail)
-            self._serving |= {item.target.slot: item for item in command.slots}
-        for slot in command.stop:
-            await self._host.deactivate(slot)
-            self._serving.pop(slot, None)
-        return RolledBack()
-
-    async def _bring(self, target: Target, order: Order, progress: Progress) -> Arrival:
-        """`Bundles.bring` in a thread, which has ended when this returns, also when canceled."""
-        work = asyncio.create_task(
-            asyncio.to_thread(self._bundles.bring, target, order.sources, progress)
-        )
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            self._bundles.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            self._bundles.resume()
-            raise
-
-    def _progress_reporter(self, order: Order) -> Progress:
-        """A callback for the download's thread that passes on a twentieth, or ten seconds."""
-        loop = asyncio.get_running_loop()
-        last = [0.0, time.monotonic()]
-
-        def report(target: Target, done: int, total: int) -> None:
-            share = done / total if total else 1.0
-            if share - last[0] < PROGRESS_SHARE and time.monotonic() - last[1] < PROGRESS_S:
-                return
-            last[:] = [share, time.monotonic()]
-            measured = {"progress_ratio": round(share, 3), "progress_bytes": float(done)}
-            detail = f"{target.model}@{target.version}"
-            loop.call_soon_threadsafe(
-                self._reporter.step, order, Phase.DOWNLOADING, None, detail, measured
-            )
-
-        return report
