@@ -11,14 +11,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
 
-.PHONY: help demo test check lint types imports format env broker bench clean
+.PHONY: help demo test check lint types imports format env broker bench lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 env: $(STAMP) ## create the environment in .venv
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
 	  { echo "edgefleet needs Python 3.11 to 3.13; this is $$($(PYTHON) --version 2>&1)." >&2; \
 	    echo "hint: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
@@ -55,6 +55,11 @@ format: env ## lay the code out
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
+
+lock: env ## write constraints.txt: the versions that the tests ran with
+	@{ echo "# The versions that the tests ran with; \`make lock\` writes this file."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sort -f; } > constraints.new
+	@mv constraints.new constraints.txt
 
 clean: ## remove what was built; the environment stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
