@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
 
-.PHONY: help demo test check lint types imports format env broker bench lock clean
+.PHONY: help demo test check lint types imports format env broker bench lock clean hostile
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -52,6 +52,9 @@ imports: env
 format: env ## lay the code out
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+
+hostile: env ## every hostile input at every door: tried, accepted (0), left on a disk (0)
+	@$(BIN)/python -m tests.hostile
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap

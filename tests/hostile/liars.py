@@ -232,7 +232,8 @@ LIES = (
     *(Lie(tell, _LATER) for tell in (redirect_to_a_file, gzip_of_the_bytes, gzip_bomb)),
     *(Lie(tell, _LATER) for tell in (bad_chunk_size, huge_chunk_size, not_http, gone_at_once)),
     Lie(strange_status, _LATER),
-    *(Lie(tell, _OTHER) for tell in (other_bytes, other_bytes_as_206, wrong_range)),
+    *(Lie(tell, _OTHER) for tell in (other_bytes, other_bytes_as_206)),
+    Lie(wrong_range, _EITHER),
     *(Lie(tell, _EITHER) for tell in (endless_body, one_byte_more, negative_length, nothing)),
     *(Lie(tell, _EITHER) for tell in (longer_than_said, shorter_than_said)),
 )
