@@ -1,0 +1,194 @@
+"""Whatever comes, in whatever order: what a device may run, and what it never forgets.
+
+Hypothesis plays director, shell, publishers and mains supply against policy and install machine;
+the model here knows only what was tried and what failed.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edgefleet_agent import install, policy
+from edgefleet_agent.device import (
+    Activated,
+    Begin,
+    Booted,
+    Device,
+    Downloaded,
+    Event,
+    Installed,
+    Interrupted,
+    OrderRejected,
+    OrderTaken,
+    ProbationPassed,
+    RollbackFailed,
+    RolledBack,
+    ServeFailed,
+    StepFailed,
+    TrialPassed,
+    TrustSeen,
+    Withdrawn,
+)
+from edgefleet_contract.bundle import Digest
+from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Phase, Policy, Target
+from edgefleet_contract.reasons import Reason
+from edgefleet_contract.trust import TrustFloors
+from tests.contract.makers import order_of
+
+SLOTS = ("a", "b")
+DAY = 86_400
+NOW = 1_795_392_000
+CLOCKS = st.sampled_from([0, 1_577_836_800, NOW, NOW + 3 * DAY, 4_102_444_800])
+ROLES = ("root", "timestamp", "snapshot", "targets")
+
+
+def target(slot: str, version: int) -> Target:
+    return Target(slot, "m", version, Digest(f"{version:064x}"), Digest("b" * 64), 100)
+
+
+targets = st.lists(
+    st.builds(target, st.sampled_from(SLOTS), st.integers(1, 4)),
+    max_size=2,
+    unique_by=lambda item: item.slot,
+).map(tuple)
+
+
+class Attack(RuleBasedStateMachine):
+    """A device, and what is known about it from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = Device()
+        self.passed: frozenset[Digest] = frozenset()
+
+    def feed(self, event: Event) -> None:
+        """One step, held against what must be so of every step."""
+        before = self.device
+        try:
+            after, _ = install.step(before, event)
+        except install.IllegalStep:
+            return
+        self.device = after
+        if isinstance(event, TrialPassed):
+            assert before.install is not None
+            self.passed = frozenset(item.target.bundle_sha256 for item in before.install.chosen)
+        assert after.seq >= before.seq
+        assert after.time_floor >= before.time_floor
+        assert all(getattr(after.trust, role) >= getattr(before.trust, role) for role in ROLES)
+        fresh = {
+            slot: item
+            for slot, item in after.slots.items()
+            if before.slots.get(slot) != item and before.previous.get(slot) != item
+        }
+        if fresh:
+            self.check_commit(before, fresh)
+        if isinstance(event, OrderTaken):
+            self.passed = self.passed if before.phase in CRITICAL else frozenset()
+
+    def check_commit(self, before: Device, fresh: dict[str, Installed]) -> None:
+        assert before.phase is Phase.PROBATION
+        assert before.install is not None
+        order = before.install.order
+        for slot, item in fresh.items():
+            assert item.target in order.targets
+            assert item.target.bundle_sha256 in self.passed
+            assert item.target.bundle_sha256 not in before.quarantined
+            old = before.slots.get(slot)
+            newer = old is None or item.target.version >= old.target.version
+            assert newer or order.allow_downgrade
+
+    @rule(
+        wanted=targets,
+        step=st.integers(-2, 4),
+        issued=st.sampled_from([0, NOW - 2 * DAY, NOW, NOW + DAY]),
+        life=st.sampled_from([-1, 0, DAY, MAX_ORDER_LIFE_S, MAX_ORDER_LIFE_S + 1]),
+        clock=CLOCKS,
+        back=st.booleans(),
+        pardon=st.booleans(),
+        device=st.sampled_from(["pi-1"] * 7 + ["pi-2"]),
+    )
+    def order(  # type: ignore[no-untyped-def] # hypothesis fills them in
+        self, wanted, step, issued, life, clock, back, pardon, device
+    ) -> None:
+        found = order_of(
+            *wanted,
+            seq=self.device.seq + step,
+            issued=issued,
+            expires=issued + life,
+            allow_downgrade=back,
+            policy=Policy(probation_s=0, retry_quarantined=pardon),
+            device=device,
+        )
+        before = self.device
+        verdict = policy.judge(found, before, fleet="demo", name="pi-1", clock=clock)
+        match verdict:
+            case policy.Accept():
+                assert device == "pi-1"
+                assert found.seq > before.seq
+                assert max(clock, before.time_floor) <= found.expires
+                assert life <= MAX_ORDER_LIFE_S
+                self.feed(OrderTaken(found))
+            case policy.Refuse(reason, detail, spent=True):
+                self.feed(OrderRejected(found, reason, detail))
+
+    @precondition(lambda self: self.device.phase is Phase.DOWNLOADING)
+    @rule()
+    def arrive(self) -> None:
+        assert self.device.install is not None
+        wanted = install.changed(self.device, self.device.install.order)
+        self.feed(Downloaded(tuple(Installed(item, "v", "onnxruntime") for item in wanted)))
+
+    @rule(event=st.sampled_from([Begin(), TrialPassed(), Activated(), ProbationPassed()]))
+    def guess(self, event: Event) -> None:
+        self.feed(event)
+
+    @precondition(lambda self: self.device.phase in NEXT)
+    @rule()
+    def go_on(self) -> None:
+        """Chance alone would hardly ever come to a commit."""
+        self.feed(NEXT[self.device.phase])
+
+    @rule(event=st.sampled_from([Booted(), RolledBack(), RollbackFailed("x")]))
+    def recover(self, event: Event) -> None:
+        self.feed(event)
+
+    @rule(reason=st.sampled_from(list(Reason)), slot=st.sampled_from([*SLOTS, ""]))
+    def fail(self, reason: Reason, slot: str) -> None:
+        self.feed(StepFailed(reason, "", slot))
+
+    @rule(now=CLOCKS)
+    def break_off(self, now: int) -> None:
+        self.feed(Interrupted("cut", now, 0.5))
+
+    @rule(slot=st.sampled_from(SLOTS))
+    def lose(self, slot: str) -> None:
+        self.feed(ServeFailed(slot))
+
+    @rule(versions=st.tuples(*[st.integers(0, 9)] * 4), now=CLOCKS)
+    def see_metadata(self, versions: tuple[int, int, int, int], now: int) -> None:
+        self.feed(TrustSeen(TrustFloors(*versions), now))
+
+    @rule(slot=st.sampled_from(SLOTS), back=st.booleans())
+    def take_back(self, slot: str, back: bool) -> None:
+        self.feed(Withdrawn((slot,), (slot,) if back else ()))
+
+    @invariant()
+    def what_runs_is_known(self) -> None:
+        assert set(self.device.slots) <= set(SLOTS)
+        assert self.device.pending is None or self.device.phase in CRITICAL
+
+
+NEXT: dict[Phase, Event] = {
+    Phase.ACCEPTED: Begin(),
+    Phase.VERIFIED: Begin(),
+    Phase.SELFTEST: TrialPassed(),
+    Phase.ACTIVATING: Activated(),
+    Phase.PROBATION: ProbationPassed(),
+    Phase.ROLLING_BACK: RolledBack(),
+}
+CRITICAL = (Phase.ACTIVATING, Phase.PROBATION, Phase.ROLLING_BACK)
+
+TestAttack = Attack.TestCase
+TestAttack.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
