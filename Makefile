@@ -11,10 +11,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
 
-.PHONY: help demo test check lint types imports format env broker bench lock clean hostile
+.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 env: $(STAMP) ## create the environment in .venv
 
@@ -58,6 +58,12 @@ hostile: env ## every hostile input at every door: tried, accepted (0), left on 
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
+
+arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
+	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap
+	@mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
+	@update-binfmts --enable qemu-aarch64
+	@$(BIN)/python -m tests.system.arm64
 
 lock: env ## write constraints.txt: the versions that the tests ran with
 	@{ echo "# The versions that the tests ran with; \`make lock\` writes this file."; \
