@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgefleet_agent import install, policy
 from edgefleet_agent.device import (
@@ -48,11 +48,10 @@ def target(slot: str, version: int) -> Target:
     return Target(slot, "m", version, Digest(f"{version:064x}"), Digest("b" * 64), 100)
 
 
-targets = st.lists(
-    st.builds(target, st.sampled_from(SLOTS), st.integers(1, 4)),
-    max_size=2,
-    unique_by=lambda item: item.slot,
-).map(tuple)
+versions = st.none() | st.integers(1, 4)
+targets = st.tuples(versions, versions).map(
+    lambda pair: tuple(target(slot, n) for slot, n in zip(SLOTS, pair, strict=True) if n)
+)
 
 
 class Attack(RuleBasedStateMachine):
@@ -112,6 +111,11 @@ class Attack(RuleBasedStateMachine):
     def order(  # type: ignore[no-untyped-def] # hypothesis fills them in
         self, wanted, step, issued, life, clock, back, pardon, device
     ) -> None:
+        self.judge(wanted, step, issued, life, clock, back, pardon, device)
+
+    def judge(  # type: ignore[no-untyped-def] # the same
+        self, wanted, step, issued, life, clock, back, pardon, device
+    ) -> None:
         found = order_of(
             *wanted,
             seq=self.device.seq + step,
@@ -133,22 +137,36 @@ class Attack(RuleBasedStateMachine):
             case policy.Refuse(reason, detail, spent=True):
                 self.feed(OrderRejected(found, reason, detail))
 
-    @precondition(lambda self: self.device.phase is Phase.DOWNLOADING)
-    @rule()
-    def arrive(self) -> None:
-        assert self.device.install is not None
-        wanted = install.changed(self.device, self.device.install.order)
-        self.feed(Downloaded(tuple(Installed(item, "v", "onnxruntime") for item in wanted)))
+    @rule(
+        wanted=targets.filter(len),
+        back=st.booleans(),
+        pardon=st.booleans(),
+        steps=st.integers(0, 9),
+    )
+    def timely_order(  # type: ignore[no-untyped-def] # hypothesis fills them in
+        self, wanted, back, pardon, steps
+    ) -> None:
+        issued = max(NOW, self.device.time_floor)
+        self.judge(wanted, 1, issued, DAY, 0, back, pardon, "pi-1")
+        self.advance(steps)
 
     @rule(event=st.sampled_from([Begin(), TrialPassed(), Activated(), ProbationPassed()]))
     def guess(self, event: Event) -> None:
         self.feed(event)
 
-    @precondition(lambda self: self.device.phase in NEXT)
-    @rule()
-    def go_on(self) -> None:
-        """Chance alone would hardly ever come to a commit."""
-        self.feed(NEXT[self.device.phase])
+    @rule(steps=st.integers(1, 9))
+    def go_on(self, steps: int) -> None:
+        self.advance(steps)
+
+    def advance(self, steps: int) -> None:
+        """As the shell does where nothing fails: chance alone would hardly ever commit."""
+        for _ in range(steps):
+            if self.device.phase is Phase.DOWNLOADING:
+                assert self.device.install is not None
+                wanted = install.changed(self.device, self.device.install.order)
+                self.feed(Downloaded(tuple(Installed(one, "v", "onnxruntime") for one in wanted)))
+            elif self.device.phase in NEXT:
+                self.feed(NEXT[self.device.phase])
 
     @rule(event=st.sampled_from([Booted(), RolledBack(), RollbackFailed("x")]))
     def recover(self, event: Event) -> None:
