@@ -71,7 +71,8 @@ def list_devices(services: TheServices, _actor: TheActor, to: str = "all") -> An
     """The devices that a filter means, with their newest telemetry."""
     wanted = parse_filter(to)
     with services.room.store.begin() as tx:
-        meant = {d.id for d in tx.devices.list() if wanted.matches(traits_of(d))}
+        known = tx.devices.list(revoked=True)
+        meant = {found.id for found in known if wanted.matches(traits_of(found))}
         return {"devices": [view for view in views.devices(tx) if view["id"] in meant]}
 
 
@@ -94,6 +95,13 @@ def device_telemetry(device: str, services: TheServices, _actor: TheActor, limit
 def forget_device(device: str, services: TheServices, actor: TheActor) -> Response:
     """Take a device out of the fleet."""
     services.enrolment.forget(device, actor=actor)
+    return Response(status_code=204)
+
+
+@router.post("/devices/{device}/revoke", status_code=204, tags=["devices"])
+def revoke_device(device: str, services: TheServices, actor: TheActor) -> Response:
+    """Take back a device's certificates and its key; it is off the broker when this answers."""
+    services.enrolment.revoke(device, actor=actor)
     return Response(status_code=204)
 
 

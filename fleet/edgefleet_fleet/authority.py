@@ -8,8 +8,9 @@ touches a disk or a clock: PEM in, PEM out, the time is an argument.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -105,6 +106,24 @@ class Authority:
         builder = _builder(_name(hosts[0]), self.certificate.subject, public, now=now, days=days)
         builder = builder.add_extension(names, False)
         return self._sign(builder.add_extension(x509.ExtendedKeyUsage([_SERVER]), False))
+
+    def revocation_list(self, entries: Iterable[tuple[str, int]], *, now: datetime) -> str:
+        """The PEM list of certificates that were taken back (RFC 5280): serial as hex, and when.
+
+        It says that it holds for as long as the authority does: a broker refuses everybody once a
+        list is past its date, and a new one is written on every change anyway.
+        """
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
+        builder = builder.last_update(now - _SKEW)
+        builder = builder.next_update(max(self.certificate.not_valid_after_utc, now + _SKEW))
+        for serial, at in entries:
+            revoked = x509.RevokedCertificateBuilder().serial_number(int(serial, 16))
+            builder = builder.add_revoked_certificate(
+                revoked.revocation_date(datetime.fromtimestamp(at, UTC)).build()
+            )
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        signed = builder.add_extension(identifier, False).sign(self.key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
     def _sign(self, builder: x509.CertificateBuilder) -> Issued:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)

@@ -280,6 +280,13 @@ def devices_claim(
     show.one(found, as_json=as_json, line=found["claim"])
 
 
+@devices.command("revoke")
+def devices_revoke(device: str, url: Url = DEFAULT_URL, data: Data = None) -> None:
+    """Cut a device off, now and for good: its certificates and its key are worth nothing more."""
+    client(url, data).post(f"/devices/{show.quote(device)}/revoke")
+    show.talk(f"{device} is revoked")
+
+
 @devices.command("forget")
 def devices_forget(device: str, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """Take a device out of the fleet; its name may be enrolled again by any key."""

@@ -65,7 +65,7 @@ def devices(found: list[Any], *, as_json: bool) -> None:
         [
             [
                 view["id"],
-                "online" if view["online"] else "offline",
+                _presence(view),
                 view["hw"],
                 ", ".join(sorted(view["engines"])),
                 _runs(view),
@@ -77,6 +77,14 @@ def devices(found: list[Any], *, as_json: bool) -> None:
     )
 
 
+def _presence(view: Any, *, since: bool = False) -> str:
+    if view["revoked_at"]:
+        return f"revoked {_time(view['revoked_at'])}" if since else "revoked"
+    if view["online"]:
+        return "online"
+    return f"offline since {_time(view['seen_at'])}" if since else "offline"
+
+
 def device(view: Any, *, as_json: bool) -> None:
     """Print one device."""
     if as_json:
@@ -85,7 +93,8 @@ def device(view: Any, *, as_json: bool) -> None:
     desired = view["desired"]
     lines = {
         "device": view["id"],
-        "presence": "online" if view["online"] else f"offline since {_time(view['seen_at'])}",
+        "presence": _presence(view, since=True),
+        "key": view["key_id"],
         "board": f"{view['board']} ({view['hw']}, {view['arch']}), agent {view['agent']}",
         "engines": ", ".join(f"{name} {v}" for name, v in sorted(view["engines"].items())),
         "runs": _runs(view),

@@ -56,6 +56,11 @@ class DataDir:
         return self.root / "broker"
 
     @property
+    def revocations(self) -> Path:
+        """The list of the certificates that were taken back, for the broker."""
+        return self.broker / "revoked.pem"
+
+    @property
     def token(self) -> Path:
         """The operator's bearer token."""
         return self.root / "operator.token"

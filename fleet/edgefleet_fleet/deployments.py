@@ -154,7 +154,7 @@ class Deployments:
         `again` signs an order in any case.
         """
         found = work.tx.devices.get(device)
-        if found is None or found.is_forgotten:
+        if found is None or not found.is_active:
             return
         traits = traits_of(found, capabilities)
         dirty: set[str] = set()
@@ -324,7 +324,7 @@ class Deployments:
         queue = sorted(dirty)
         while queue:
             device = work.tx.devices.get(queue.pop(0))
-            if device is None or device.is_forgotten:
+            if device is None or not device.is_active:
                 continue
             more = self._settle_device(work, device, again=again)
             queue += sorted(more - set(queue))

@@ -7,13 +7,13 @@ A name belongs to the key that enrolled it first, until the operator forgets the
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.messages import EnrolRequest, EnrolResponse
 from edgefleet_contract.trust import Claim
 from edgefleet_fleet.authority import RESERVED, open_request
+from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.publications import Publications, root_digest
@@ -27,6 +27,7 @@ class Enrolment:
         self._room = room
         self._deployments = deployments
         self._publications = publications
+        self.certificates = Certificates(room)
 
     def make_claim(self, *, uses: int, hours: float, actor: Actor) -> tuple[int, Claim]:
         """A new claim and its number; its secret is said here once and never again.
@@ -78,17 +79,17 @@ class Enrolment:
         with self._room.work(Actor(f"device:{name}"[:64], address)) as work:
             self._use_claim(work, request.secret)
             known = work.tx.devices.get(name)
+            if known is not None and known.is_revoked:
+                raise Denied(
+                    f"device {name!r} was revoked",
+                    hint=f"to give the name to another key: fleet devices forget {name}",
+                )
             if known is not None and not known.is_forgotten and known.key_id != csr.key.id:
                 raise Conflict(
                     f"a device {name!r} with another key is enrolled",
                     hint=f"choose another name, or: fleet devices forget {name}",
                 )
-            issued = self._room.authority.issue_client(
-                name,
-                csr.key,
-                now=datetime.fromtimestamp(work.now, UTC),
-                days=self._room.config.certificate_days,
-            )
+            issued = self.certificates.issue(work, name, csr.key)
             work.tx.devices.enrol(
                 name,
                 key_id=csr.key.id,
@@ -125,8 +126,27 @@ class Enrolment:
         if not work.tx.claims.use(claim.id):
             raise Denied("the claim was used as often as it may be", hint=again)
 
+    def revoke(self, device: str, *, actor: Actor) -> None:
+        """Take back a device's certificates and its key, for ever; its name and history stay.
+
+        When this returns, the broker lets it in no more, and nothing that it says is heard.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: it is revoked already.
+        """
+        with self._room.work(actor) as work:
+            found = self.certificates.require_active(work, device)
+            self._deployments.part_from(work, device)
+            self.certificates.take_back(work, found, forget=False)
+            work.record("device.revoke", device, f"key {found.key_id[:8]}")
+            work.changed("device", device)
+        self.certificates.enforce()
+
     def forget(self, device: str, *, actor: Actor) -> None:
         """Take a device out of the fleet; its name may be enrolled again by any key.
+
+        Its certificates are revoked; its key, unless it was revoked as well, may enrol again.
 
         Raises:
             NotFound: there is no such device.
@@ -136,7 +156,9 @@ class Enrolment:
             if found is None or found.is_forgotten:
                 raise NotFound(f"there is no device {device!r}")
             self._deployments.part_from(work, device)
+            self.certificates.take_back(work, found, forget=True)
             work.tx.devices.forget(device)
             work.tx.history.drop_device(device)
             work.record("device.forget", device)
             work.changed("device", device)
+        self.certificates.enforce()

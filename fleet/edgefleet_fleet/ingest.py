@@ -67,8 +67,8 @@ class Ingest:
         if address.fleet != self._room.fleet:
             raise Malformed(f"a message of fleet {address.fleet!r}")
         device = work.tx.devices.get(name)
-        if device is None or device.is_forgotten:
-            raise _Unknown(f"a message of {name!r}, which is not enrolled")
+        if device is None or not device.is_active:
+            raise _Unknown(f"a message of {name!r}, which is not enrolled or no longer")
         match address.channel:
             case Channel.REPORTED:
                 reported = parse(Reported, payload, device=name)

@@ -28,11 +28,22 @@ class Device:
     arch: str
     board: str
     reported: Reported | None
+    revoked_at: int | None = None
 
     @property
     def is_forgotten(self) -> bool:
         """Whether it may enrol again with another key."""
         return not self.key_id
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether its certificates and its key were taken back."""
+        return self.revoked_at is not None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is in service: neither forgotten nor revoked."""
+        return not self.is_forgotten and not self.is_revoked
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,9 @@ async def _run(
         broker = Mosquitto(
             data, fleet=room.fleet, listen=room.config.mqtt_listen, port=room.mqtt_port
         )
+        await asyncio.to_thread(services.enrolment.certificates.write_list)
         await broker.start()
+        room.restart_broker = broker.restarter(asyncio.get_running_loop())
     link = GmqttLink(_endpoint(data, room), fleet=room.fleet)
     room.link = link
     connected = asyncio.Event()

@@ -38,7 +38,7 @@ def devices(tx: Transaction) -> list[View]:
     orders = {order.device: order for order in tx.orders.all_newest()}
     systems, models = tx.history.latest_system(), tx.history.latest_models()
     found = []
-    for device in tx.devices.list():
+    for device in tx.devices.list(revoked=True):
         view = _device(device, orders.get(device.id))
         system = systems.get(device.id)
         view["telemetry"] = {
@@ -243,6 +243,7 @@ def _device(found: Device, order: OrderRow | None) -> View:
         "enrolled_at": found.enrolled_at,
         "certificate_expires": found.certificate_expires,
         "key_id": found.key_id,
+        "revoked_at": found.revoked_at,
         "agent": found.agent,
         "boot_id": found.boot_id,
         "hw": found.hw,

@@ -73,6 +73,7 @@ class Room:
     mqtt_host: str
     mqtt_port: int
     link: BrokerLink | None = None
+    restart_broker: Callable[[], None] | None = None
     changes: Changes = field(default_factory=Changes)
     clock: Callable[[], float] = time.time
     _lock: threading.RLock = field(default_factory=threading.RLock)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from edgefleet_contract.bundle import Digest, parse_manifest, sha256
 from edgefleet_contract.errors import OperatorError
@@ -59,6 +61,12 @@ def rollout_row(number: int = 1, **more: object) -> RolloutRow:
 def test_the_migrations_make_exactly_the_tables_that_the_code_knows(store: Store) -> None:
     with store.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_revisions_of_the_schema_are_one_line() -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", "edgefleet_fleet:migrations")
+    assert len(ScriptDirectory.from_config(config).get_heads()) == 1
 
 
 def test_migrating_twice_changes_nothing(store: Store) -> None:

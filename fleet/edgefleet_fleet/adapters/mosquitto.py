@@ -8,6 +8,8 @@ started again, with back-off, when it dies by itself. A broker of one's own is c
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import ctypes
 import logging
 import os
@@ -15,6 +17,7 @@ import shutil
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +30,7 @@ log = logging.getLogger("edgefleet.broker")
 
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)  # loaded now: nothing may be loaded after a fork
+_RESTART_S: Final = 15.0
 _BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -40,6 +44,8 @@ class Mosquitto:
         self.port = port
         self._process: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=5)
+        self._ended_by_us = False
+        self._is_running = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -73,6 +79,7 @@ class Mosquitto:
             await reader
             words = " | ".join(self._last_words) or "it said nothing"
             raise OperatorError(f"mosquitto does not start: {words}")
+        self._is_running.set()
         log.info("broker: listening on %s:%d", self._listen, self.port)
 
     async def keep(self) -> None:
@@ -82,9 +89,13 @@ class Mosquitto:
             while True:
                 assert self._process is not None
                 code = await self._process.wait()
-                log.warning("broker: died with %d: %s", code, " | ".join(self._last_words))
+                self._is_running.clear()
+                if not self._ended_by_us:
+                    log.warning("broker: died with %d: %s", code, " | ".join(self._last_words))
                 while True:
-                    await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                    if not self._ended_by_us:
+                        await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                    self._ended_by_us = False
                     failures += 1
                     try:
                         await self.start()
@@ -95,6 +106,31 @@ class Mosquitto:
                         break
         finally:
             await self.stop()
+
+    async def restart(self) -> None:
+        """End the broker and wait until `keep` has it running again, with the newest files.
+
+        A reload (SIGHUP) would not do: whoever was revoked would stay connected, or could resume a
+        TLS session that was agreed before. Clients reconnect by themselves; sessions are kept.
+        """
+        await self._is_running.wait()
+        assert self._process is not None
+        self._is_running.clear()
+        self._ended_by_us = True
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        await self._is_running.wait()
+
+    def restarter(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        """`restart` for other threads than the loop's: returns when it is done."""
+
+        def restart() -> None:
+            try:
+                asyncio.run_coroutine_threadsafe(self.restart(), loop).result(_RESTART_S)
+            except (TimeoutError, concurrent.futures.CancelledError):
+                log.warning("broker: not back yet after %.0f s", _RESTART_S)
+
+        return restart
 
     async def stop(self) -> None:
         """Take the broker down; it saves its retained messages."""
@@ -211,6 +247,7 @@ allow_anonymous false
 cafile {data.keys / "ca.pem"}
 certfile {data.keys / "broker.crt"}
 keyfile {data.keys / "broker.key"}
+crlfile {data.revocations}
 tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true

@@ -22,11 +22,13 @@ class Devices:
         row = self._connection.execute(sa.select(table).where(table.c.id == device)).first()
         return _device(row) if row is not None else None
 
-    def list(self, *, forgotten: bool = False) -> tuple[Device, ...]:
-        """All devices by name."""
+    def list(self, *, forgotten: bool = False, revoked: bool = False) -> tuple[Device, ...]:
+        """The devices in service by name, and those that are not where they are asked for."""
         query = sa.select(table).order_by(table.c.id)
         if not forgotten:
             query = query.where(table.c.key_id != "")
+        if not revoked:
+            query = query.where(table.c.revoked_at.is_(None))
         return tuple(_device(row) for row in self._connection.execute(query))
 
     def enrol(
@@ -45,6 +47,7 @@ class Devices:
             "certificate_serial": serial,
             "certificate_expires": expires,
             "enrolled_at": at,
+            "revoked_at": None,
             "hw": capabilities.hw,
             "arch": capabilities.arch,
             "board": capabilities.board,
@@ -57,7 +60,15 @@ class Devices:
 
     def forget(self, device: str) -> None:
         """Let the name be enrolled again by any key; what it reported is dropped."""
-        self._update(device, {"key_id": "", "online": False, "reported": None})
+        self._update(device, {"key_id": "", "online": False, "reported": None, "revoked_at": None})
+
+    def revoke(self, device: str, *, at: int) -> None:
+        """Take a device out of service; its row, its name and what it said stay."""
+        self._update(device, {"revoked_at": at, "online": False})
+
+    def set_certificate(self, device: str, *, serial: str, expires: int) -> None:
+        """Note the certificate that a device uses from now on."""
+        self._update(device, {"certificate_serial": serial, "certificate_expires": expires})
 
     def set_presence(self, presence: Presence) -> None:
         """Note that a device came or went."""
@@ -103,4 +114,5 @@ def _device(row: Any) -> Device:
         arch=row.arch,
         board=row.board,
         reported=reported,
+        revoked_at=row.revoked_at,
     )

@@ -19,6 +19,7 @@ from alembic.util import CommandError
 
 from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_fleet.adapters.sql.bundles import Bundles
+from edgefleet_fleet.adapters.sql.certificates import Certificates
 from edgefleet_fleet.adapters.sql.claims import Claims
 from edgefleet_fleet.adapters.sql.devices import Devices
 from edgefleet_fleet.adapters.sql.history import History
@@ -36,6 +37,7 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.devices = Devices(connection)
+        self.certificates = Certificates(connection)
         self.claims = Claims(connection)
         self.bundles = Bundles(connection)
         self.rollouts = Rollouts(connection)

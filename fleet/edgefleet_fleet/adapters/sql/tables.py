@@ -41,6 +41,18 @@ device = sa.Table(
     sa.Column("arch", sa.String(64), nullable=False),
     sa.Column("board", sa.String(256), nullable=False),
     sa.Column("reported", sa.Text, nullable=True),
+    sa.Column("revoked_at", _TIME, nullable=True),
+)
+certificate = sa.Table(
+    "certificate",
+    metadata,
+    sa.Column("serial", sa.String(64), primary_key=True),
+    sa.Column("device", _ID, nullable=False, index=True),
+    sa.Column("key_id", _DIGEST, nullable=False, index=True),
+    sa.Column("issued_at", _TIME, nullable=False),
+    sa.Column("expires_at", _TIME, nullable=False),
+    sa.Column("revoked_at", _TIME, nullable=True),
+    sa.Column("cause", sa.String(16), nullable=False),
 )
 claim = sa.Table(
     "claim",

@@ -1,0 +1,84 @@
+"""The certificates of devices: issued, renewed for the same key, taken back.
+
+The list of those that were taken back (an X.509 CRL) is made from the store, whole, at each start
+and after each change; the broker reads it. Nothing is ever taken off it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from edgefleet_contract.keys import PublicKey
+from edgefleet_fleet.adapters.sql.certificates import FORGOTTEN, REVOKED
+from edgefleet_fleet.authority import Issued
+from edgefleet_fleet.datadir import write_file
+from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.records import Device
+from edgefleet_fleet.work import Room, Work
+
+
+class Certificates:
+    """Who has a certificate, and who no longer."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def issue(self, work: Work, device: str, key: PublicKey) -> Issued:
+        """A certificate for a device's key, kept in the store.
+
+        Raises:
+            Denied: the key was revoked.
+        """
+        if work.tx.certificates.is_banned(key.id):
+            raise Denied(
+                "the device's key was revoked",
+                hint="a device that is to come back makes a new key: remove identity/device.key",
+            )
+        issued = self._room.authority.issue_client(
+            device,
+            key,
+            now=datetime.fromtimestamp(work.now, UTC),
+            days=self._room.config.certificate_days,
+        )
+        expires = int(issued.expires.timestamp())
+        work.tx.certificates.add(
+            issued.serial, device=device, key_id=key.id, at=work.now, expires=expires
+        )
+        return issued
+
+    def take_back(self, work: Work, device: Device, *, forget: bool) -> None:
+        """Revoke every certificate of a device, and (unless it is only forgotten) its key."""
+        cause = FORGOTTEN if forget else REVOKED
+        work.tx.certificates.revoke(device.id, at=work.now, cause=cause)
+        if not forget:
+            work.tx.certificates.ban(device.key_id)
+            work.tx.devices.revoke(device.id, at=work.now)
+
+    def require_active(self, work: Work, name: str) -> Device:
+        """A device that is in service.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: it is revoked already.
+        """
+        found = work.tx.devices.get(name)
+        if found is None or found.is_forgotten:
+            raise NotFound(f"there is no device {name!r}", hint="fleet devices list")
+        if found.is_revoked:
+            raise Conflict(f"device {name!r} is revoked already")
+        return found
+
+    def write_list(self) -> None:
+        """Write the revocation list for the broker."""
+        with self._room.work() as work:
+            entries = work.tx.certificates.revoked()
+            pem = self._room.authority.revocation_list(
+                entries, now=datetime.fromtimestamp(work.now, UTC)
+            )
+            write_file(self._room.keys.revocations, pem.encode())
+
+    def enforce(self) -> None:
+        """Let the broker know, and wait until those who were revoked are off it."""
+        self.write_list()
+        if self._room.restart_broker is not None:
+            self._room.restart_broker()
