@@ -58,6 +58,7 @@ hostile: env ## every hostile input at every door: tried, accepted (0), left on 
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
+	@$(BIN)/python -m bench verify
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap
