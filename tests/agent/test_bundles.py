@@ -36,7 +36,7 @@ def bundles(tmp_path: Path, key: PrivateKey = KEY) -> tuple[Bundles, Store]:
     store = Store(tmp_path / "store")
     ring = KeyRing([key.public])
     made = Bundles(
-        store=store, fetcher=HttpFetcher(store), publishers=ring, choose=first, hw="arm64"
+        store=store, fetcher=HttpFetcher(store), publishers=lambda: ring, choose=first, hw="arm64"
     )
     return made, store
 
