@@ -34,6 +34,7 @@ from edgefleet_agent.device import Device
 from edgefleet_agent.enrol import TRUST_FOLDER
 from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
+from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.reporter import FleetReporter
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
@@ -104,6 +105,8 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             reporter=reporter,
             trial_timeout_s=config.runtime.trial_timeout_s,
         )
+        renewals: list[Renewal] = []
+        answers: asyncio.Queue[bytes] = asyncio.Queue()
         link = MqttLink(
             identity,
             config.mqtt,
@@ -112,8 +115,11 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             on_trust=lambda name, raw: _hand_over(
                 loop, partial(_hear, keeper, installer, identity.enrolment.fleet, name, raw)
             ),
-            on_connected=lambda: _hand_over(loop, reporter.state),
+            on_connected=lambda: _hand_over(loop, partial(_greet, reporter, renewals)),
+            on_certificate=lambda raw: _hand_over(loop, partial(answers.put_nowait, raw)),
         )
+        renewal = Renewal(identity, link=link)
+        renewals.append(renewal)
         floors.device = lambda: installer.device
         reporter.attach(installer, link)
         async with asyncio.TaskGroup() as tasks:
@@ -122,7 +128,8 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 tasks.create_task(installer.run(serving)),
                 tasks.create_task(_telemetry(host, link, device, state, config)),
                 tasks.create_task(_daily(reporter)),
-                tasks.create_task(_ask_hourly(installer)),
+                tasks.create_task(_ask_hourly(installer, renewal)),
+                tasks.create_task(_renew(renewal, answers)),
             ]
             await serving.wait()
             notifier.send("READY=1", f"STATUS=serving {len(installer.running)} models")
@@ -175,10 +182,22 @@ async def _daily(reporter: FleetReporter) -> None:
         reporter.state()
 
 
-async def _ask_hourly(installer: Installer) -> None:
+def _greet(reporter: FleetReporter, renewals: list[Renewal]) -> None:
+    reporter.state()
+    for renewal in renewals:
+        renewal.ask_if_due()
+
+
+async def _renew(renewal: Renewal, answers: asyncio.Queue[bytes]) -> None:
+    while True:
+        await asyncio.to_thread(renewal.take, await answers.get())
+
+
+async def _ask_hourly(installer: Installer, renewal: Renewal) -> None:
     while True:
         await asyncio.sleep(ASK_S * (0.9 + random.random() / 5))
         installer.ask_publishers()
+        renewal.try_again()
 
 
 def _hear(keeper: TrustKeeper, installer: Installer, fleet: str, name: str, raw: bytes) -> None:

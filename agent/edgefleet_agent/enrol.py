@@ -67,7 +67,7 @@ def enrol(
     if trust.policy.fleet != claim.fleet:
         raise Unverified(f"the metadata are of fleet {trust.policy.fleet!r}, not {claim.fleet!r}")
     ca = trust.policy.ca
-    _check_certificate(answer.certificate, ca, key.public, device)
+    check_certificate(answer.certificate, ca, key.public, device)
     enrolment = Enrolment(claim.fleet, device, answer.mqtt_host, answer.mqtt_port, answer.metadata)
     identity.save(state, enrolment, certificate=answer.certificate, root=root, ca=ca)
     return enrolment
@@ -115,7 +115,12 @@ def _problem(response: requests.Response) -> str:
         return f"status {response.status_code}"
 
 
-def _check_certificate(pem: str, ca_pem: str, mine: PublicKey, device: str) -> None:
+def check_certificate(pem: str, ca_pem: str, mine: PublicKey, device: str) -> None:
+    """Hold a certificate against the authority, the device's key and its name.
+
+    Raises:
+        Unverified: it is another's, or not from the authority.
+    """
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         authority = x509.load_pem_x509_certificate(ca_pem.encode())

@@ -304,8 +304,38 @@ class EnrolResponse:
     schema: str = SCHEMA
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """An enrolled device asks for its next certificate, for the key that it enrolled with."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.renew/1"
+
+    device: str
+    csr: str
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateResponse:
+    """The next certificate of a device, PEM."""
+
+    SCHEMA: ClassVar[str] = "edgefleet.renewed/1"
+
+    device: str
+    certificate: str
+    schema: str = SCHEMA
+
+
 Message: TypeAlias = (
-    Reported | Presence | Event | SystemTelemetry | ModelTelemetry | EnrolRequest | EnrolResponse
+    Reported
+    | Presence
+    | Event
+    | SystemTelemetry
+    | ModelTelemetry
+    | EnrolRequest
+    | EnrolResponse
+    | CertificateRequest
+    | CertificateResponse
 )
 M = TypeVar("M", bound=Message)
 

@@ -26,9 +26,12 @@ class Channel(StrEnum):
     EVENT = "event"
     TELEMETRY_SYSTEM = "telemetry/system"
     TELEMETRY_MODEL = "telemetry/model"
+    ENROL_REQUEST = "enrol/request"
+    ENROL_RESPONSE = "enrol/response"
 
 
-FROM_DEVICE: Final = tuple(channel for channel in Channel if channel is not Channel.DESIRED)
+TO_DEVICE: Final = (Channel.DESIRED, Channel.ENROL_RESPONSE)
+FROM_DEVICE: Final = tuple(channel for channel in Channel if channel not in TO_DEVICE)
 
 
 @dataclass(frozen=True, slots=True)

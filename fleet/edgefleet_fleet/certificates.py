@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PublicKey
+from edgefleet_contract.messages import CertificateRequest, CertificateResponse, render
 from edgefleet_fleet.adapters.sql.certificates import FORGOTTEN, REVOKED
-from edgefleet_fleet.authority import Issued
+from edgefleet_fleet.authority import Issued, open_request
 from edgefleet_fleet.datadir import write_file
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.records import Device
@@ -45,6 +47,25 @@ class Certificates:
             issued.serial, device=device, key_id=key.id, at=work.now, expires=expires
         )
         return issued
+
+    def renew(self, work: Work, device: Device, request: CertificateRequest) -> None:
+        """Answer a device that asks for its next certificate; the answer follows the commit.
+
+        Raises:
+            Malformed: not a request, not of the key that enrolled, or asked again too soon.
+        """
+        csr = open_request(request.csr)
+        if csr.key.id != device.key_id:
+            raise Malformed(f"{device.id} asks for a certificate of another key than it enrolled")
+        newest = work.tx.certificates.newest(device.id)
+        if newest is not None and (work.now - newest[0]) * 20 < newest[1] - newest[0]:
+            raise Malformed(f"{device.id} asks for a certificate, and has a new one")
+        issued = self.issue(work, device.id, csr.key)
+        expires = int(issued.expires.timestamp())
+        work.tx.devices.set_certificate(device.id, serial=issued.serial, expires=expires)
+        work.record("device.renew", device.id, f"until {expires}")
+        answer = render(CertificateResponse(device.id, issued.pem))
+        work.after.append(lambda: self._room.answer(device.id, answer))
 
     def take_back(self, work: Work, device: Device, *, forget: bool) -> None:
         """Revoke every certificate of a device, and (unless it is only forgotten) its key."""

@@ -12,6 +12,7 @@ from collections import Counter
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import (
+    CertificateRequest,
     Event,
     ModelTelemetry,
     Presence,
@@ -20,8 +21,11 @@ from edgefleet_contract.messages import (
     parse,
 )
 from edgefleet_contract.topics import Address, Channel, match
+from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.deployments import Deployments
+from edgefleet_fleet.errors import Denied
 from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.records import Device
 from edgefleet_fleet.work import Room, Work
 
 log = logging.getLogger("edgefleet.ingest")
@@ -33,6 +37,7 @@ class Ingest:
     def __init__(self, room: Room, deployments: Deployments) -> None:
         self._room = room
         self._deployments = deployments
+        self._certificates = Certificates(room)
         self.taken: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
 
@@ -93,9 +98,17 @@ class Ingest:
                 model = parse(ModelTelemetry, payload, device=name)
                 work.tx.history.add_telemetry(model, keep=self._room.config.telemetry_keep)
                 work.tx.devices.touch(name, at=work.now)
-            case Channel.DESIRED:
-                raise Malformed("a device does not write its own desired state")
+            case Channel.ENROL_REQUEST:
+                self._renew(work, device, parse(CertificateRequest, payload, device=name))
+            case Channel.DESIRED | Channel.ENROL_RESPONSE:
+                raise Malformed("a device does not write what it is to hear")
         work.changed("device", name)
+
+    def _renew(self, work: Work, device: Device, request: CertificateRequest) -> None:
+        try:
+            self._certificates.renew(work, device, request)
+        except Denied as error:
+            raise Malformed(error.message) from None
 
     def _take_event(self, work: Work, event: Event) -> None:
         if not work.tx.history.add_event(event, at=work.now):

@@ -87,6 +87,7 @@ class Room:
                 yield work
             for device in work.cleared:
                 self._publish(device, b"")
+                self.answer(device, b"")
             for order in work.orders:
                 self.publish(order)
             for follow_up in dict.fromkeys(work.after):
@@ -111,6 +112,12 @@ class Room:
     def publish(self, order: OrderRow) -> None:
         """Put an order on the broker, retained."""
         self._publish(order.device, order.envelope)
+
+    def answer(self, device: str, payload: bytes) -> None:
+        """Put a device's next certificate on the broker, retained until it is taken back."""
+        if self.link is not None:
+            topic = topics.topic(self.fleet, device, topics.Channel.ENROL_RESPONSE)
+            self.link.publish(topic, payload)
 
     def _publish(self, device: str, payload: bytes) -> None:
         if self.link is not None:

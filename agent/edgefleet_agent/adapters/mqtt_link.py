@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -24,7 +25,7 @@ from edgefleet_agent.identity import Identity
 from edgefleet_contract import __version__, messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.messages import Presence
-from edgefleet_contract.topics import Channel, topic, trust_topic
+from edgefleet_contract.topics import TO_DEVICE, Channel, topic, trust_topic
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class MqttLink:
         boot_id: names this run of the agent.
         on_order: gets the bytes of each `desired` message that is not empty.
         on_trust: gets the name and bytes of each document below `-/trust/`.
+        on_certificate: gets the bytes of each answer to a request for a certificate.
         on_connected: called after each connection is made, for the full state to be sent.
     """
 
@@ -54,24 +56,24 @@ class MqttLink:
         on_order: Callable[[bytes], None],
         on_trust: Callable[[str, bytes], None],
         on_connected: Callable[[], None],
+        on_certificate: Callable[[bytes], None],
     ) -> None:
         self._identity, self._config, self._boot_id = identity, config, boot_id
         self._on_order, self._on_trust, self._on_connected = on_order, on_trust, on_connected
+        self._on_certificate = on_certificate
         enrolment = identity.enrolment
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=enrolment.device,
             protocol=mqtt.MQTTv5,
         )
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            self._client.tls_set(
-                ca_certs=str(identity.authority),
-                certfile=str(identity.certificate),
-                keyfile=str(identity.key),
-                tls_version=ssl.PROTOCOL_TLS_CLIENT,
-            )
+            self._context.load_verify_locations(str(identity.authority))
+            self._context.load_cert_chain(str(identity.certificate), str(identity.key))
         except (OSError, ssl.SSLError) as error:
             raise OperatorError(f"the device's certificate cannot be used: {error}") from None
+        self._client.tls_set_context(self._context)
         self._client.max_queued_messages_set(MAX_QUEUED)
         self._client.reconnect_delay_set(*RECONNECT_S)
         will = _properties(PacketTypes.WILLMESSAGE)
@@ -85,6 +87,8 @@ class MqttLink:
         )
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
+        self._client.on_connect_fail = lambda *_: self._trial_failed()
+        self._trial: Callable[[bool], None] | None = None
         self._client.on_message = self._message
 
     def start(self) -> None:
@@ -111,6 +115,25 @@ class MqttLink:
                 log.info("the broker did not hear the goodbye")
         self._client.disconnect()
         self._client.loop_stop()
+
+    def try_certificate(self, certificate: Path, *, tried: Callable[[bool], None]) -> None:
+        """Connect anew with another certificate for the same key; blocks for a moment.
+
+        What is queued stays queued, and the broker keeps the session. `tried` is told, from paho's
+        thread, whether the broker took it; when it did not, the old one is used again.
+        """
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._context.load_cert_chain(str(certificate), str(self._identity.key))
+        self._trial = tried
+        self.start()
+
+    def _trial_failed(self) -> None:
+        tried, self._trial = self._trial, None
+        if tried is not None:
+            log.warning("no connection with the new certificate; back to the old one")
+            self._context.load_cert_chain(str(self._identity.certificate), str(self._identity.key))
+            tried(False)
 
     @property
     def is_connected(self) -> bool:
@@ -139,9 +162,14 @@ class MqttLink:
     ) -> None:
         if code.is_failure:
             log.warning("the broker refused the connection: %s", code)
+            self._trial_failed()
             return
         log.info("connected to the broker")
-        client.subscribe([(self._topic(Channel.DESIRED), 1), (self._trust_topic("#"), 1)])
+        tried, self._trial = self._trial, None
+        if tried is not None:
+            tried(True)
+        mine = [(self._topic(channel), 1) for channel in TO_DEVICE]
+        client.subscribe([*mine, (self._trust_topic("#"), 1)])
         self.publish(Channel.ONLINE, self._presence(online=True), retain=True)
         self._on_connected()
 
@@ -149,10 +177,13 @@ class MqttLink:
         self, _client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any
     ) -> None:
         log.info("disconnected from the broker: %s", code)
+        self._trial_failed()
 
     def _message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         if message.topic == self._topic(Channel.DESIRED) and message.payload:
             self._on_order(bytes(message.payload))
+        elif message.topic == self._topic(Channel.ENROL_RESPONSE) and message.payload:
+            self._on_certificate(bytes(message.payload))
         elif message.topic.startswith(self._trust_topic("")) and message.payload:
             name = message.topic.removeprefix(self._trust_topic(""))
             self._on_trust(_document(name), bytes(message.payload))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.topics import FROM_DEVICE, PREFIX, Channel, trust_topic
+from edgefleet_contract.topics import FROM_DEVICE, PREFIX, TO_DEVICE, trust_topic
 from edgefleet_fleet.authority import OBSERVER, SERVICE
 from edgefleet_fleet.datadir import DataDir, write_file
 
@@ -218,7 +218,7 @@ def acl_text(fleet: str) -> str:
         f"topic read {PREFIX}/#",
         "",
         "# A device: its own topics only.",
-        f"pattern read {PREFIX}/{fleet}/%u/{Channel.DESIRED}",
+        *(f"pattern read {PREFIX}/{fleet}/%u/{channel}" for channel in TO_DEVICE),
         f"pattern read {trust_topic(fleet, '#')}",
     ]
     lines += [f"pattern write {PREFIX}/{fleet}/%u/{channel}" for channel in FROM_DEVICE]

@@ -1,0 +1,96 @@
+"""The device's certificate is replaced before it ends, over the link that it already has.
+
+Asked for when a third of its life is left: at each connection and every hour. The answer must be
+from the authority, for our key and name, and end later. It is written beside the old one, which
+stays until the broker has taken the new one once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cryptography import x509
+
+from edgefleet_agent.adapters.fs import FileSystem, write_durably
+from edgefleet_agent.adapters.mqtt_link import MqttLink
+from edgefleet_agent.enrol import certificate_request, check_certificate
+from edgefleet_agent.identity import Identity
+from edgefleet_contract import messages
+from edgefleet_contract.errors import PeerError
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.messages import CertificateRequest, CertificateResponse
+from edgefleet_contract.topics import Channel
+
+log = logging.getLogger(__name__)
+
+_LEFT: Final = 3
+
+
+def is_due(certificate: x509.Certificate, now: float) -> bool:
+    """Whether a third of a certificate's life, or less, is left at a time (seconds since 1970)."""
+    begin = certificate.not_valid_before_utc.timestamp()
+    end = certificate.not_valid_after_utc.timestamp()
+    return (end - now) * _LEFT <= end - begin
+
+
+class Renewal:
+    """One device's certificate; its methods are called on the event loop's thread or a worker."""
+
+    def __init__(
+        self, identity: Identity, *, link: MqttLink, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._identity, self._link, self._clock = identity, link, clock
+        self._next = identity.certificate.with_name("device.crt.next")
+        self._failed: set[int] = set()
+
+    def ask_if_due(self) -> None:
+        """Ask for the next certificate where it is time."""
+        if not is_due(self._current(), self._clock()):
+            return
+        device = self._identity.enrolment.device
+        csr = certificate_request(PrivateKey.load(self._identity.key), device)
+        log.info("certificate: a third of its life is left, asking for the next")
+        request = CertificateRequest(device, csr)
+        self._link.publish(Channel.ENROL_REQUEST, messages.render(request))
+
+    def try_again(self) -> None:
+        """Ask as `ask_if_due`, and take an answer with which there was no connection before."""
+        self._failed.clear()
+        self.ask_if_due()
+
+    def take(self, raw: bytes) -> None:
+        """Use an answer: verify it, write it, connect with it. Blocks for a moment."""
+        device = self._identity.enrolment.device
+        try:
+            answer = messages.parse(CertificateResponse, raw, device=device)
+            check_certificate(
+                answer.certificate,
+                self._identity.authority.read_text(),
+                PrivateKey.load(self._identity.key).public,
+                device,
+            )
+        except PeerError as error:
+            log.warning("certificate: not taken: %s", error.message)
+            return
+        found = x509.load_pem_x509_certificate(answer.certificate.encode())
+        if found.not_valid_after_utc <= self._current().not_valid_after_utc:
+            return  # the one that we have, told again at each connection
+        if found.serial_number in self._failed:
+            return
+        write_durably(FileSystem(), self._next, answer.certificate.encode())
+        self._link.try_certificate(self._next, tried=lambda good: self._tried(found, is_good=good))
+
+    def _tried(self, certificate: x509.Certificate, *, is_good: bool) -> None:
+        if not is_good:
+            self._failed.add(certificate.serial_number)
+            return
+        fs = FileSystem()
+        fs.replace(self._next, self._identity.certificate)
+        fs.fsync_dir(self._identity.certificate.parent)
+        log.info("certificate: renewed until %s", certificate.not_valid_after_utc.date())
+
+    def _current(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self._identity.certificate.read_bytes())
