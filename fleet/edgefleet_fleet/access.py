@@ -1,61 +1,127 @@
-"""Who may ask: the operator's bearer token, or the cookie that the page was opened with.
+"""Who asks, and may they: a bearer token, or the cookie of a page that somebody opened.
 
-The data base has the token's SHA-256 only. The cookie is derived from the token and does not
-reveal it; it is HttpOnly and SameSite=Strict, so no other site can use it. All comparisons take
-constant time.
+The cookie holds a random session id; it is HttpOnly and SameSite=Strict, so no other site can use
+it, and a change that a browser says comes from another origin is refused even so (ports of one
+host count as one site). Tokens that are none are counted by `throttle.py`; sessions are not (a
+page whose session ended asks again and again, and an id cannot be guessed either).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from edgefleet_fleet.errors import Denied
-from edgefleet_fleet.work import Actor
+from edgefleet_contract.bundle import sha256
+from edgefleet_fleet.errors import Denied, TooMany, Unknown
+from edgefleet_fleet.records import User
+from edgefleet_fleet.roles import Permission, may, roles_with
+from edgefleet_fleet.throttle import Throttle
+from edgefleet_fleet.users import SESSION_S, Users
+from edgefleet_fleet.work import Actor, Room
 
-SETTING: Final = "operator_token_sha256"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+@dataclass(slots=True)
 class Access:
-    """Checks tokens and cookies against the hash of the one operator token."""
+    """The door of one control room."""
 
-    def __init__(self, token_sha256: str) -> None:
-        self._hash = token_sha256
-        self.cookie_name = f"edgefleet-{token_sha256[:8]}"
-        self.cookie_value = hmac.new(
-            token_sha256.encode(), b"edgefleet page", hashlib.sha256
-        ).hexdigest()
+    room: Room
+    users: Users
+    throttle: Throttle = field(default_factory=Throttle)
 
-    def is_token(self, token: str) -> bool:
-        """Whether this is the operator's token."""
-        return hmac.compare_digest(hash_token(token), self._hash)
+    @property
+    def cookie_name(self) -> str:
+        """Another for each control room: a browser's cookies do not tell ports apart."""
+        return f"edgefleet-{sha256(self.room.authority.pem.encode())[:8]}"
 
-    def has_cookie(self, request: Request) -> bool:
-        """Whether the request comes from a page that was opened with the token."""
-        found = request.cookies.get(self.cookie_name, "")
-        return hmac.compare_digest(found.encode(), self.cookie_value.encode())
-
-    def actor(self, request: Request) -> Actor:
+    def actor(self, request: Request, permission: Permission) -> Actor:
         """Who asks.
 
         Raises:
-            Denied: nobody that may.
+            Unknown: nobody that is known.
+            Denied: somebody whose role may not.
+            TooMany: too many wrong tokens came from there.
         """
-        address = request.client.host if request.client is not None else ""
+        user = self.user(request)
+        if not may(user.role, permission):
+            needed = " or ".join(roles_with(permission))
+            raise Denied(
+                f"{user.name} is {user.role}: this needs the role {needed}",
+                hint="ask an admin: fleet users --help",
+            )
+        return Actor(user.name, address_of(request))
+
+    def user(self, request: Request) -> User:
+        """The user behind a request. Raises what `actor` does."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(token.strip()):
-            return Actor("operator", address)
-        if self.has_cookie(request):
-            return Actor("page", address)
-        raise Denied(
-            "this needs the operator's token",
-            hint="set FLEET_TOKEN, or name the data directory with --data",
+        if scheme.lower() == "bearer":
+            return self.open(token.strip(), address=address_of(request))
+        session = request.cookies.get(self.cookie_name)
+        user = self.users.by_session(session) if session else None
+        if user is None:
+            raise Unknown(
+                "this needs a token",
+                hint="set FLEET_TOKEN, or name the data directory with --data",
+            )
+        if request.method not in _SAFE and not _is_own_page(request):
+            raise Denied("a page of another origin asked for this")
+        return user
+
+    def open(self, token: str, *, address: str) -> User:
+        """Whose token this is.
+
+        Raises:
+            Unknown: nobody's, or it was revoked, or is past its time.
+            TooMany: too many wrong tokens came from there.
+        """
+        now = self.room.clock()
+        seconds = self.throttle.wait(address, now=now)
+        if seconds:
+            raise TooMany(seconds)
+        user = self.users.by_token(token)
+        if user is None:
+            self.throttle.failed(address, now=now)
+            raise Unknown("this token is not known here, was revoked, or is past its time")
+        self.throttle.succeeded(address, now=now)
+        return user
+
+    def enter(self, request: Request, token: str, response: Response) -> User:
+        """Exchange a token for a session, whose cookie the response sets. Raises as `open` does."""
+        if not _is_own_page(request):
+            raise Denied("a page of another origin asked for this")
+        address = address_of(request)
+        user = self.open(token, address=address)
+        response.set_cookie(
+            self.cookie_name,
+            self.users.begin_session(user, address=address),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https" or self.room.base_url.startswith("https:"),
         )
+        return user
+
+    def leave(self, request: Request, response: Response) -> None:
+        """End the session of a page, and take its cookie away."""
+        session = request.cookies.get(self.cookie_name)
+        if session and _is_own_page(request):
+            self.users.end_session(session)
+        response.delete_cookie(self.cookie_name, httponly=True, samesite="strict")
 
 
-def hash_token(token: str) -> str:
-    """What the data base keeps of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def address_of(request: Request) -> str:
+    """The address of the client; empty where the server does not know it."""
+    return request.client.host if request.client is not None else ""
+
+
+def _is_own_page(request: Request) -> bool:
+    """Whether a browser says that one of our pages asks, or a person, or says nothing.
+
+    Browsers send `Sec-Fetch-Site` (W3C Fetch Metadata) to https and localhost, and no page can
+    forge it; elsewhere SameSite=Strict stands alone.
+    """
+    return request.headers.get("sec-fetch-site", "none") in ("same-origin", "none")

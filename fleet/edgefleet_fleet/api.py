@@ -1,12 +1,14 @@
 """The HTTP service: puts the routes together. What each route does stands in `api_*.py`.
 
-Everything below `/api/v1` except `enrol` needs the operator's token or the page's cookie; blobs,
-TUF documents, health and metrics are open (a blob's digest is the right to read it).
+Every route declares the permission that it needs (`api_common.py`), or is named in `OPEN`: blobs
+(a blob's digest is the right to read it), TUF documents, health, metrics, enrolment (a claim is
+the right), the ways in and out, and what the pages look like. A test holds routes to that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -18,7 +20,25 @@ from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.ingest import Ingest
 from edgefleet_fleet.library import Library
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.users import Users
 from edgefleet_fleet.work import Room
+
+OPEN: Final = frozenset(
+    {
+        "/",  # the way in of `?token=`; checks by itself
+        "/api/v1/enrol",
+        "/api/v1/login",
+        "/api/v1/logout",
+        "/blobs/{sha256}",
+        "/healthz",
+        "/login",
+        "/logout",
+        "/metrics",
+        "/openapi.json",
+        "/static",
+        "/tuf/{name:path}",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +54,12 @@ class Services:
     ingest: Ingest
 
 
-def services_of(room: Room, access: Access, publications: Publications) -> Services:
+def services_of(room: Room, publications: Publications) -> Services:
     """The parts on one room."""
     deployments = Deployments(room, publications)
     return Services(
         room,
-        access,
+        Access(room, Users(room)),
         publications,
         Library(room, publications),
         Enrolment(room, deployments, publications),
@@ -57,6 +77,7 @@ def create_app(services: Services) -> FastAPI:
         api_rollouts,
         api_stream,
         api_trust,
+        api_users,
     )
     from edgefleet_fleet.dashboard import pages
 
@@ -69,7 +90,15 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for module in (api_public, api_trust, api_devices, api_bundles, api_rollouts, api_stream):
+    for module in (
+        api_public,
+        api_users,
+        api_trust,
+        api_devices,
+        api_bundles,
+        api_rollouts,
+        api_stream,
+    ):
         app.include_router(module.router)
     pages.install(app, services)
     return app

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import views
-from edgefleet_fleet.api_common import TheActor, TheServices
+from edgefleet_fleet.api_common import Publisher, Reader, TheServices
 
 router = APIRouter(prefix="/api/v1", tags=["bundles"])
 
@@ -33,7 +33,7 @@ class CompleteBody(BaseModel):
 
 
 @router.post("/bundles", status_code=201)
-def receive_bundle(body: BundleBody, services: TheServices, actor: TheActor) -> Any:
+def receive_bundle(body: BundleBody, services: TheServices, actor: Publisher) -> Any:
     """Announce a bundle; the answer names the blobs that the shelf lacks."""
     received = services.library.receive(
         _unbase64(body.manifest), _unbase64(body.signature), check=body.check, actor=actor
@@ -45,7 +45,7 @@ def receive_bundle(body: BundleBody, services: TheServices, actor: TheActor) -> 
 
 
 @router.put("/blobs/{sha256}")
-async def put_blob(sha256: str, request: Request, services: TheServices, _actor: TheActor) -> Any:
+async def put_blob(sha256: str, request: Request, services: TheServices, _actor: Publisher) -> Any:
     """Upload a blob that an announced bundle names."""
     source = _Upload(request.stream(), asyncio.get_running_loop())
     size = await asyncio.to_thread(services.library.put_blob, sha256, source)
@@ -53,21 +53,23 @@ async def put_blob(sha256: str, request: Request, services: TheServices, _actor:
 
 
 @router.post("/bundles/{digest}/complete")
-def complete_bundle(digest: str, body: CompleteBody, services: TheServices, actor: TheActor) -> Any:
+def complete_bundle(
+    digest: str, body: CompleteBody, services: TheServices, actor: Publisher
+) -> Any:
     """Say that every blob is there; from now on the bundle can be rolled out."""
     bundle = services.library.complete(digest, body.signature_sha256, actor=actor)
     return views.bundle(bundle)
 
 
 @router.get("/bundles")
-def list_bundles(services: TheServices, _actor: TheActor) -> Any:
+def list_bundles(services: TheServices, _actor: Reader) -> Any:
     """All bundles, newest first."""
     with services.room.store.begin() as tx:
         return {"bundles": [views.bundle(found) for found in tx.bundles.list()]}
 
 
 @router.get("/bundles/{digest}")
-def show_bundle(digest: str, services: TheServices, _actor: TheActor) -> Any:
+def show_bundle(digest: str, services: TheServices, _actor: Reader) -> Any:
     """One bundle (by digest, the beginning of it, or `model-version`) with files and report."""
     with services.room.store.begin() as tx:
         return views.bundle_detail(tx, services.room.shelf, digest)

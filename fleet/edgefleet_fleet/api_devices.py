@@ -13,7 +13,7 @@ from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import EnrolRequest, parse
 from edgefleet_fleet import views
-from edgefleet_fleet.api_common import TheActor, TheServices
+from edgefleet_fleet.api_common import Admin, Operator, Reader, TheServices
 from edgefleet_fleet.cohort import parse_filter
 from edgefleet_fleet.deployments import traits_of
 
@@ -44,7 +44,7 @@ async def enrol(request: Request, services: TheServices) -> Any:
 
 
 @router.post("/claims", status_code=201, tags=["devices"])
-def make_claim(body: ClaimBody, services: TheServices, actor: TheActor) -> Any:
+def make_claim(body: ClaimBody, services: TheServices, actor: Operator) -> Any:
     """Make a claim; the answer is the only place where it is ever said."""
     number, claim = services.enrolment.make_claim(uses=body.uses, hours=body.hours, actor=actor)
     with services.room.store.begin() as tx:
@@ -53,21 +53,21 @@ def make_claim(body: ClaimBody, services: TheServices, actor: TheActor) -> Any:
 
 
 @router.get("/claims", tags=["devices"])
-def list_claims(services: TheServices, _actor: TheActor) -> Any:
+def list_claims(services: TheServices, _actor: Reader) -> Any:
     """All claims, without their secrets."""
     with services.room.store.begin() as tx:
         return {"claims": [views.claim(found) for found in tx.claims.list()]}
 
 
 @router.delete("/claims/{number}", status_code=204, tags=["devices"])
-def revoke_claim(number: int, services: TheServices, actor: TheActor) -> Response:
+def revoke_claim(number: int, services: TheServices, actor: Operator) -> Response:
     """End a claim."""
     services.enrolment.revoke_claim(number, actor=actor)
     return Response(status_code=204)
 
 
 @router.get("/devices", tags=["devices"])
-def list_devices(services: TheServices, _actor: TheActor, to: str = "all") -> Any:
+def list_devices(services: TheServices, _actor: Reader, to: str = "all") -> Any:
     """The devices that a filter means, with their newest telemetry."""
     wanted = parse_filter(to)
     with services.room.store.begin() as tx:
@@ -77,14 +77,14 @@ def list_devices(services: TheServices, _actor: TheActor, to: str = "all") -> An
 
 
 @router.get("/devices/{device}", tags=["devices"])
-def show_device(device: str, services: TheServices, _actor: TheActor) -> Any:
+def show_device(device: str, services: TheServices, _actor: Reader) -> Any:
     """One device with its newest telemetry, its events, and its part in rollouts."""
     with services.room.store.begin() as tx:
         return views.device(tx, device)
 
 
 @router.get("/devices/{device}/telemetry", tags=["devices"])
-def device_telemetry(device: str, services: TheServices, _actor: TheActor, limit: int = 120) -> Any:
+def device_telemetry(device: str, services: TheServices, _actor: Reader, limit: int = 120) -> Any:
     """The series of a device, oldest first."""
     with services.room.store.begin() as tx:
         views.device(tx, device, events=0)
@@ -92,21 +92,21 @@ def device_telemetry(device: str, services: TheServices, _actor: TheActor, limit
 
 
 @router.delete("/devices/{device}", status_code=204, tags=["devices"])
-def forget_device(device: str, services: TheServices, actor: TheActor) -> Response:
+def forget_device(device: str, services: TheServices, actor: Admin) -> Response:
     """Take a device out of the fleet."""
     services.enrolment.forget(device, actor=actor)
     return Response(status_code=204)
 
 
 @router.post("/devices/{device}/revoke", status_code=204, tags=["devices"])
-def revoke_device(device: str, services: TheServices, actor: TheActor) -> Response:
+def revoke_device(device: str, services: TheServices, actor: Admin) -> Response:
     """Take back a device's certificates and its key; it is off the broker when this answers."""
     services.enrolment.revoke(device, actor=actor)
     return Response(status_code=204)
 
 
 @router.get("/audit", tags=["keys"])
-def audit(services: TheServices, _actor: TheActor, limit: int = 200) -> Any:
+def audit(services: TheServices, _actor: Reader, limit: int = 200) -> Any:
     """Who changed what, when, from where; newest first."""
     with services.room.store.begin() as tx:
         rows = tx.ledger.audit(limit=max(1, min(limit, 10_000)))

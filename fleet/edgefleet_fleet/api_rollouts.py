@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_fleet import views
-from edgefleet_fleet.api_common import TheActor, TheServices
+from edgefleet_fleet.api_common import Operator, Reader, TheServices
 from edgefleet_fleet.deployments import Wish
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
@@ -32,7 +32,7 @@ class RolloutBody(BaseModel):
 
 
 @router.post("", status_code=201)
-def begin(body: RolloutBody, services: TheServices, actor: TheActor) -> Any:
+def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     """Begin a rollout of a complete bundle."""
     fields = body.model_dump()
     fields["canaries"], fields["waves"] = tuple(body.canaries), tuple(body.waves)
@@ -41,34 +41,34 @@ def begin(body: RolloutBody, services: TheServices, actor: TheActor) -> Any:
 
 
 @router.get("")
-def list_rollouts(services: TheServices, _actor: TheActor) -> Any:
+def list_rollouts(services: TheServices, _actor: Reader) -> Any:
     """The newest rollouts, newest first, with counts."""
     with services.room.store.begin() as tx:
         return {"rollouts": views.rollouts(tx)}
 
 
 @router.get("/{rollout}")
-def show(rollout: str, services: TheServices, _actor: TheActor) -> Any:
+def show(rollout: str, services: TheServices, _actor: Reader) -> Any:
     """One rollout with its devices and refusals by reason."""
     return _view(services, rollout)
 
 
 @router.post("/{rollout}/pause")
-def pause(rollout: str, services: TheServices, actor: TheActor) -> Any:
+def pause(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Stop asking more devices."""
     services.deployments.pause(rollout, actor=actor)
     return _view(services, rollout)
 
 
 @router.post("/{rollout}/resume")
-def resume(rollout: str, services: TheServices, actor: TheActor) -> Any:
+def resume(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Go on, and take the failures so far as seen."""
     services.deployments.resume(rollout, actor=actor)
     return _view(services, rollout)
 
 
 @router.post("/{rollout}/abort")
-def abort(rollout: str, services: TheServices, actor: TheActor) -> Any:
+def abort(rollout: str, services: TheServices, actor: Operator) -> Any:
     """End it; devices that have the new version keep it."""
     services.deployments.abort(rollout, actor=actor)
     return _view(services, rollout)

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
+from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from edgefleet_fleet.api_common import TheActor, TheServices
+from edgefleet_fleet.api_common import Reader, TheServices
+from edgefleet_fleet.errors import Denied
+from edgefleet_fleet.roles import Permission
 
+_CHECK_S: Final = 15.0
 router = APIRouter(prefix="/api/v1", tags=["stream"])
 
 
 @router.get("/events", response_class=StreamingResponse)
-async def stream(services: TheServices, _actor: TheActor) -> StreamingResponse:
-    """`event: change` with `{"noun": …, "id": …}`, as it happens; a comment every 15 s."""
+async def stream(request: Request, services: TheServices, _actor: Reader) -> StreamingResponse:
+    """`event: change` with `{"noun": …, "id": …}`, as it happens; a comment every 15 s.
+
+    It ends, within as long, for somebody who may not ask any more.
+    """
 
     async def lines() -> AsyncIterator[str]:
         yield ": hello\n\n"
+        checked = time.monotonic()
         async for change in services.room.changes.watch():
+            if change is None or time.monotonic() - checked >= _CHECK_S:
+                try:
+                    await run_in_threadpool(services.access.actor, request, Permission.READ)
+                except Denied:
+                    return
+                checked = time.monotonic()
             if change is None:
                 yield ": still here\n\n"
             else:

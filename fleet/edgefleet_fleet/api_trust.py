@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import views
-from edgefleet_fleet.api_common import TheActor, TheServices
+from edgefleet_fleet.api_common import Admin, Publisher, Reader, TheServices
 
 router = APIRouter(tags=["trust"])
 
@@ -44,14 +44,14 @@ def document(name: str, services: TheServices) -> Response:
 
 
 @router.get("/api/v1/trust")
-def show(services: TheServices, _actor: TheActor) -> Any:
+def show(services: TheServices, _actor: Reader) -> Any:
     """Who may sign what, what is released, and until when that holds."""
     with services.room.store.begin() as tx:
         return views.trust(services.publications, tx)
 
 
 @router.get("/api/v1/trust/identity")
-def identity(services: TheServices, _actor: TheActor) -> Any:
+def identity(services: TheServices, _actor: Reader) -> Any:
     """What a root ceremony must know of this control room: its public keys."""
     room = services.room
     with room.store.begin() as tx:
@@ -66,7 +66,7 @@ def identity(services: TheServices, _actor: TheActor) -> Any:
 
 
 @router.post("/api/v1/trust", status_code=201)
-def begin(body: BeginBody, services: TheServices, actor: TheActor) -> Any:
+def begin(body: BeginBody, services: TheServices, actor: Admin) -> Any:
     """Take the outcome of a root ceremony: once in a fleet's life."""
     services.publications.begin(
         _unbase64(body.root), _unbase64(body.targets), _files(body.files), actor=actor
@@ -75,7 +75,7 @@ def begin(body: BeginBody, services: TheServices, actor: TheActor) -> Any:
 
 
 @router.post("/api/v1/trust/targets")
-def publish(body: TargetsBody, services: TheServices, actor: TheActor) -> Any:
+def publish(body: TargetsBody, services: TheServices, actor: Publisher) -> Any:
     """Take new targets: releases, revocations, policies."""
     services.publications.publish(_unbase64(body.targets), _files(body.files), actor=actor)
     services.deployments.follow_policy()
@@ -83,14 +83,14 @@ def publish(body: TargetsBody, services: TheServices, actor: TheActor) -> Any:
 
 
 @router.post("/api/v1/trust/root")
-def replace_root(body: RootBody, services: TheServices, actor: TheActor) -> Any:
+def replace_root(body: RootBody, services: TheServices, actor: Admin) -> Any:
     """Take the next root: keys rotated, publishers added or revoked."""
     services.publications.replace_root(_unbase64(body.root), actor=actor)
     return show(services, actor)
 
 
 @router.post("/api/v1/trust/director", status_code=201)
-def next_director(services: TheServices, actor: TheActor) -> Any:
+def next_director(services: TheServices, actor: Admin) -> Any:
     """Make the next director key; it signs orders once a publisher lists it."""
     key = services.deployments.prepare_director(actor=actor)
     return {"key_id": key.id, "pem": key.pem}

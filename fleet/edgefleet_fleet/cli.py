@@ -19,6 +19,7 @@ from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_keys import keys, load_key
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client, data_dir
+from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_filter, parse_waves
 from edgefleet_fleet.config import Config, load
@@ -39,6 +40,7 @@ bundles = typer.Typer(help="The bundles on the shelf.", no_args_is_help=True)
 rollouts = typer.Typer(help="The rollouts, running and past.", no_args_is_help=True)
 for name, group in (
     ("keys", keys),
+    ("users", users),
     ("devices", devices),
     ("bundles", bundles),
     ("rollouts", rollouts),
@@ -92,7 +94,7 @@ def init(
     folder = DataDir(data_dir(data))
     found = _config(folder, config, name=name, public_host=public_host)
     with folder.locked():
-        room, _ = open_room(folder, found, http_port=found.listen_address[1])
+        room = open_room(folder, found, http_port=found.listen_address[1])
         room.store.close()
     typer.echo(f"fleet {room.fleet!r} in {folder.root}", err=True)
 

@@ -91,7 +91,7 @@ def _error(response: requests.Response) -> EdgefleetError:
         if reason in (Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE, Reason.BUNDLE_MISMATCH):
             return UnverifiedError(message, reason=reason, hint=hint)
         return Malformed(message, reason=reason, hint=hint)
-    if status in (502, 503, 504):
+    if status in (429, 502, 503, 504):
         return TransientError(message, hint=hint)
     return OperatorError(message, hint=hint)
 

@@ -3,7 +3,10 @@
 OperatorError
 ├── NotFound      a name that the fleet does not know            (HTTP 404)
 ├── Conflict      it contradicts what the fleet already has      (HTTP 409)
-└── Denied        the caller may not: no token, a spent claim    (HTTP 401 or 403)
+└── Denied        the caller may not: its role, a spent claim    (HTTP 403)
+    └── Unknown   nobody knows who asks: no token, a wrong one   (HTTP 401)
+TransientError
+└── TooMany       too many wrong tokens: wait                    (HTTP 429)
 """
 
 from __future__ import annotations
@@ -28,6 +31,18 @@ class Conflict(OperatorError):
 
 class Denied(OperatorError):
     """The caller may not do this."""
+
+
+class Unknown(Denied):
+    """Nobody knows who asks."""
+
+
+class TooMany(TransientError):
+    """Too many wrong tokens came from there; nothing is looked at for `seconds`."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("too many wrong tokens", hint=f"wait {seconds} s, then try again")
+        self.seconds = seconds
 
 
 def exit_code(error: EdgefleetError) -> int:

@@ -19,15 +19,17 @@ from edgefleet_contract.errors import (
     TransientError,
     Unverified,
 )
-from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.errors import Conflict, Denied, NotFound, TooMany, Unknown
 
 _STATUS: tuple[tuple[type[EdgefleetError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
+    (Unknown, HTTPStatus.UNAUTHORIZED),
     (Denied, HTTPStatus.FORBIDDEN),
     (Unverified, HTTPStatus(422)),
     (Malformed, HTTPStatus(422)),
     (OperatorError, HTTPStatus.BAD_REQUEST),
+    (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
     (TransientError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
@@ -49,13 +51,14 @@ def problem(status: HTTPStatus, detail: str, **more: Any) -> JSONResponse:
     return response
 
 
-async def _of_ours(request: Request, error: Exception) -> Response:
+async def _of_ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, EdgefleetError)
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), HTTPStatus(500))
-    if isinstance(error, Denied) and "authorization" not in request.headers:
-        status = HTTPStatus.UNAUTHORIZED if request.url.path != "/api/v1/enrol" else status
     reason = error.reason.value if isinstance(error, PeerError) else ""
-    return problem(status, error.message, hint=error.hint, reason=reason)
+    response = problem(status, error.message, hint=error.hint, reason=reason)
+    if isinstance(error, TooMany):
+        response.headers["Retry-After"] = str(error.seconds)
+    return response
 
 
 async def _of_validation(_request: Request, error: Exception) -> Response:

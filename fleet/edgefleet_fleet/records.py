@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgefleet_contract.bundle import Digest, Role
 from edgefleet_contract.messages import Phase, Policy, Reported, Target
 from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.roles import Role as UserRole
 from edgefleet_fleet.rollout import Cause, Outcome, State
 
 
@@ -135,6 +136,23 @@ class OrderRow:
     asks: tuple[str, ...]
     targets: tuple[Target, ...]
     envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may ask; only the hash of the token is kept. No `expires_at`: until revoked."""
+
+    name: str
+    role: UserRole
+    token_sha256: str
+    created_at: int
+    created_by: str
+    expires_at: int | None
+    revoked: bool
+
+    def is_good(self, now: int) -> bool:
+        """Whether its token is taken at this time."""
+        return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from typing import Final
 import uvicorn
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_fleet.access import SETTING, Access, hash_token
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.mosquitto import Mosquitto
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
@@ -31,6 +30,7 @@ from edgefleet_fleet.api import Services, create_app, services_of
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.users import Users, hash_token
 from edgefleet_fleet.work import Room
 
 log = logging.getLogger("edgefleet.serve")
@@ -50,7 +50,7 @@ class Ready:
     mqtt_port: int
 
 
-def open_room(data: DataDir, config: Config, *, http_port: int) -> tuple[Room, Access]:
+def open_room(data: DataDir, config: Config, *, http_port: int) -> Room:
     """The room of a data directory, its schema up to date, without broker or HTTP.
 
     Raises:
@@ -70,9 +70,7 @@ def open_room(data: DataDir, config: Config, *, http_port: int) -> tuple[Room, A
                 )
             tx.ledger.set_setting("fleet", fleet)
         authority = data.prepare(fleet, public_host=config.broker_host())
-        token_hash = hash_token(data.read_token())
-        with store.begin() as tx:
-            tx.ledger.set_setting(SETTING, token_hash)
+        token = data.read_token()
     except BaseException:
         store.close()
         raise
@@ -90,7 +88,8 @@ def open_room(data: DataDir, config: Config, *, http_port: int) -> tuple[Room, A
         mqtt_host=config.broker_host(),
         mqtt_port=config.broker.address[1] if config.broker else config.mqtt_port,
     )
-    return room, Access(token_hash)
+    Users(room).keep_local_admin(hash_token(token))
+    return room
 
 
 async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]) -> None:
@@ -106,11 +105,11 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
     with data.locked(), _bound(config) as sock:
         http_port = sock.getsockname()[1]
         config = _with_mqtt_port(config)
-        room, access = await asyncio.to_thread(open_room, data, config, http_port=http_port)
+        room = await asyncio.to_thread(open_room, data, config, http_port=http_port)
         try:
             room.changes.attach(loop)
             publications = Publications(room, data.repository())
-            services = services_of(room, access, publications)
+            services = services_of(room, publications)
             await _run(data, room, services, sock, stopping, ready)
         finally:
             room.store.close()

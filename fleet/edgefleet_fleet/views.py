@@ -27,6 +27,7 @@ from edgefleet_fleet.records import (
     MemberRow,
     OrderRow,
     RolloutRow,
+    User,
 )
 from edgefleet_fleet.rollout import Outcome
 
@@ -130,6 +131,18 @@ def rollout(tx: Transaction, rollout_id: str) -> View:
         _member(member) | {"online": online.get(member.device, False)} for member in members
     ]
     return view
+
+
+def user(found: User) -> View:
+    """One user, without a hint of its token."""
+    return {
+        "name": found.name,
+        "role": found.role,
+        "created_at": found.created_at,
+        "created_by": found.created_by,
+        "expires_at": found.expires_at,
+        "revoked": found.revoked,
+    }
 
 
 def bundle(found: Bundle) -> View:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_fleet.access import Access, hash_token
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.api import Services, services_of
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.users import hash_token
 from edgefleet_fleet.work import Room
 from tests.fleet.device import Device, Identity, enrol
 from tests.fleet.postgres import Cluster
@@ -90,7 +90,8 @@ def services(
         clock=clock,
     )
     publications = Publications(room, data.repository())
-    found = services_of(room, Access(hash_token(TOKEN)), publications)
+    found = services_of(room, publications)
+    found.access.users.keep_local_admin(hash_token(TOKEN))
     hold_ceremony(found, publisher, roots)
     yield found
     store.close()

@@ -22,6 +22,7 @@ COMMANDS = [
     *(["keys", verb] for verb in ("init", "show", "refresh", "floor", "add-publisher")),
     *(["keys", "rotate", what] for what in ("root", "director")),
     *(["keys", "revoke", what] for what in ("bundle", "publisher", "director")),
+    *(["users", verb] for verb in ("list", "add", "revoke")),
     *(["devices", verb] for verb in ("list", "show", "claim", "revoke", "forget")),
     *(["bundles", verb] for verb in ("list", "show", "push")),
     *(["rollouts", verb] for verb in ("list", "show", "watch", "pause", "resume", "abort")),

@@ -49,10 +49,23 @@ def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address(
 
 
 @pytest.mark.parametrize("path", ["/", "/rollouts", "/bundles", "/devices/a", "/?token=wrong"])
-def test_without_the_token_a_page_says_how_to_get_in(http: Web, path: str) -> None:
+def test_without_a_session_a_page_is_the_way_in(http: Web, path: str) -> None:
     answer = http.get(path, headers=HTML)
-    assert answer.status_code in (401, 403)
+    assert answer.status_code == 401
     assert "operator.token" in answer.text
+    assert '<form class="login card" method="post" action="/login">' in answer.text
+    assert ("not known here" in answer.text) == ("wrong" in path)
+
+
+def test_the_form_lets_in_without_a_script(http: Web) -> None:
+    assert http.get("/login", headers=HTML).status_code == 200
+    answer = http.post("/login", data={"token": f" {TOKEN} "})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert http.get("/").status_code == 200
+    assert "Log out" in http.get("/bundles").text
+    assert http.post("/logout").headers["location"] == "/login"
+    assert http.get("/").status_code == 401
+    assert http.post("/login", data={"token": "x" * 5000}).status_code == 422
 
 
 def test_a_page_loads_nothing_from_elsewhere(inside: Web) -> None:

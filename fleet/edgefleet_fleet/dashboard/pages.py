@@ -1,6 +1,7 @@
 """The pages: overview, device, rollouts, rollout, bundles. Server-rendered, everything escaped.
 
-Opened like Jupyter: `/?token=…` sets a cookie and redirects, so the token leaves the address bar.
+Opened like Jupyter: `/?token=…` begins a session and redirects, so the token leaves the address
+bar. Whoever comes without gets a form to paste a token into; it needs no script.
 A page shows what `views.py` gives and computes nothing of its own; `refresh.js` fetches it again
 when the stream of changes says so. Nothing is loaded from anywhere else, and the headers say that
 nothing may be.
@@ -13,19 +14,23 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import jinja2
 from fastapi import APIRouter, FastAPI, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from edgefleet_contract import __version__
+from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import views
 from edgefleet_fleet.api import Services
-from edgefleet_fleet.api_common import TheServices
+from edgefleet_fleet.api_common import Reader, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
-from edgefleet_fleet.errors import Denied, NotFound
+from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.roles import Permission
 
 _HERE: Final = Path(__file__).parent
 _HEADERS: Final = {
@@ -36,6 +41,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _SAMPLES: Final = 120
+_MAX_FORM: Final = 4096
 router = APIRouter(include_in_schema=False)
 
 
@@ -57,7 +63,13 @@ def install(app: FastAPI, services: Services) -> None:
             return response
         if "text/html" not in request.headers.get("accept", ""):
             return response
-        return _render(request, "problem.html", status=response.status_code)
+        status = response.status_code
+        tried = path == "/login" or "token" in request.query_params
+        page = "login.html" if status in (401, 429) else "problem.html"
+        shown = _render(request, page, status=status, tried=tried)
+        if "retry-after" in response.headers:
+            shown.headers["Retry-After"] = response.headers["retry-after"]
+        return shown
 
 
 @router.get("/")
@@ -65,7 +77,7 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
     """The fleet at a glance; with a token, the way in."""
     if token:
         return _enter(request, services, token)
-    _check(request, services)
+    services.access.actor(request, Permission.READ)
     with services.room.store.begin() as tx:
         devices, rollouts = views.devices(tx), views.rollouts(tx)
         current = next((r for r in rollouts if r["state"] in ("running", "paused")), None)
@@ -86,9 +98,8 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
 
 
 @router.get("/devices/{device}")
-def device_page(device: str, request: Request, services: TheServices) -> Response:
+def device_page(device: str, request: Request, services: TheServices, _actor: Reader) -> Response:
     """One device: what it runs and should run, its telemetry, its events."""
-    _check(request, services)
     with services.room.store.begin() as tx:
         view = views.device(tx, device)
         series = views.telemetry(tx, device, limit=_SAMPLES)
@@ -96,25 +107,22 @@ def device_page(device: str, request: Request, services: TheServices) -> Respons
 
 
 @router.get("/rollouts")
-def rollouts_page(request: Request, services: TheServices) -> Response:
+def rollouts_page(request: Request, services: TheServices, _actor: Reader) -> Response:
     """All rollouts."""
-    _check(request, services)
     with services.room.store.begin() as tx:
         return _render(request, "rollouts.html", rollouts=views.rollouts(tx))
 
 
 @router.get("/rollouts/{rollout}")
-def rollout_page(rollout: str, request: Request, services: TheServices) -> Response:
+def rollout_page(rollout: str, request: Request, services: TheServices, _actor: Reader) -> Response:
     """One rollout: its waves, its devices, refusals by reason."""
-    _check(request, services)
     with services.room.store.begin() as tx:
         return _render(request, "rollout.html", rollout=views.rollout(tx, rollout))
 
 
 @router.get("/bundles")
-def bundles_page(request: Request, services: TheServices) -> Response:
+def bundles_page(request: Request, services: TheServices, _actor: Reader) -> Response:
     """The bundles on the shelf, with the figures of their reports."""
-    _check(request, services)
     with services.room.store.begin() as tx:
         found = []
         for bundle in tx.bundles.list():
@@ -125,24 +133,36 @@ def bundles_page(request: Request, services: TheServices) -> Response:
     return _render(request, "bundles.html", bundles=found, trust=trust)
 
 
-def _enter(request: Request, services: Services, token: str) -> Response:
-    if not services.access.is_token(token):
-        raise Denied("the token in the address is not the operator's")
-    response = RedirectResponse("/", 303, headers=_HEADERS)
-    response.set_cookie(
-        services.access.cookie_name,
-        services.access.cookie_value,
-        max_age=30 * 24 * 3600,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+@router.get("/login")
+def login_page(request: Request) -> Response:
+    """A form for a token."""
+    return _render(request, "login.html", tried=False)
+
+
+@router.post("/login")
+async def login(request: Request, services: TheServices) -> Response:
+    """What the form sends; a wrong token is said in the form."""
+    raw = bytearray()
+    async for piece in request.stream():
+        raw += piece
+        if len(raw) > _MAX_FORM:
+            raise Malformed("the form is too large")
+    token = parse_qs(raw.decode("utf-8", "replace")).get("token", [""])[0].strip()
+    return await run_in_threadpool(_enter, request, services, token)
+
+
+@router.post("/logout")
+def logout(request: Request, services: TheServices) -> Response:
+    """End the session."""
+    response = RedirectResponse("/login", 303, headers=_HEADERS)
+    services.access.leave(request, response)
     return response
 
 
-def _check(request: Request, services: Services) -> None:
-    if not services.access.has_cookie(request):
-        raise Denied("this page needs the operator's token")
+def _enter(request: Request, services: Services, token: str) -> Response:
+    response = RedirectResponse("/", 303, headers=_HEADERS)
+    services.access.enter(request, token, response)
+    return response
 
 
 def _render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -27,6 +27,7 @@ from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.orders import Orders
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
 from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
+from edgefleet_fleet.adapters.sql.users import Users
 
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
@@ -45,6 +46,7 @@ class Transaction:
         self.history = History(connection)
         self.ledger = Ledger(connection)
         self.trust = TrustDocuments(connection)
+        self.users = Users(connection)
 
 
 class Store:

@@ -66,6 +66,25 @@ claim = sa.Table(
     sa.Column("trust_sha256", _DIGEST, nullable=False),
     sa.Column("revoked", sa.Boolean, nullable=False),
 )
+user = sa.Table(
+    "user",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("token_sha256", _DIGEST, nullable=False, unique=True),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("expires_at", _TIME, nullable=True),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+)
+session = sa.Table(
+    "session",
+    metadata,
+    sa.Column("id_sha256", _DIGEST, primary_key=True),
+    sa.Column("user", sa.ForeignKey("user.name"), nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("expires_at", _TIME, nullable=False),
+)
 tuf_document = sa.Table(
     "tuf_document",
     metadata,

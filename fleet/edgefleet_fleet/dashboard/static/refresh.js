@@ -28,6 +28,7 @@ async function refresh() {
   } catch {
     return; // the stream says when the control room is back
   }
+  if (response.status === 401) return location.reload(); // the session ended: the way in is shown
   if (!response.ok) return;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   document.getElementById("main").replaceWith(fresh.getElementById("main"));

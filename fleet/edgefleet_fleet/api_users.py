@@ -1,0 +1,66 @@
+"""Routes: users, and the way in for pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from edgefleet_fleet import views
+from edgefleet_fleet.api_common import Admin, TheServices
+from edgefleet_fleet.roles import Role
+
+router = APIRouter(prefix="/api/v1", tags=["users"])
+
+
+class UserBody(BaseModel):
+    """A name, what it may do, and for how many days (left out: until it is revoked)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=64)
+    role: Role
+    days: float | None = None
+
+
+class LoginBody(BaseModel):
+    """A user's token."""
+
+    token: str = Field(max_length=200)
+
+
+@router.get("/users")
+def list_users(services: TheServices, _actor: Admin) -> Any:
+    """All users, revoked ones too, without their tokens."""
+    return {"users": [views.user(found) for found in services.access.users.list()]}
+
+
+@router.post("/users", status_code=201)
+def add_user(body: UserBody, services: TheServices, actor: Admin) -> Any:
+    """Add a user; the answer is the only place where its token is ever said."""
+    user, token = services.access.users.add(body.name, body.role, days=body.days, actor=actor)
+    return views.user(user) | {"token": token}
+
+
+@router.delete("/users/{name}", status_code=204)
+def revoke_user(name: str, services: TheServices, actor: Admin) -> Response:
+    """End a user's token and pages, at once."""
+    services.access.users.revoke(name, actor=actor)
+    return Response(status_code=204)
+
+
+@router.post("/login")
+def login(body: LoginBody, request: Request, response: Response, services: TheServices) -> Any:
+    """Exchange a token for the cookie of a page: 12 hours."""
+    user = services.access.enter(request, body.token, response)
+    return {"name": user.name, "role": user.role}
+
+
+@router.post("/logout", status_code=204)
+def logout(request: Request, services: TheServices) -> Response:
+    """End the session of the cookie."""
+    response = Response(status_code=204)
+    services.access.leave(request, response)
+    return response
