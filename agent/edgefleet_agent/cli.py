@@ -95,9 +95,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     enrol.add_argument("--fleet", required=True, metavar="URL", help="the fleet service's address")
     enrol.add_argument(
         "--claim-file",
-        required=True,
         metavar="FILE",
-        help="a file that holds the claim from `fleet devices claim`; - reads standard input",
+        help="a file that holds the claim from `fleet devices claim`; - reads standard input"
+        " (default: the systemd credential `claim`)",
     )
     enrol.add_argument(
         "--device",
@@ -144,7 +144,12 @@ def _enrol(args: argparse.Namespace) -> int:
 
     config = configs.load(args.config, args.state)
     try:
-        text = sys.stdin.read() if args.claim_file == "-" else Path(args.claim_file).read_text()
+        file = args.claim_file or identities.credential("claim")
+        if file is None:
+            raise OperatorError(
+                "there is no claim", hint="--claim-file FILE, or the systemd credential `claim`"
+            )
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"cannot read the claim: {error}") from None
     able = capabilities(usable_engines(config), hardware_class())

@@ -1,6 +1,7 @@
 """Who this device is: its key, its certificate, whom it believes, and where its broker is.
 
-identity/device.key       ECDSA P-256, PKCS#8, 0600; made here and never leaves
+identity/device.key       ECDSA P-256, PKCS#8, 0600; made here and never leaves; where systemd
+                          gives a credential `device.key`, that is used and this does not exist
 identity/device.crt       from the fleet's authority, common name = device name
 identity/root.json        the TUF root that the claim pinned
 identity/enrolment.json   fleet, device, broker; written last: its presence means enrolled
@@ -9,6 +10,8 @@ identity/enrolment.json   fleet, device, broker; written last: its presence mean
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,8 +46,20 @@ class Identity:
     authority: Path
 
 
+def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file of a systemd credential (systemd.exec(5), LoadCredential=); None without one."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder) / name if folder else None
+    return path if path is not None and path.exists() else None
+
+
+def key_path(state: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the device's key is: given by systemd, or in the state folder. It is never copied."""
+    return credential("device.key", environ) or state / FOLDER / "device.key"
+
+
 def device_key(state: Path) -> PrivateKey:
-    """The device's key, made on first use.
+    """The device's key: given by systemd, or made on first use.
 
     Raises:
         OperatorError: it cannot be read or written.
@@ -54,7 +69,7 @@ def device_key(state: Path) -> PrivateKey:
         FileSystem().mkdir(folder)
     except OSError as error:
         raise OperatorError(f"cannot create {folder}: {error.strerror}") from None
-    path = folder / "device.key"
+    path = key_path(state)
     if not path.exists():
         PrivateKey.generate_p256().save(path)
         FileSystem().fsync_dir(folder)
@@ -108,6 +123,4 @@ def load(state: Path) -> Identity:
             f"the enrolment in {folder} cannot be used: {error}",
             hint=f"remove {folder / 'enrolment.json'} and enrol again",
         ) from None
-    return Identity(
-        enrolment, root, folder / "device.key", folder / "device.crt", folder / "ca.crt"
-    )
+    return Identity(enrolment, root, key_path(state), folder / "device.crt", folder / "ca.crt")
