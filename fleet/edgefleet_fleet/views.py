@@ -18,6 +18,7 @@ from edgefleet_contract.reasons import Reason, explain
 from edgefleet_fleet import tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.papers import papers
 from edgefleet_fleet.ports import Shelf
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import (
@@ -163,7 +164,8 @@ def bundle(found: Bundle) -> View:
 
 
 def bundle_detail(tx: Transaction, shelf: Shelf, digest: str) -> View:
-    """One bundle by its digest (or the beginning of it) or by `model-version`, with its files.
+    """One bundle by its digest (or the beginning of it) or by `model-version`, with its files
+    and what its papers say.
 
     Raises:
         NotFound: there is none, or more than one.
@@ -193,6 +195,7 @@ def bundle_detail(tx: Transaction, shelf: Shelf, digest: str) -> View:
     view["report"] = None
     if report is not None and shelf.has(report.sha256) and report.size <= 1024 * 1024:
         view["report"] = _json(b"".join(shelf.read(report.sha256)))
+    view["papers"] = papers(files, shelf)
     return view
 
 

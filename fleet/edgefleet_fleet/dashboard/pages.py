@@ -1,4 +1,4 @@
-"""The pages: overview, device, rollouts, rollout, bundles. Server-rendered, everything escaped.
+"""The pages: overview, devices, rollouts, bundles. Server-rendered, everything escaped.
 
 Opened like Jupyter: `/?token=…` begins a session and redirects, so the token leaves the address
 bar. Whoever comes without gets a form to paste a token into; it needs no script.
@@ -131,6 +131,14 @@ def bundles_page(request: Request, services: TheServices, _actor: Reader) -> Res
         held = services.publications.current(tx)
         trust = views.trust(services.publications, tx) if held else None
     return _render(request, "bundles.html", bundles=found, trust=trust)
+
+
+@router.get("/bundles/{bundle}")
+def bundle_page(bundle: str, request: Request, services: TheServices, _actor: Reader) -> Response:
+    """One bundle: its model card, where it comes from, its files."""
+    with services.room.store.begin() as tx:
+        view = views.bundle_detail(tx, services.room.shelf, bundle)
+    return _render(request, "bundle.html", bundle=view)
 
 
 @router.get("/login")
