@@ -16,13 +16,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
+from urllib3.exceptions import HTTPError
 
 from edgefleet_agent import identity
 from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
 from edgefleet_agent.identity import Enrolment
-from edgefleet_contract import messages
+from edgefleet_contract import canonical, messages
 from edgefleet_contract.bundle import is_name, sha256
-from edgefleet_contract.errors import OperatorError, TransientError, Unverified
+from edgefleet_contract.errors import Malformed, OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_contract.messages import Capabilities, EnrolRequest, EnrolResponse
 from edgefleet_contract.trust import Claim, TrustFloors
@@ -91,28 +92,32 @@ def _post(url: str, request: EnrolRequest) -> EnrolResponse:
             data=messages.render(request),
             headers={"Content-Type": "application/json"},
             timeout=TIMEOUT_S,
+            allow_redirects=False,  # the claim is for this address, not for one that it names
+            stream=True,
         )
+        body = response.raw.read(MAX_BYTES + 1, decode_content=True)
     except requests.exceptions.InvalidURL as error:
         raise OperatorError(f"{url!r} is not a URL: {error}") from None
     except requests.exceptions.MissingSchema:
         raise OperatorError(f"{url!r} is not a URL", hint="e.g. http://fleet.local:8080") from None
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError) as error:
         raise TransientError(
             f"cannot reach the fleet at {url}: {str(error)[:200]}",
             hint="is `fleet serve` running there, and the port open?",
         ) from None
     if response.status_code != 200:
-        raise OperatorError(f"the fleet refused: {_problem(response)}")
-    return messages.parse(EnrolResponse, response.content[:MAX_BYTES], device=request.device)
+        raise OperatorError(f"the fleet refused: {_problem(response.status_code, body)}")
+    return messages.parse(EnrolResponse, body, device=request.device)
 
 
-def _problem(response: requests.Response) -> str:
+def _problem(status: int, body: bytes) -> str:
     """What a problem+json body says (RFC 9457), or the status."""
     try:
-        body = response.json()
-        return str(body.get("detail") or body.get("title") or response.status_code)[:500]
-    except (ValueError, AttributeError):
-        return f"status {response.status_code}"
+        said = canonical.parse_message(body, what="problem", max_bytes=MAX_BYTES)
+    except Malformed:
+        return f"status {status}"
+    detail = said.get("detail") or said.get("title") if isinstance(said, dict) else None
+    return str(detail or f"status {status}")[:500]
 
 
 def check_certificate(pem: str, ca_pem: str, mine: PublicKey, device: str) -> None:

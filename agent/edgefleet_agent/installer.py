@@ -273,6 +273,9 @@ class Installer:
         except EdgefleetError as error:
             reason = error.reason if isinstance(error, PeerError | DeviceError) else Reason.INTERNAL
             outcome = StepFailed(reason, error.message)
+        except Exception as error:
+            log.exception("the install met an error of its own")
+            outcome = StepFailed(Reason.INTERNAL, repr(error)[:200])
         self._queue.put_nowait(outcome)
 
     async def _stop_work(self) -> None:
