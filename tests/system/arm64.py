@@ -92,7 +92,7 @@ def main() -> int:
     shutil.rmtree(board, ignore_errors=True)
     OUT.mkdir(parents=True, exist_ok=True)
     build_board(board)
-    work = board / "work"
+    work = board / "payload"
     work.mkdir()
     build_bundle(work)
     shutil.copy(Path(__file__).with_name("on_board.py"), work)
@@ -103,7 +103,12 @@ def main() -> int:
             run("mount", "--bind", f"/{name}", board / name)
             mounted.append(board / name)
         print("on the emulated board", file=sys.stderr)
-        script = ("/usr/bin/python3", "/work/on_board.py", "/work/digits-1", "/work/held_out.npz")
+        script = (
+            "/usr/bin/python3",
+            "/payload/on_board.py",
+            "/payload/digits-1",
+            "/payload/held_out.npz",
+        )
         done = subprocess.run(
             [shutil.which("chroot") or "/usr/sbin/chroot", str(board), *script],
             env=environment,
