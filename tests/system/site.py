@@ -116,7 +116,7 @@ class Site:
     def enrol(self, device: str) -> Path:
         claim = self.fleet("devices", "claim")
         state = self.root / device
-        state.mkdir()
+        state.mkdir(exist_ok=True)
         self.ports[device] = free_port()
         (state / "agent.toml").write_text(
             f'[serving]\nlisten = ["unix:serve.sock", "127.0.0.1:{self.ports[device]}"]\n'

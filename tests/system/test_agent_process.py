@@ -201,3 +201,43 @@ def test_no_process_is_left_when_the_agent_is_killed(site: Site) -> None:
         return False
 
     site.wait("front and worker to end", group_is_empty, seconds=15)
+
+
+def fill(path: Path) -> None:
+    """Write until the disk refuses."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_costs_no_model_and_is_survived(site: Site) -> None:
+    """The state lies on a real file system of 2 MiB, which really fills up."""
+    state = site.root / "pi-1"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
+    try:
+        site.enrol("pi-1")
+        site.start_agent("pi-1")
+        deploy(site, "pi-1", 1)
+
+        (state / "filler").write_bytes(b"x" * 1_500_000)
+        large = site.push(bundle(site, 2, raw=os.urandom(400_000)))
+        site.wait("the refusal", lambda: site.get(f"/rollouts/{large}")["by_reason"])
+        assert site.get(f"/rollouts/{large}")["by_reason"] == {"no_space": 1}
+        assert site.ask("pi-1")[0] == 200
+
+        with pytest.raises(OSError, match="No space left"):
+            fill(state / "rest")
+        later = site.push(bundle(site, 3))
+        site.wait("the complaint", lambda: "cannot write the journal" in site.log("pi-1"))
+        assert site.ask("pi-1")[0] == 200
+        assert site.version("pi-1") == 1
+
+        (state / "filler").unlink()
+        (state / "rest").unlink()
+        site.wait("the end", lambda: site.rollout_state(later) == "completed", seconds=90)
+        assert site.version("pi-1") == 3
+    finally:
+        site.kill("pi-1")
+        subprocess.run(["umount", state], check=True)

@@ -198,6 +198,8 @@ class TufClient:
                 refused = error
             except TransientError as error:
                 trouble = error
+            except OSError as error:  # python-tuf works in a scratch folder
+                trouble = TransientError(f"metadata: no scratch folder: {error.strerror}")
         raise refused or trouble or TransientError("no source of metadata is known")
 
     def _refresh(
@@ -275,12 +277,21 @@ class TufClient:
         return raw
 
     def _keep(self, documents: dict[str, bytes]) -> None:
-        """Cache what was accepted; a cut in the middle leaves a cache that does not verify."""
-        for name, raw in sorted(documents.items(), key=lambda item: item[0] == "timestamp.json"):
-            path = self._folder / name
-            self._fs.mkdir(path.parent)
-            if not path.exists() or path.read_bytes() != raw:
-                write_durably(self._fs, path, raw)
+        """Cache what was accepted; a cut in the middle leaves a cache that does not verify.
+
+        Trust hangs on the floors in the journal, not on the cache: a disk that cannot take it
+        costs the start without a network, and nothing else.
+        """
+        try:
+            for name, raw in sorted(
+                documents.items(), key=lambda item: item[0] == "timestamp.json"
+            ):
+                path = self._folder / name
+                self._fs.mkdir(path.parent)
+                if not path.exists() or path.read_bytes() != raw:
+                    write_durably(self._fs, path, raw)
+        except OSError as error:
+            log.warning("metadata cannot be cached in %s: %s", self._folder, error.strerror)
 
 
 class _RootsOf:
