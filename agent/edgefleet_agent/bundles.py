@@ -24,7 +24,7 @@ from edgefleet_contract.bundle import (
     parse_version,
 )
 from edgefleet_contract.canonical import MAX_BYTES
-from edgefleet_contract.errors import DeviceError, PeerError
+from edgefleet_contract.errors import DeviceError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_contract.messages import Target
 from edgefleet_contract.model_signature import MAX_BYTES as MAX_SIGNATURE_BYTES
@@ -72,7 +72,10 @@ class Bundles:
         """
         name = f"{target.model}@{target.version}"
         documents = self._documents(target, sources, name)
-        bundle = open_bundle(*documents, self._publishers())
+        publishers = self._publishers()
+        if not publishers:
+            raise TransientError(f"{name}: what the publishers say is not known at present")
+        bundle = open_bundle(*documents, publishers)
         manifest = bundle.manifest
         self._check(target, manifest, name)
         choice = self._choose(manifest)
@@ -126,6 +129,17 @@ class Bundles:
             labels_path=self._store.path(labels.sha256) if labels else None,
             limits=variant.limits.get(self._hw),
         )
+
+    def check(self, installed: Installed) -> None:
+        """Read every file of a model that is in the store, and hold it against its digest.
+
+        A file that has changed is removed, so that it is fetched again.
+
+        Raises:
+            DeviceError: STORAGE_FAILED, naming what is missing or changed.
+        """
+        for digest in sorted(self._digests((installed,))):
+            self._store.check(digest)
 
     def cancel(self) -> None:
         """End the `bring` that runs in another thread: it raises `Canceled`."""

@@ -45,6 +45,13 @@ class MqttConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BoardConfig:
+    """What the board cannot tell by itself: whether its link costs by the byte."""
+
+    metered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
 
@@ -52,6 +59,7 @@ class Config:
     runtime: RuntimeConfig = RuntimeConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()
+    board: BoardConfig = BoardConfig()
 
 
 def load(path: Path | None, state: Path) -> Config:

@@ -21,7 +21,12 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_agent import identity as identities
-from edgefleet_agent.adapters.host_metrics import HostMetrics, capabilities, hardware_class
+from edgefleet_agent.adapters.host_metrics import (
+    BoardSurroundings,
+    HostMetrics,
+    capabilities,
+    hardware_class,
+)
 from edgefleet_agent.adapters.http_download import HttpFetcher
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.mqtt_link import MqttLink
@@ -90,6 +95,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             floors=lambda: floors.device().trust,
             time_floor=lambda: floors.device().time_floor,
         )
+        surroundings = BoardSurroundings(metered=config.board.metered)
         installer = Installer(
             identity=identity,
             journal=journal,
@@ -103,6 +109,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             ),
             host=host,
             reporter=reporter,
+            surroundings=surroundings,
             trial_timeout_s=config.runtime.trial_timeout_s,
         )
         renewals: list[Renewal] = []
@@ -122,6 +129,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         renewals.append(renewal)
         floors.device = lambda: installer.device
         reporter.attach(installer, link)
+        surroundings.attach(link)
         async with asyncio.TaskGroup() as tasks:
             serving = asyncio.Event()
             running = [

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Order, Phase, Target
+from edgefleet_contract.order_policy import Policy, Shadow
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
+
+DAY_S: Final = 24 * 3600
 
 # --- state ---------------------------------------------------------------------------------------
 
@@ -38,11 +41,36 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What was fetched in the day at hand: a day is counted from 1970 in UTC."""
+
+    day: int = 0
+    bytes: int = 0
+
+    def add(self, now: int, size: int) -> Spent:
+        """With `size` more bytes, at a time in seconds since 1970."""
+        day = now // DAY_S
+        return Spent(day, size + (self.bytes if day == self.day else 0))
+
+    def left(self, now: int, budget: int) -> int:
+        """How many bytes of a daily budget are left."""
+        return max(0, budget - (self.bytes if now // DAY_S == self.day else 0))
+
+
+NOTHING_SPENT: Final = Spent()
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """All that must survive a power cut. `slots` is keyed by slot name.
+    """All that must survive a power cut. What is keyed by slot name:
+
+    `slots` is committed and serves; `previous` is what was committed before it; `fallback` is what
+    is served when neither does: the first release that was ever committed, or the one that an order
+    put in its place. None of these files are collected.
 
     `seq` is the highest order number taken; `time_floor` the latest time that a director signed:
     the device's clock is never believed below it; `trust` the newest metadata that was seen.
+    `pending` is an order that waits for the end of the install at hand.
     """
 
     seq: int = 0
@@ -52,12 +80,20 @@ class Device:
     pending: Order | None = None
     slots: dict[str, Installed] = field(default_factory=dict)
     previous: dict[str, Installed] = field(default_factory=dict)
+    fallback: dict[str, Installed] = field(default_factory=dict)
+    spent: Spent = NOTHING_SPENT
     quarantined: tuple[Digest, ...] = ()
 
     @property
     def phase(self) -> Phase:
         """Where the install at hand stands."""
         return self.install.phase if self.install else Phase.IDLE
+
+    @property
+    def kept(self) -> tuple[Installed, ...]:
+        """Every model whose files must stay: what serves, what may be gone back to, what comes."""
+        coming = self.install.chosen if self.install and not self.phase.is_final else ()
+        return (*self.slots.values(), *self.previous.values(), *self.fallback.values(), *coming)
 
 
 # --- events --------------------------------------------------------------------------------------
@@ -91,23 +127,55 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """Every file of every new model is in the store, verified."""
+    """Every file of every new model is in the store, verified; `transferred` bytes were fetched."""
 
     chosen: tuple[Installed, ...]
+    now: int = 0
+    transferred: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A download broke off in a way that waiting may cure. `jitter` is in [0, 1)."""
+    """A download broke off in a way that waiting may cure. `jitter` is in [0, 1).
+
+    `wait_s` is what a server asked for, seconds; `transferred` counts bytes of the wire.
+    """
 
     detail: str
     now: int
     jitter: float
+    wait_s: float = 0.0
+    transferred: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A download stopped for a reason that is nobody's fault: the day's budget, a metered link."""
+
+    detail: str
+    now: int
+    wait_s: float
+    transferred: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Every file of every new model was read again and is as signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOpened:
+    """It is a time, and the board is in a state, in which the policy lets it swap."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialPassed:
     """Every new model reproduced its golden outputs inside its limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowPassed:
+    """Every new model answered live requests unseen, and agreed as the policy asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +215,14 @@ class TrustSeen:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The publishers took back what these slots serve. `go_back` to what was before, or stop."""
+    """The publishers took releases back: these digests may not run here any more.
 
-    slots: tuple[str, ...]
-    go_back: tuple[str, ...]
+    `go_back`: slots that served one of them serve what they served before, where that may run;
+    else they stop.
+    """
+
+    digests: tuple[Digest, ...]
+    go_back: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +244,11 @@ Event: TypeAlias = (
     | Begin
     | Downloaded
     | Interrupted
+    | Held
+    | Staged
+    | WindowOpened
     | TrialPassed
+    | ShadowPassed
     | Activated
     | ProbationPassed
     | StepFailed
@@ -196,11 +272,34 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Bring these bundles into the store, verified, after a pause."""
+    """Bring these bundles into the store, verified, after a pause, within the day's budget."""
 
     order: Order
     targets: tuple[Target, ...]
+    spent: Spent = NOTHING_SPENT
     delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Read every file of these again, and hold it against its digest."""
+
+    chosen: tuple[Installed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitWindow:
+    """Wait for a window and for the conditions of the order's policy; not beyond its end."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class RunShadow:
+    """Let each of these answer a sample of the live requests, unseen."""
+
+    chosen: tuple[Installed, ...]
+    policy: Shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +318,10 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Watch these serve for the time of the policy."""
+    """Watch these serve for as long as the policy asks."""
 
     chosen: tuple[Installed, ...]
-    seconds: float
-    max_failures: int
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,5 +344,25 @@ class Proceed:
     """Feed `Begin` back: the step is durable, go on."""
 
 
-Command: TypeAlias = Serve | Download | SelfTest | Activate | Observe | Restore | Settle | Proceed
+@dataclass(frozen=True, slots=True)
+class Reconsider:
+    """Judge an order that waited again: what it waited for may have changed what it may do."""
+
+    order: Order
+
+
+Command: TypeAlias = (
+    Serve
+    | Download
+    | Stage
+    | AwaitWindow
+    | SelfTest
+    | RunShadow
+    | Activate
+    | Observe
+    | Restore
+    | Settle
+    | Proceed
+    | Reconsider
+)
 Outcome: TypeAlias = tuple[Device, tuple[Command, ...]]

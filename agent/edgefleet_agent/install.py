@@ -5,8 +5,9 @@ phase and where it may lead; the diagram in docs/design/install.md is printed fr
 in the table raises and changes nothing. The shell makes the returned state durable before it
 performs the commands, so a power cut is an ordinary event (`Booted`).
 
-What it keeps: `device.slots` is what was last committed, and what a start serves; it changes at
-one place only, the step to COMMITTED. An order is a group: all of its models swap, or none.
+What it keeps: `device.slots` is what was last committed, and what a start serves. New models enter
+it at one place only, the step to COMMITTED; older ones return to it where what is committed cannot
+serve or may not. An order is a group: all of its models swap, or none.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from edgefleet_agent import policy
 from edgefleet_agent.device import (
     Activate,
     Activated,
+    AwaitWindow,
     Begin,
     Booted,
     Command,
@@ -26,6 +27,7 @@ from edgefleet_agent.device import (
     Download,
     Downloaded,
     Event,
+    Held,
     Install,
     Installed,
     Interrupted,
@@ -35,16 +37,22 @@ from edgefleet_agent.device import (
     Outcome,
     ProbationPassed,
     Proceed,
+    Reconsider,
     Restore,
     RollbackFailed,
     RolledBack,
+    RunShadow,
     SelfTest,
     Serve,
     ServeFailed,
     Settle,
+    ShadowPassed,
+    Stage,
+    Staged,
     StepFailed,
     TrialPassed,
     TrustSeen,
+    WindowOpened,
     Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
@@ -58,6 +66,8 @@ MAX_STARTS: Final = 3
 MAX_DOWNLOADS: Final = 30
 """How often a broken download is taken up again; with the back-off below, about two hours."""
 MAX_BACKOFF_S: Final = 300.0
+MAX_WAIT_S: Final = 3600.0
+"""The longest pause that a server may ask for."""
 
 _BLAMED: Final = frozenset(
     {
@@ -67,6 +77,7 @@ _BLAMED: Final = frozenset(
         Reason.TRIAL_TIMEOUT,
         Reason.LATENCY_EXCEEDED,
         Reason.MEMORY_EXCEEDED,
+        Reason.SHADOW_DISAGREED,
         Reason.ACTIVATION_FAILED,
         Reason.PROBATION_FAILED,
         Reason.TOO_MANY_ATTEMPTS,
@@ -93,8 +104,7 @@ def step(device: Device, event: Event) -> Outcome:
     if after.phase not in allowed:
         raise IllegalStep(f"{device.phase} -> {after.phase} on {type(event).__name__}")
     if after.phase.is_final and after.pending is not None:
-        after, more = _take_up(replace(after, pending=None), after.pending)
-        commands = (*commands, *more)
+        commands = (*commands, Reconsider(after.pending))
     return after, commands
 
 
@@ -117,15 +127,6 @@ def _install(device: Device) -> Install:
     return device.install
 
 
-def _take_up(device: Device, order: Order) -> Outcome:
-    """The order that waited, if it may still be taken: what it waited for may have changed that."""
-    match policy.judge_targets(order, device):
-        case policy.Refuse(reason, detail):
-            return _reject(device, OrderRejected(order, reason, detail))
-        case policy.Accept():
-            return _take(device, OrderTaken(order))
-
-
 def _take(device: Device, event: Event) -> Outcome:
     assert isinstance(event, OrderTaken)
     order = event.order
@@ -134,6 +135,7 @@ def _take(device: Device, event: Event) -> Outcome:
         seq=max(device.seq, order.seq),
         time_floor=max(device.time_floor, order.issued),
         install=Install(order, Phase.ACCEPTED),
+        pending=None,
         quarantined=_pardon(device, order),
     )
     return taken, (Proceed(),)
@@ -149,7 +151,9 @@ def _pardon(device: Device, order: Order) -> tuple[Digest, ...]:
 def _reject(device: Device, event: Event) -> Outcome:
     assert isinstance(event, OrderRejected)
     refused = Install(event.order, Phase.REJECTED, reason=event.reason, detail=event.detail)
-    return replace(device, seq=max(device.seq, event.order.seq), install=refused), ()
+    waiting = None if device.pending == event.order else device.pending
+    seq = max(device.seq, event.order.seq)
+    return replace(device, seq=seq, install=refused, pending=waiting), ()
 
 
 def _reject_beside(device: Device, event: Event) -> Outcome:
@@ -164,21 +168,37 @@ def _hold(device: Device, event: Event) -> Outcome:
     return replace(device, pending=event.order, seq=max(device.seq, event.order.seq)), ()
 
 
+def _cancel(device: Device, event: Event) -> Outcome:
+    """Nothing has begun to swap: the newer order takes the place of this one."""
+    assert isinstance(event, OrderTaken)
+    held, _ = _hold(device, event)
+    number = f"order {event.order.seq} took its place"
+    return _move(held, Phase.CANCELED, reason=Reason.SUPERSEDED, detail=number), (Settle(()),)
+
+
 def _begin(device: Device, _: Event) -> Outcome:
-    order = _install(device).order
-    targets = changed(device, order)
-    if targets:
-        return _move(device, Phase.DOWNLOADING), (Download(order, targets),)
+    if changed(device, _install(device).order):
+        return _move(device, Phase.DOWNLOADING), (_download(device),)
     return _commit(device, ())
+
+
+def _download(device: Device, delay_s: float = 0.0) -> Download:
+    order = _install(device).order
+    return Download(order, changed(device, order), device.spent, delay_s)
 
 
 def _verified(device: Device, event: Event) -> Outcome:
     assert isinstance(event, Downloaded)
-    return _move(device, Phase.VERIFIED, chosen=event.chosen, attempt=0), (Proceed(),)
+    spent = device.spent.add(event.now, event.transferred)
+    known = replace(device, spent=spent)
+    return _move(known, Phase.VERIFIED, chosen=event.chosen, attempt=0, detail=""), (
+        Stage(event.chosen),
+    )
 
 
 def _broken(device: Device, event: Event) -> Outcome:
     assert isinstance(event, Interrupted)
+    device = replace(device, spent=device.spent.add(event.now, event.transferred))
     install = _install(device)
     attempt = install.attempt + 1
     if attempt > MAX_DOWNLOADS:
@@ -186,12 +206,46 @@ def _broken(device: Device, event: Event) -> Outcome:
     if event.now > install.order.expires:
         return _fail(device, StepFailed(Reason.ORDER_EXPIRED, event.detail))
     pause = min(MAX_BACKOFF_S, 2.0 ** min(attempt, 10)) * (0.5 + event.jitter / 2)
-    retry = Download(install.order, changed(device, install.order), pause)
+    asked = min(MAX_WAIT_S, event.wait_s) * (1 + event.jitter / 10)
+    retry = _download(device, max(pause, asked))
     return _move(device, Phase.DOWNLOADING, attempt=attempt, detail=event.detail), (retry,)
+
+
+def _held_up(device: Device, event: Event) -> Outcome:
+    """Waiting for a budget or a link is no failure: it is not counted, but ends with the order."""
+    assert isinstance(event, Held)
+    device = replace(device, spent=device.spent.add(event.now, event.transferred))
+    if event.now > _install(device).order.expires:
+        return _fail(device, StepFailed(Reason.ORDER_EXPIRED, event.detail))
+    retry = _download(device, event.wait_s)
+    return _move(device, Phase.DOWNLOADING, detail=event.detail), (retry,)
+
+
+def _staged(device: Device, _: Event) -> Outcome:
+    return _move(device, Phase.STAGED), (Proceed(),)
+
+
+def _wait(device: Device, event: Event) -> Outcome:
+    order = _install(device).order
+    asked = order.policy
+    limits = asked.conditions
+    if asked.windows or limits.mains or limits.max_celsius or limits.max_cpu_percent:
+        return _move(device, Phase.WAIT_WINDOW), (AwaitWindow(order),)
+    return _test(device, event)
 
 
 def _test(device: Device, _: Event) -> Outcome:
     return _move(device, Phase.SELFTEST), (SelfTest(_install(device).chosen),)
+
+
+def _shadow(device: Device, event: Event) -> Outcome:
+    """Shadowing needs a model that serves: a first one has nothing to agree with."""
+    install = _install(device)
+    asked = install.order.policy.shadow
+    beside = tuple(item for item in install.chosen if item.target.slot in device.slots)
+    if asked is not None and beside:
+        return _move(device, Phase.SHADOW), (RunShadow(beside, asked),)
+    return _activate(device, event)
 
 
 def _activate(device: Device, _: Event) -> Outcome:
@@ -200,9 +254,7 @@ def _activate(device: Device, _: Event) -> Outcome:
 
 def _observe(device: Device, _: Event) -> Outcome:
     install = _install(device)
-    asked = install.order.policy
-    watch = Observe(install.chosen, float(asked.probation_s), asked.max_failures)
-    return _move(device, Phase.PROBATION), (watch,)
+    return _move(device, Phase.PROBATION), (Observe(install.chosen, install.order.policy),)
 
 
 def _pass(device: Device, _: Event) -> Outcome:
@@ -219,8 +271,11 @@ def _commit(device: Device, chosen: tuple[Installed, ...]) -> Outcome:
     previous = {
         slot: item for slot, item in {**device.previous, **before}.items() if slot in wanted
     }
-    done = _move(replace(device, slots=slots, previous=previous), Phase.COMMITTED, detail="")
-    return done, (Settle(dropped),)
+    renewed = fresh if order.policy.keep_as_fallback else {}
+    known = {**slots, **device.fallback, **renewed}
+    fallback = {slot: item for slot, item in known.items() if slot in wanted}
+    after = replace(device, slots=slots, previous=previous, fallback=fallback)
+    return _move(after, Phase.COMMITTED, detail=""), (Settle(dropped),)
 
 
 def _blame(device: Device, event: StepFailed) -> tuple[Digest, ...]:
@@ -260,9 +315,14 @@ def _rolled_back(device: Device, _: Event) -> Outcome:
 
 
 def _rollback_failed(device: Device, event: Event) -> Outcome:
+    """What was committed does not serve again: what was before it may."""
     assert isinstance(event, RollbackFailed)
     detail = f"{_install(device).detail}; going back failed: {event.detail}"
-    return _move(device, Phase.ROLLBACK_FAILED, detail=detail), ()
+    commands: tuple[Command, ...] = ()
+    for item in _install(device).chosen:
+        device, more = _fall_back(device, ServeFailed(item.target.slot, event.detail))
+        commands = (*commands, *more)
+    return _move(device, Phase.ROLLBACK_FAILED, detail=detail), commands
 
 
 # --- after a power cut ---------------------------------------------------------------------------
@@ -281,18 +341,23 @@ def _boot_accepted(device: Device, _: Event) -> Outcome:
 
 
 def _boot_downloading(device: Device, _: Event) -> Outcome:
-    order = _install(device).order
-    return device, (*_serve(device), Download(order, changed(device, order)))
+    return device, (*_serve(device), _download(device))
 
 
-def _boot_testing(device: Device, _: Event) -> Outcome:
+def _boot_verified(device: Device, _: Event) -> Outcome:
+    """What was staged is looked at again: the disk may have lost what nobody ran yet."""
+    again = _move(device, Phase.VERIFIED)
+    return again, (*_serve(device), Stage(_install(device).chosen))
+
+
+def _boot_testing(device: Device, event: Event) -> Outcome:
+    """A self-test or a shadow was on: the model may have taken the power with it."""
     attempt = _install(device).attempt + 1
     if attempt > MAX_STARTS:
         gone = StepFailed(Reason.TOO_MANY_ATTEMPTS, f"{MAX_STARTS} self-tests never ended")
         after, commands = _fail(device, gone)
         return after, (*_serve(device), *commands)
-    again = _move(device, Phase.VERIFIED, attempt=attempt)
-    return again, (*_serve(device), Proceed())
+    return _boot_verified(_move(device, Phase.VERIFIED, attempt=attempt), event)
 
 
 def _boot_serving(device: Device, _: Event) -> Outcome:
@@ -314,12 +379,16 @@ def _boot_rolling_back(device: Device, _: Event) -> Outcome:
 
 
 def _fall_back(device: Device, event: Event) -> Outcome:
-    """A committed model does not serve: the one before it does, if there is one."""
+    """A committed model does not serve: the one before it does, else the fallback, if there is."""
     assert isinstance(event, ServeFailed)
-    before = device.previous.get(event.slot)
-    if before is None or before == device.slots.get(event.slot):
+    slot = event.slot
+    ways = (device.previous.get(slot), device.fallback.get(slot))
+    next_best = next((item for item in ways if item and item != device.slots.get(slot)), None)
+    if next_best is None or slot not in device.slots:
         return device, ()
-    return replace(device, slots={**device.slots, event.slot: before}), (Serve((before,)),)
+    older = {name: item for name, item in device.previous.items() if name != slot}
+    slots = {**device.slots, slot: next_best}
+    return replace(device, slots=slots, previous=older), (Serve((next_best,)),)
 
 
 def _see(device: Device, event: Event) -> Outcome:
@@ -335,21 +404,44 @@ def _see(device: Device, event: Event) -> Outcome:
 
 def _withdraw(device: Device, event: Event) -> Outcome:
     """What may not run any more is gone for good: not even a start serves it again."""
-    assert isinstance(event, Withdrawn)
-    gone = [slot for slot in event.slots if slot in device.slots]
-    back = {
-        slot: device.previous[slot]
-        for slot in gone
-        if slot in event.go_back and slot in device.previous
-    }
-    kept = {slot: item for slot, item in device.slots.items() if slot not in gone}
-    older = {slot: item for slot, item in device.previous.items() if slot not in gone}
-    after = replace(device, slots={**kept, **back}, previous=older)
-    if after.install is not None:  # the order at hand is not what runs any more
-        names = ", ".join(gone)
+    after, commands = _without(device, event)
+    if after.install is not None and after.slots != device.slots:
+        names = ", ".join(sorted(s for s in device.slots if after.slots.get(s) != device.slots[s]))
         after = _move(
             after, Phase.ROLLED_BACK, reason=Reason.REVOKED, detail=f"taken back: {names}"
         )
+    return after, commands
+
+
+def _withdraw_beside(device: Device, event: Event) -> Outcome:
+    """The same while an install is on its way, which ends if it brings what was taken back."""
+    assert isinstance(event, Withdrawn)
+    after, commands = _without(device, event)
+    ordered = {target.bundle_sha256 for target in _install(device).order.targets}
+    if ordered.isdisjoint(event.digests):
+        return after, commands
+    failed, more = _fail(after, StepFailed(Reason.REVOKED, "taken back while it was on its way"))
+    return failed, (*commands, *more)
+
+
+def _without(device: Device, event: Event) -> Outcome:
+    assert isinstance(event, Withdrawn)
+
+    def allowed(items: dict[str, Installed]) -> dict[str, Installed]:
+        return {s: i for s, i in items.items() if i.target.bundle_sha256 not in event.digests}
+
+    slots, previous, fallback = map(allowed, (device.slots, device.previous, device.fallback))
+    gone = [slot for slot in device.slots if slot not in slots]
+    ways = {**fallback, **previous} if event.go_back else {}
+    back = {slot: ways[slot] for slot in gone if slot in ways}
+    after = replace(
+        device,
+        slots={**slots, **back},
+        previous={slot: item for slot, item in previous.items() if slot not in gone},
+        fallback=fallback,
+    )
+    if not gone:
+        return after, ()
     stop = tuple(slot for slot in gone if slot not in back)
     return after, (Serve(tuple(back.values())), Settle(stop))
 
@@ -357,21 +449,33 @@ def _withdraw(device: Device, event: Event) -> Outcome:
 Act: TypeAlias = Callable[[Device, Event], Outcome]
 _P = Phase
 _QUIET: Final = tuple(phase for phase in Phase if phase is _P.IDLE or phase.is_final)
-_STOPPABLE: Final = (_P.ACCEPTED, _P.DOWNLOADING, _P.VERIFIED, _P.SELFTEST)
+_STOPPABLE: Final = (
+    *(_P.ACCEPTED, _P.DOWNLOADING, _P.VERIFIED, _P.STAGED),
+    *(_P.WAIT_WINDOW, _P.SELFTEST, _P.SHADOW),
+)
 _CRITICAL: Final = (_P.ACTIVATING, _P.PROBATION, _P.ROLLING_BACK)
 
 TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
-    **{(phase, OrderTaken): (_take, (_P.ACCEPTED,)) for phase in (*_QUIET, *_STOPPABLE)},
+    **{(phase, OrderTaken): (_take, (_P.ACCEPTED,)) for phase in _QUIET},
+    **{(phase, OrderTaken): (_cancel, (_P.CANCELED,)) for phase in _STOPPABLE},
     **{(phase, OrderTaken): (_hold, (phase,)) for phase in _CRITICAL},
     **{(phase, OrderRejected): (_reject, (_P.REJECTED,)) for phase in _QUIET},
     **{(phase, OrderRejected): (_reject_beside, (phase,)) for phase in (*_STOPPABLE, *_CRITICAL)},
     (_P.ACCEPTED, Begin): (_begin, (_P.DOWNLOADING, _P.COMMITTED)),
     (_P.DOWNLOADING, Downloaded): (_verified, (_P.VERIFIED,)),
     (_P.DOWNLOADING, Interrupted): (_broken, (_P.DOWNLOADING, _P.FAILED)),
+    (_P.DOWNLOADING, Held): (_held_up, (_P.DOWNLOADING, _P.FAILED)),
     (_P.DOWNLOADING, StepFailed): (_fail, (_P.FAILED,)),
-    (_P.VERIFIED, Begin): (_test, (_P.SELFTEST,)),
-    (_P.SELFTEST, TrialPassed): (_activate, (_P.ACTIVATING,)),
+    (_P.VERIFIED, Staged): (_staged, (_P.STAGED,)),
+    (_P.VERIFIED, Interrupted): (_broken, (_P.DOWNLOADING, _P.FAILED)),
+    (_P.VERIFIED, StepFailed): (_fail, (_P.FAILED,)),
+    (_P.STAGED, Begin): (_wait, (_P.WAIT_WINDOW, _P.SELFTEST)),
+    (_P.WAIT_WINDOW, WindowOpened): (_test, (_P.SELFTEST,)),
+    (_P.WAIT_WINDOW, StepFailed): (_fail, (_P.FAILED,)),
+    (_P.SELFTEST, TrialPassed): (_shadow, (_P.SHADOW, _P.ACTIVATING)),
     (_P.SELFTEST, StepFailed): (_fail, (_P.FAILED,)),
+    (_P.SHADOW, ShadowPassed): (_activate, (_P.ACTIVATING,)),
+    (_P.SHADOW, StepFailed): (_fail, (_P.FAILED,)),
     (_P.ACTIVATING, Activated): (_observe, (_P.PROBATION,)),
     (_P.ACTIVATING, StepFailed): (_roll_back, (_P.ROLLING_BACK,)),
     (_P.PROBATION, ProbationPassed): (_pass, (_P.COMMITTED,)),
@@ -380,12 +484,16 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     (_P.ROLLING_BACK, RollbackFailed): (_rollback_failed, (_P.ROLLBACK_FAILED,)),
     **{(phase, TrustSeen): (_see, (phase,)) for phase in Phase},
     **{(phase, Withdrawn): (_withdraw, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
+    **{(phase, Withdrawn): (_withdraw_beside, (phase, _P.FAILED)) for phase in _STOPPABLE},
     **{(phase, ServeFailed): (_fall_back, (phase,)) for phase in Phase},
     **{(phase, Booted): (_boot_quiet, (phase,)) for phase in _QUIET},
     (_P.ACCEPTED, Booted): (_boot_accepted, (_P.ACCEPTED,)),
     (_P.DOWNLOADING, Booted): (_boot_downloading, (_P.DOWNLOADING,)),
-    (_P.VERIFIED, Booted): (_boot_testing, (_P.VERIFIED, _P.FAILED)),
+    (_P.VERIFIED, Booted): (_boot_verified, (_P.VERIFIED,)),
+    (_P.STAGED, Booted): (_boot_verified, (_P.VERIFIED,)),
+    (_P.WAIT_WINDOW, Booted): (_boot_verified, (_P.VERIFIED,)),
     (_P.SELFTEST, Booted): (_boot_testing, (_P.VERIFIED, _P.FAILED)),
+    (_P.SHADOW, Booted): (_boot_testing, (_P.VERIFIED, _P.FAILED)),
     (_P.ACTIVATING, Booted): (_boot_serving, (_P.ACTIVATING, _P.ROLLED_BACK)),
     (_P.PROBATION, Booted): (_boot_serving, (_P.ACTIVATING, _P.ROLLED_BACK)),
     (_P.ROLLING_BACK, Booted): (_boot_rolling_back, (_P.ROLLED_BACK,)),

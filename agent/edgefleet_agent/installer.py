@@ -13,7 +13,9 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from edgefleet_agent import install, policy
 from edgefleet_agent.adapters.journal import Journal
@@ -27,6 +29,7 @@ from edgefleet_agent.device import (
     OrderRejected,
     OrderTaken,
     Proceed,
+    Reconsider,
     Serve,
     Settle,
     StepFailed,
@@ -35,8 +38,8 @@ from edgefleet_agent.device import (
 )
 from edgefleet_agent.identity import Identity
 from edgefleet_agent.keeper import TrustKeeper
-from edgefleet_agent.performer import Performer
-from edgefleet_agent.ports import ModelHost, Reporter
+from edgefleet_agent.performer import LOOK_S, Performer
+from edgefleet_agent.ports import ModelHost, Reporter, Surroundings
 from edgefleet_contract import messages
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel
@@ -54,6 +57,21 @@ class _Ask:
     """In the queue: the publishers are to be asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """In the queue: an order that waited is to be judged again."""
+
+    order: Order
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
 class Installer:
     """Runs the install machine of one device on one event loop.
 
@@ -69,8 +87,10 @@ class Installer:
         bundles: Bundles,
         host: ModelHost,
         reporter: Reporter,
+        surroundings: Surroundings,
         trial_timeout_s: float,
         clock: Callable[[], float] = time.time,
+        look_s: float = LOOK_S,
     ) -> None:
         self._identity = identity
         self._journal = journal
@@ -80,10 +100,12 @@ class Installer:
             bundles=bundles,
             host=host,
             reporter=reporter,
+            surroundings=surroundings,
             trial_timeout_s=trial_timeout_s,
             clock=clock,
+            look_s=look_s,
         )
-        self._queue: asyncio.Queue[Event | bytes | _Ask] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event | bytes | _Ask | _Again] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._refused = ""
         self._waiting = b""
@@ -112,6 +134,8 @@ class Installer:
                     await self._judge(item)
                 elif isinstance(item, _Ask):
                     await self._refresh()
+                elif isinstance(item, _Again):
+                    await self._reconsider(item.order)
                 else:
                     await self._feed(item)
         finally:
@@ -134,9 +158,13 @@ class Installer:
         learned = self._keeper.learned_time
         if trust.versions != self.device.trust or learned > self.device.time_floor + 3600:
             await self._feed(TrustSeen(trust.versions, learned))
+        await self._withdraw(trust)
+
+    async def _withdraw(self, trust: Trust) -> None:
+        """Part from what may not run any more; a swap that is on just now is waited for."""
         withdrawn = policy.judge_running(self.device, trust)
         if withdrawn is not None and (self.device.phase, Withdrawn) in install.TABLE:
-            log.warning("withdrawn by the publishers: %s", ", ".join(withdrawn.slots))
+            log.warning("withdrawn by the publishers: %s", ", ".join(withdrawn.digests))
             await self._feed(withdrawn)
 
     async def _open(self, raw: bytes) -> Order:
@@ -178,6 +206,8 @@ class Installer:
                 return
             await self._follow(trust)
             verdict = policy.judge_releases(order, trust)
+        if isinstance(verdict, policy.Accept):
+            verdict = policy.judge_means(order, is_zone=_is_zone)
         match verdict:
             case policy.Accept():
                 await self._feed(OrderTaken(order))
@@ -185,6 +215,17 @@ class Installer:
                 await self._feed(OrderRejected(order, reason, detail))
             case policy.Refuse(reason, detail):
                 self._refuse(raw, reason, detail, order)
+
+    async def _reconsider(self, order: Order) -> None:
+        """Judge an order that waited: what it waited for may have changed what it may do."""
+        if self.device.pending != order:
+            return  # a newer one was taken meanwhile
+        verdict = policy.judge_waited(order, self.device, self._keeper.trust, self._keeper.now)
+        match verdict:
+            case policy.Accept():
+                await self._feed(OrderTaken(order))
+            case policy.Refuse(reason, detail):
+                await self._feed(OrderRejected(order, reason, detail))
 
     def _later(self, raw: bytes, error: EdgefleetError) -> None:
         """Judge an order again after a pause, unless a newer one came: the publishers are away."""
@@ -216,10 +257,13 @@ class Installer:
         if after != before:
             await self._make_durable(after)
             self._tell(before, after)
-        if before.install and after.install and before.install.order != after.install.order:
+        ended = after.phase.is_final and after.phase is not before.phase
+        if ended:
             await self._stop_work()
         for command in commands:
             await self._start(command)
+        if ended and self._keeper.trust is not None:
+            await self._withdraw(self._keeper.trust)
 
     async def _make_durable(self, device: Device) -> None:
         pause, most = DISK_RETRY_S
@@ -258,11 +302,14 @@ class Installer:
                     if failed is not None:
                         self._queue.put_nowait(failed)
             case Settle(stop):
-                kept = (*self.device.slots.values(), *self.device.previous.values())
-                await self._performer.settle(stop, kept)
+                await self._performer.stop(stop)
+                if self.device.phase.is_final:  # else an install gathers files of its own
+                    await self._performer.collect(self.device.kept)
                 self._reporter.state()
             case Proceed():
                 self._queue.put_nowait(Begin())
+            case Reconsider(order):
+                self._queue.put_nowait(_Again(order))
             case _:
                 await self._stop_work()
                 self._work = asyncio.create_task(self._perform(command))

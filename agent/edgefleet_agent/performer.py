@@ -11,15 +11,18 @@ import random
 import time
 from collections.abc import Callable
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from edgefleet_agent.bundles import Arrival, Bundles, Progress
 from edgefleet_agent.device import (
     Activate,
     Activated,
+    AwaitWindow,
     Command,
     Download,
     Downloaded,
     Event,
+    Held,
     Installed,
     Interrupted,
     Observe,
@@ -27,12 +30,18 @@ from edgefleet_agent.device import (
     Restore,
     RollbackFailed,
     RolledBack,
+    RunShadow,
     SelfTest,
     ServeFailed,
+    ShadowPassed,
+    Stage,
+    Staged,
     StepFailed,
     TrialPassed,
+    WindowOpened,
 )
-from edgefleet_agent.ports import Failed, ModelHost, Reporter
+from edgefleet_agent.ports import Failed, ModelHost, Reporter, Surroundings
+from edgefleet_agent.windows import hindrance, next_day
 from edgefleet_contract.errors import DeviceError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel, Target
 from edgefleet_contract.reasons import Reason
@@ -41,6 +50,8 @@ log = logging.getLogger(__name__)
 
 WATCH_S: Final = 0.1
 """How often a model on probation is looked at."""
+LOOK_S: Final = 15.0
+"""How often the board is looked at where an install waits for it."""
 PROGRESS_S: Final = 10.0
 PROGRESS_SHARE: Final = 0.05
 
@@ -54,15 +65,20 @@ class Performer:
         bundles: Bundles,
         host: ModelHost,
         reporter: Reporter,
+        surroundings: Surroundings,
         trial_timeout_s: float,
         clock: Callable[[], float],
+        look_s: float,
     ) -> None:
         self._bundles = bundles
         self._host = host
         self._reporter = reporter
+        self._surroundings = surroundings
         self._trial_timeout_s = trial_timeout_s
         self._clock = clock
+        self._look_s = look_s
         self.measured: dict[str, float] = {}
+        self.waiting_for = ""
         self.serving: dict[str, Installed] = {}
 
     @property
@@ -89,8 +105,14 @@ class Performer:
         match command:
             case Download():
                 return await self._download(command)
+            case Stage(chosen):
+                return await self._stage(chosen)
+            case AwaitWindow(order):
+                return await self._await_window(order)
             case SelfTest(chosen):
                 return await self._self_test(chosen)
+            case RunShadow():
+                return await self._shadow(command)
             case Activate(chosen):
                 return await self._activate(chosen)
             case Observe():
@@ -111,15 +133,23 @@ class Performer:
         log.error("%s cannot be served: %s", item.target.slot, failed.detail)
         return ServeFailed(item.target.slot, failed.detail)
 
-    async def settle(self, stop: tuple[str, ...], kept: tuple[Installed, ...]) -> None:
-        """Stop slots, and collect what none of `kept` needs."""
-        for slot in stop:
+    async def stop(self, slots: tuple[str, ...]) -> None:
+        """Serve nothing more in these slots."""
+        for slot in slots:
             await self._host.deactivate(slot)
             self.serving.pop(slot, None)
+
+    async def collect(self, kept: tuple[Installed, ...]) -> None:
+        """Remove the files that none of these needs."""
         await asyncio.to_thread(self._bundles.collect, kept)
 
     async def _download(self, command: Download) -> Event:
         await asyncio.sleep(command.delay_s)
+        now, asked = int(self._clock()), command.order.policy
+        if asked.conditions.unmetered and self._surroundings.now().metered:
+            return Held("the link is metered", now, self._look_s)
+        if asked.max_bytes_per_day and not command.spent.left(now, asked.max_bytes_per_day):
+            return Held("the day's budget of bytes is spent", now, next_day(now))
         progress = self._progress_reporter(command.order)
         try:
             arrivals = [
@@ -129,6 +159,28 @@ class Performer:
             return Interrupted(error.message, int(self._clock()), random.random())
         self.measured["download_bytes"] = float(sum(item.transferred for item in arrivals))
         return Downloaded(tuple(item.installed for item in arrivals))
+
+    async def _stage(self, chosen: tuple[Installed, ...]) -> Event:
+        """Every byte is read again: what is tested and served is what is on the disk."""
+        try:
+            for item in chosen:
+                await asyncio.to_thread(self._bundles.check, item)
+        except DeviceError as error:
+            return Interrupted(error.message, int(self._clock()), random.random())
+        return Staged()
+
+    async def _await_window(self, order: Order) -> Event:
+        while True:
+            now = int(self._clock())
+            if now > order.expires:
+                return StepFailed(Reason.ORDER_EXPIRED, "no window opened before the order ended")
+            held_by = hindrance(order.policy, self._surroundings.now(), now, ZoneInfo)
+            if not held_by:
+                return WindowOpened()
+            if held_by != self.waiting_for:
+                self.waiting_for = held_by
+                self._reporter.step(order, Phase.WAIT_WINDOW, None, held_by, {})
+            await asyncio.sleep(self._look_s)
 
     async def _self_test(self, chosen: tuple[Installed, ...]) -> Event:
         for item in chosen:
@@ -147,6 +199,31 @@ class Performer:
             }
         return TrialPassed()
 
+    async def _shadow(self, command: RunShadow) -> Event:
+        asked = command.policy
+        for item in command.chosen:
+            slot = item.target.slot
+            report = await self._host.shadow(
+                self._bundles.spec(item),
+                seconds=asked.seconds,
+                share=asked.share_percent / 100,
+                min_requests=asked.min_requests,
+                max_cpu_share=asked.max_cpu_percent / 100,
+            )
+            if isinstance(report, Failed):
+                return StepFailed(report.reason, report.detail, slot)
+            self.measured |= {
+                "shadow_requests": float(report.requests),
+                "shadow_agreement": report.agreement,
+            }
+            if report.requests < asked.min_requests:
+                found = f"{report.requests} requests compared, {asked.min_requests} asked for"
+                return StepFailed(Reason.SHADOW_DISAGREED, found, slot)
+            if report.agreement * 100 < asked.min_agreement_percent and report.requests:
+                found = f"{report.agreement:.1%} of {report.requests} answers agree"
+                return StepFailed(Reason.SHADOW_DISAGREED, found, slot)
+        return ShadowPassed()
+
     async def _activate(self, chosen: tuple[Installed, ...]) -> Event:
         began = time.monotonic()
         failed = await self._host.activate(tuple(self._bundles.spec(item) for item in chosen))
@@ -157,19 +234,27 @@ class Performer:
         return Activated()
 
     async def _observe(self, command: Observe) -> Event:
-        deadline = time.monotonic() + command.seconds
+        asked, began = command.policy, time.monotonic()
+        linked = not asked.needs_link_s
         while True:
+            served = 0
             for item in command.chosen:
                 stats = next((s for s in self._host.stats() if s.slot == item.target.slot), None)
                 if stats is None or stats.restarts:
                     return StepFailed(Reason.PROBATION_FAILED, "its worker died", item.target.slot)
-                if stats.failures > command.max_failures:
+                if stats.failures > asked.max_failures:
                     return StepFailed(
                         Reason.PROBATION_FAILED,
                         f"{stats.failures} of {stats.requests} requests failed",
                         item.target.slot,
                     )
-            if time.monotonic() >= deadline:
+                served += stats.requests - stats.failures
+            passed = time.monotonic() - began
+            linked = linked or self._surroundings.is_linked
+            if not linked and passed > asked.needs_link_s:
+                return StepFailed(Reason.LINK_LOST, f"for {asked.needs_link_s} s")
+            enough = 0 < asked.probation_requests <= served
+            if linked and (enough or passed >= asked.probation_s):
                 return ProbationPassed()
             await asyncio.sleep(WATCH_S)
 

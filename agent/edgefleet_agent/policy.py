@@ -8,9 +8,10 @@ signature was checked before (`messages.open_order`); what the bundle says is ch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgefleet_agent.device import Device, Installed, Withdrawn
+from edgefleet_agent.device import Device, Withdrawn
 from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import Trust
@@ -82,18 +83,32 @@ def judge_releases(order: Order, trust: Trust) -> Accept | Refuse:
 
 
 def judge_running(device: Device, trust: Trust) -> Withdrawn | None:
-    """What is committed here and may not run any more; None where all may."""
+    """What is kept or on its way here and may not run any more; None where all may."""
+    coming = device.install.order.targets if device.install and not device.phase.is_final else ()
+    targets = (*(item.target for item in device.kept), *coming)
+    gone = {
+        target.bundle_sha256
+        for target in targets
+        if trust.revoked.forbids(target.model, target.version, target.bundle_sha256)
+    }
+    return Withdrawn(tuple(sorted(gone)), trust.revoked.go_back) if gone else None
 
-    def is_forbidden(item: Installed) -> bool:
-        target = item.target
-        return bool(trust.revoked.forbids(target.model, target.version, target.bundle_sha256))
 
-    gone = tuple(slot for slot, item in sorted(device.slots.items()) if is_forbidden(item))
-    if not gone:
-        return None
-    before = (slot for slot in gone if slot in device.previous)
-    able = tuple(slot for slot in before if not is_forbidden(device.previous[slot]))
-    return Withdrawn(gone, able if trust.revoked.go_back else ())
+def judge_means(order: Order, *, is_zone: Callable[[str], bool]) -> Accept | Refuse:
+    """Whether this device can do what the order's policy asks."""
+    for window in order.policy.windows:
+        if not is_zone(window.zone):
+            found = f"time zone {window.zone} is not known here (is tzdata installed?)"
+            return Refuse(Reason.POLICY_UNSUPPORTED, found, spent=True)
+    return Accept()
+
+
+def judge_waited(order: Order, device: Device, trust: Trust | None, now: int) -> Accept | Refuse:
+    """Whether an order that had to wait may still be taken; it passed every rule when it came."""
+    if now > order.expires:
+        return Refuse(Reason.ORDER_EXPIRED, "it waited past its date", spent=True)
+    released = judge_releases(order, trust) if trust is not None else Accept()
+    return released if isinstance(released, Refuse) else judge_targets(order, device)
 
 
 def judge_targets(order: Order, device: Device) -> Accept | Refuse:

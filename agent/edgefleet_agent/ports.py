@@ -87,6 +87,29 @@ class SlotStats:
     worker_rss_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class BoardState:
+    """How the board is doing; None where it cannot tell. `cpu_ratio` is from 0 to 1."""
+
+    on_mains: bool | None = None
+    metered: bool | None = None
+    celsius: float | None = None
+    cpu_ratio: float = 0.0
+
+
+class Surroundings(Protocol):
+    """What an install may have to wait for."""
+
+    def now(self) -> BoardState:
+        """How the board is doing."""
+        ...
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the broker is reached now."""
+        ...
+
+
 class ModelHost(Protocol):
     """Runs models: trials, the swap, the workers. One owner, on one event loop."""
 

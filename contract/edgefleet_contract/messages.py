@@ -17,6 +17,7 @@ from edgefleet_contract.bundle import Digest, is_digest, is_name
 from edgefleet_contract.envelope import open_envelope, render_envelope, seal
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import KeyRing, Signer
+from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 
 TIME_TYPE: Final = "application/vnd.edgefleet.time.v1+json"
@@ -42,11 +43,15 @@ class Phase(StrEnum):
     ACCEPTED = "accepted"
     DOWNLOADING = "downloading"
     VERIFIED = "verified"
+    STAGED = "staged"
+    WAIT_WINDOW = "wait_window"
     SELFTEST = "selftest"
+    SHADOW = "shadow"
     ACTIVATING = "activating"
     PROBATION = "probation"
     COMMITTED = "committed"
     REJECTED = "rejected"
+    CANCELED = "canceled"
     FAILED = "failed"
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
@@ -62,6 +67,7 @@ _FINAL: Final = frozenset(
     {
         Phase.COMMITTED,
         Phase.REJECTED,
+        Phase.CANCELED,
         Phase.FAILED,
         Phase.ROLLED_BACK,
         Phase.ROLLBACK_FAILED,
@@ -93,19 +99,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """How the device is to go about it.
-
-    `probation_s`: how long a new version serves before it is committed, seconds.
-    `max_failures`: failed inferences on probation that are forgiven.
-    """
-
-    probation_s: int = 2
-    max_failures: int = 0
-    retry_quarantined: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Order:
     """What one device should run from now on: all of `targets`, and nothing else.
 
@@ -127,7 +120,7 @@ class Order:
     metadata: tuple[str, ...] = ()
     metadata_min: int = 0
     allow_downgrade: bool = False
-    policy: Policy = Policy()
+    policy: Policy = DEFAULT_POLICY
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     DOWNGRADE = "downgrade"
     QUARANTINED = "quarantined"
+    POLICY_UNSUPPORTED = "policy_unsupported"
     AGENT_TOO_OLD = "agent_too_old"
     WRONG_HARDWARE = "wrong_hardware"
     NO_VARIANT = "no_variant"
@@ -41,8 +42,10 @@ class Reason(StrEnum):
     TRIAL_TIMEOUT = "trial_timeout"
     LATENCY_EXCEEDED = "latency_exceeded"
     MEMORY_EXCEEDED = "memory_exceeded"
+    SHADOW_DISAGREED = "shadow_disagreed"
     ACTIVATION_FAILED = "activation_failed"
     PROBATION_FAILED = "probation_failed"
+    LINK_LOST = "link_lost"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     SUPERSEDED = "superseded"
     INTERNAL = "internal"
@@ -62,6 +65,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.REVOKED: "the publishers took this release back",
     Reason.DOWNGRADE: "it is older than what runs, and the order does not permit going back",
     Reason.QUARANTINED: "this bundle failed on this device before",
+    Reason.POLICY_UNSUPPORTED: "the order asks for what this device cannot do",
     Reason.AGENT_TOO_OLD: "the bundle needs a newer agent",
     Reason.WRONG_HARDWARE: "the bundle is not for this kind of board",
     Reason.NO_VARIANT: "no variant of the bundle fits a runtime of this device",
@@ -79,8 +83,10 @@ _SENTENCES: dict[Reason, str] = {
     Reason.TRIAL_TIMEOUT: "the trial did not end in time",
     Reason.LATENCY_EXCEEDED: "it is slower here than its signed limit",
     Reason.MEMORY_EXCEEDED: "it needs more memory here than its signed limit",
+    Reason.SHADOW_DISAGREED: "its answers differ from those of the model that serves",
     Reason.ACTIVATION_FAILED: "the new version could not be made to serve",
     Reason.PROBATION_FAILED: "the new version failed while it served on probation",
+    Reason.LINK_LOST: "the broker was not reached while the new version was on probation",
     Reason.TOO_MANY_ATTEMPTS: "it was tried as often as it may be",
     Reason.SUPERSEDED: "a newer order took its place",
     Reason.INTERNAL: "the agent met an error of its own",

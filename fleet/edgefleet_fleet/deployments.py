@@ -17,15 +17,8 @@ from typing import Final
 from edgefleet_contract.bundle import Digest, is_name
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.messages import (
-    Capabilities,
-    Order,
-    Phase,
-    Policy,
-    Reported,
-    Target,
-    seal_order,
-)
+from edgefleet_contract.messages import Capabilities, Order, Phase, Reported, Target, seal_order
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import tuf_repo

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase, Policy, Reported, RunningModel, Target
+from edgefleet_contract.messages import Phase, Reported, RunningModel, Target
+from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.rollout import Outcome
-
-DEFAULT_POLICY: Final = Policy()
 
 
 @dataclass(frozen=True, slots=True)

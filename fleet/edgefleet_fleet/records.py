@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefleet_contract.bundle import Digest, Role
-from edgefleet_contract.messages import Phase, Policy, Reported, Target
+from edgefleet_contract.messages import Phase, Reported, Target
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.roles import Role as UserRole
 from edgefleet_fleet.rollout import Cause, Outcome, State

@@ -12,12 +12,14 @@ from edgefleet_agent import install
 from edgefleet_agent.device import (
     Activate,
     Activated,
+    AwaitWindow,
     Begin,
     Booted,
     Device,
     Download,
     Downloaded,
     Event,
+    Held,
     Installed,
     Interrupted,
     Observe,
@@ -25,20 +27,28 @@ from edgefleet_agent.device import (
     OrderTaken,
     ProbationPassed,
     Proceed,
+    Reconsider,
     Restore,
     RollbackFailed,
     RolledBack,
+    RunShadow,
     SelfTest,
     Serve,
     ServeFailed,
     Settle,
+    ShadowPassed,
+    Spent,
+    Stage,
+    Staged,
     StepFailed,
     TrialPassed,
     TrustSeen,
+    WindowOpened,
     Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Order, Phase, Policy, Target
+from edgefleet_contract.messages import Order, Phase, Target
+from edgefleet_contract.order_policy import Policy, Shadow, Window
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of
@@ -65,6 +75,7 @@ def happy(order: Order, *items: Installed) -> tuple[Event, ...]:
         OrderTaken(order),
         Begin(),
         Downloaded(items),
+        Staged(),
         Begin(),
         TrialPassed(),
         Activated(),
@@ -84,10 +95,11 @@ def test_an_order_becomes_a_committed_model() -> None:
     assert commands == [
         Proceed(),
         Download(order, (target(1),)),
+        Stage((chosen(1),)),
         Proceed(),
         SelfTest((chosen(1),)),
         Activate((chosen(1),)),
-        Observe((chosen(1),), 0.0, 0),
+        Observe((chosen(1),), order.policy),
         Settle(()),
     ]
 
@@ -115,7 +127,7 @@ def test_a_failed_selftest_leaves_the_old_model_serving_and_quarantines_the_new(
     before = committed(1)
     device, commands = play(
         before,
-        *happy(order_of(target(2), seq=2), chosen(2))[:4],
+        *happy(order_of(target(2), seq=2), chosen(2))[:5],
         StepFailed(Reason.GOLDEN_MISMATCH, "off by 3", "digits"),
     )
     assert device.phase is Phase.FAILED
@@ -137,7 +149,7 @@ def test_a_bad_transfer_is_not_held_against_the_bundle() -> None:
 @pytest.mark.parametrize("at", ["activating", "probation"])
 def test_a_model_that_does_not_serve_is_rolled_back(at: str) -> None:
     before = committed(1)
-    reached = 5 if at == "activating" else 6
+    reached = 6 if at == "activating" else 7
     device, commands = play(
         before,
         *happy(order_of(target(2), seq=2), chosen(2))[:reached],
@@ -154,7 +166,7 @@ def test_a_model_that_does_not_serve_is_rolled_back(at: str) -> None:
 def test_a_first_model_that_fails_leaves_a_device_with_none() -> None:
     device, commands = play(
         Device(),
-        *happy(order_of(target(1)), chosen(1))[:5],
+        *happy(order_of(target(1)), chosen(1))[:6],
         StepFailed(Reason.ACTIVATION_FAILED),
         RolledBack(),
     )
@@ -165,7 +177,7 @@ def test_a_first_model_that_fails_leaves_a_device_with_none() -> None:
 def test_a_rollback_that_fails_is_said() -> None:
     device, _ = play(
         committed(1),
-        *happy(order_of(target(2), seq=2), chosen(2))[:5],
+        *happy(order_of(target(2), seq=2), chosen(2))[:6],
         StepFailed(Reason.ACTIVATION_FAILED, "no memory"),
         RollbackFailed("still no memory"),
     )
@@ -177,40 +189,135 @@ def test_a_rollback_that_fails_is_said() -> None:
 def test_a_group_swaps_together_or_not_at_all() -> None:
     two = order_of(target(2), target(1, "vad"), seq=2)
     device, commands = play(
-        committed(1), *happy(two, chosen(2), chosen(1, "vad"))[:5], StepFailed(Reason.LOAD_FAILED)
+        committed(1), *happy(two, chosen(2), chosen(1, "vad"))[:6], StepFailed(Reason.LOAD_FAILED)
     )
     assert Activate((chosen(2), chosen(1, "vad"))) in commands
     assert commands[-1] == Restore((chosen(1),), ("vad",))
     assert device.slots == {"digits": chosen(1)}
 
 
-def test_a_newer_order_takes_the_place_of_one_that_is_on_its_way() -> None:
+def careful(version: int, seq: int) -> Order:
+    """An order that goes by way of every phase."""
+    policy = Policy(windows=(Window("02:00", 60),), shadow=Shadow(10))
+    return order_of(target(version), seq=seq, policy=policy)
+
+
+def every_step(order: Order, *items: Installed) -> tuple[Event, ...]:
+    plain = happy(order, *items)
+    return (*plain[:5], WindowOpened(), TrialPassed(), ShadowPassed(), *plain[6:])
+
+
+def test_windows_and_shadow_are_waited_for_where_the_policy_asks() -> None:
+    order = careful(2, seq=2)
+    device, commands = play(committed(1), *every_step(order, chosen(2)))
+    assert device.slots["digits"] == chosen(2)
+    assert commands[4:7] == [
+        AwaitWindow(order),
+        SelfTest((chosen(2),)),
+        RunShadow((chosen(2),), Shadow(10)),
+    ]
+
+
+def test_a_first_model_has_nothing_to_shadow() -> None:
+    events = every_step(careful(1, seq=1), chosen(1))
+    device, _ = play(Device(), *events[:7])
+    assert device.phase is Phase.ACTIVATING
+
+
+def test_an_install_ends_with_its_order_where_no_window_opens() -> None:
+    device, commands = play(
+        committed(1),
+        *every_step(careful(2, seq=2), chosen(2))[:5],
+        StepFailed(Reason.ORDER_EXPIRED),
+    )
+    assert (device.phase, device.quarantined) == (Phase.FAILED, ())
+    assert device.slots["digits"] == chosen(1)
+    assert commands[-1] == Settle(())
+
+
+def test_a_candidate_that_disagrees_in_shadow_is_quarantined_and_never_serves() -> None:
+    device, commands = play(
+        committed(1),
+        *every_step(careful(2, seq=2), chosen(2))[:7],
+        StepFailed(Reason.SHADOW_DISAGREED, "71 % agree", "digits"),
+    )
+    assert (device.phase, device.slots["digits"]) == (Phase.FAILED, chosen(1))
+    assert device.quarantined == (target(2).bundle_sha256,)
+    assert Activate((chosen(2),)) not in commands
+
+
+def test_a_newer_order_cancels_one_that_has_not_begun_to_swap() -> None:
     newer = order_of(target(3), seq=3)
-    for reached in (1, 2, 3, 4):
-        device, _ = play(
-            committed(1),
-            *happy(order_of(target(2), seq=2), chosen(2))[:reached],
-            OrderTaken(newer),
+    for reached in range(1, 8):
+        device, commands = play(
+            committed(1), *every_step(careful(2, seq=2), chosen(2))[:reached], OrderTaken(newer)
         )
-        assert device.phase is Phase.ACCEPTED
+        assert device.phase is Phase.CANCELED, reached
         assert device.install is not None
-        assert device.install.order == newer
+        assert device.install.reason is Reason.SUPERSEDED
+        assert commands[-2:] == [Settle(()), Reconsider(newer)]
+        device, _ = play(device, OrderTaken(newer))
+        assert device.phase is Phase.ACCEPTED
+        assert (device.install and device.install.order, device.pending) == (newer, None)
 
 
 def test_a_newer_order_waits_while_the_swap_is_on() -> None:
     newer = order_of(target(3), seq=3)
     device, _ = play(
         committed(1),
-        *happy(order_of(target(2), seq=2), chosen(2))[:6],
+        *happy(order_of(target(2), seq=2), chosen(2))[:7],
         OrderTaken(newer),
     )
     assert device.phase is Phase.PROBATION
     device, commands = play(device, ProbationPassed())
     assert device.slots["digits"] == chosen(2)
-    assert device.phase is Phase.ACCEPTED
+    assert device.phase is Phase.COMMITTED
+    assert commands[-1] == Reconsider(newer)
+    device, commands = play(device, OrderTaken(newer))
+    assert (device.phase, device.pending) == (Phase.ACCEPTED, None)
+
+
+def test_an_order_that_waits_survives_a_power_cut() -> None:
+    newer = order_of(target(3), seq=3)
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2))[:2], OrderTaken(newer))
+    device, commands = play(device, Booted())
+    assert commands[-1] == Reconsider(newer)
+
+
+def test_a_file_that_rotted_before_its_trial_is_fetched_again() -> None:
+    device, commands = play(
+        committed(1),
+        *happy(order_of(target(2), seq=2), chosen(2))[:3],
+        Interrupted("digits has changed on the disk", now=1_000, jitter=0.0),
+    )
+    assert device.phase is Phase.DOWNLOADING
+    assert isinstance(commands[-1], Download)
+
+
+def test_waiting_for_a_budget_is_not_counted_as_a_failure_but_its_bytes_are() -> None:
+    order = order_of(target(1), policy=Policy(max_bytes_per_day=100))
+    device, _ = play(Device(), *happy(order)[:2])
+    for _ in range(install.MAX_DOWNLOADS + 5):
+        device, commands = play(device, Held("budget", now=90_000, wait_s=60.0, transferred=2))
+        assert device.phase is Phase.DOWNLOADING
+    assert device.spent == Spent(1, 70)
+    assert device.spent.left(90_000, 100) == 30
+    assert device.spent.left(180_000, 100) == 100
+    assert isinstance(commands[-1], Download)
+    assert (commands[-1].delay_s, commands[-1].spent) == (60.0, Spent(1, 70))
+    device, _ = play(device, Held("budget", now=order.expires + 1, wait_s=60.0))
     assert device.install is not None
-    assert device.install.order == newer
-    assert commands[-1] == Proceed()
+    assert device.install.reason is Reason.ORDER_EXPIRED
+
+
+def test_a_pause_that_a_server_asks_for_is_kept_within_an_hour() -> None:
+    device, _ = play(Device(), *happy(order_of(target(1)))[:2])
+    _, commands = play(device, Interrupted("busy", now=1, jitter=0.0, wait_s=120.0))
+    assert isinstance(commands[0], Download)
+    assert commands[0].delay_s == 120.0
+    _, commands = play(device, Interrupted("busy", now=1, jitter=0.0, wait_s=1e9))
+    assert isinstance(commands[0], Download)
+    assert commands[0].delay_s == install.MAX_WAIT_S
 
 
 def test_a_broken_download_is_taken_up_again_later_and_later() -> None:
@@ -237,11 +344,10 @@ def test_a_download_ends_with_its_order() -> None:
     assert device.install.reason is Reason.ORDER_EXPIRED
 
 
-@pytest.mark.parametrize("reached", range(1, 8))
+@pytest.mark.parametrize("reached", range(1, 10))
 def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
     """Cut once after each step: what is committed serves first, then the install goes on."""
-    events = happy(order_of(target(2), seq=2), chosen(2))
-    device, _ = play(committed(1), *events[:reached])
+    device, _ = play(committed(1), *every_step(careful(2, seq=2), chosen(2))[:reached])
     served = device.slots["digits"]
     device, commands = play(device, Booted())
     assert commands[0] == Serve((served,))
@@ -249,8 +355,11 @@ def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
         answer = {
             Phase.ACCEPTED: Begin(),
             Phase.DOWNLOADING: Downloaded((chosen(2),)),
-            Phase.VERIFIED: Begin(),
+            Phase.VERIFIED: Staged(),
+            Phase.STAGED: Begin(),
+            Phase.WAIT_WINDOW: WindowOpened(),
             Phase.SELFTEST: TrialPassed(),
+            Phase.SHADOW: ShadowPassed(),
             Phase.ACTIVATING: Activated(),
             Phase.PROBATION: ProbationPassed(),
         }[device.phase]
@@ -259,20 +368,31 @@ def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reached", "ends"), [(4, Phase.FAILED), (5, Phase.ROLLED_BACK), (6, Phase.ROLLED_BACK)]
+    ("until", "ends"),
+    [
+        (Phase.SELFTEST, Phase.FAILED),
+        (Phase.SHADOW, Phase.FAILED),
+        (Phase.ACTIVATING, Phase.ROLLED_BACK),
+        (Phase.PROBATION, Phase.ROLLED_BACK),
+    ],
 )
-def test_a_model_that_takes_the_power_with_it_is_given_up(reached: int, ends: Phase) -> None:
-    events = happy(order_of(target(2), seq=2), chosen(2))
-    device, _ = play(committed(1), *events[:reached])
+def test_a_model_that_takes_the_power_with_it_is_given_up(until: Phase, ends: Phase) -> None:
+    on = {
+        Phase.VERIFIED: Staged(),
+        Phase.STAGED: Begin(),
+        Phase.WAIT_WINDOW: WindowOpened(),
+        Phase.SELFTEST: TrialPassed(),
+        Phase.SHADOW: ShadowPassed(),
+        Phase.ACTIVATING: Activated(),
+    }
+    device, _ = play(committed(1), *every_step(careful(2, seq=2), chosen(2))[:3])
     cuts = 0
     while not device.phase.is_final:
+        while device.phase is not until:
+            device, _ = play(device, on[device.phase])
         cuts += 1
         assert cuts <= install.MAX_STARTS + 1
         device, _ = play(device, Booted())
-        if device.phase is Phase.VERIFIED:
-            device, _ = play(device, Begin())
-        elif device.phase is Phase.ACTIVATING and reached == 6:
-            device, _ = play(device, Activated())
     assert device.phase is ends
     assert device.slots["digits"] == chosen(1)
     assert device.quarantined == (target(2).bundle_sha256,)
@@ -281,7 +401,7 @@ def test_a_model_that_takes_the_power_with_it_is_given_up(reached: int, ends: Ph
 def test_a_power_cut_while_going_back_goes_back() -> None:
     device, _ = play(
         committed(1),
-        *happy(order_of(target(2), seq=2), chosen(2))[:5],
+        *happy(order_of(target(2), seq=2), chosen(2))[:6],
         StepFailed(Reason.ACTIVATION_FAILED),
     )
     device, commands = play(device, Booted())
@@ -298,9 +418,38 @@ def test_a_committed_model_that_is_lost_falls_back_to_the_one_before() -> None:
     assert (again, nothing) == (device, [])
 
 
+def test_the_first_release_is_the_fallback_until_an_order_names_another() -> None:
+    device = committed(1)
+    for version in (2, 3):
+        device, _ = play(device, *happy(order_of(target(version), seq=version), chosen(version)))
+    assert device.fallback["digits"] == chosen(1)
+    assert set(device.kept) == {chosen(1), chosen(2), chosen(3)}
+    for left in (chosen(2), chosen(1)):
+        device, commands = play(device, ServeFailed("digits", "it does not load"))
+        assert commands[-1] == Serve((left,))
+    again, nothing = play(device, ServeFailed("digits", "nor does this"))
+    assert (again, nothing) == (device, [])
+
+    order = order_of(target(4), seq=9, policy=Policy(keep_as_fallback=True))
+    device, _ = play(device, *happy(order, chosen(4)))
+    assert device.fallback["digits"] == chosen(4)
+
+
+def test_where_going_back_fails_the_fallback_serves() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    device, commands = play(
+        device,
+        *happy(order_of(target(3), seq=3), chosen(3))[:6],
+        StepFailed(Reason.ACTIVATION_FAILED, "no memory"),
+        RollbackFailed("no memory for that either"),
+    )
+    assert device.phase is Phase.ROLLBACK_FAILED
+    assert commands[-1] == Serve((chosen(1),))
+
+
 def test_what_the_publishers_took_back_gives_way_to_the_version_before() -> None:
     device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
-    device, commands = play(device, Withdrawn(("digits",), ("digits",)))
+    device, commands = play(device, Withdrawn((target(2).bundle_sha256,), go_back=True))
     assert device.slots == {"digits": chosen(1)}
     assert device.previous == {}
     assert device.install is not None
@@ -309,9 +458,40 @@ def test_what_the_publishers_took_back_gives_way_to_the_version_before() -> None
 
 
 def test_what_may_not_run_and_has_nothing_before_it_stops() -> None:
-    device, commands = play(committed(1), Withdrawn(("digits",), ()))
+    device, commands = play(committed(1), Withdrawn((target(1).bundle_sha256,), go_back=True))
+    assert (device.slots, device.fallback) == ({}, {})
+    assert commands == [Serve(()), Settle(("digits",))]
+
+
+def test_where_the_policy_says_stop_nothing_is_gone_back_to() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    device, commands = play(device, Withdrawn((target(2).bundle_sha256,), go_back=False))
     assert device.slots == {}
     assert commands == [Serve(()), Settle(("digits",))]
+
+
+def test_what_was_only_kept_for_a_way_back_is_parted_from_without_a_word() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    device, commands = play(device, Withdrawn((target(1).bundle_sha256,), go_back=True))
+    assert (device.phase, commands) == (Phase.COMMITTED, [])
+    assert (device.previous, device.fallback) == ({}, {})
+
+
+@pytest.mark.parametrize("reached", range(1, 8))
+def test_a_release_taken_back_while_it_waits_ends_its_install(reached: int) -> None:
+    events = every_step(careful(2, seq=2), chosen(2))[:reached]
+    device, _ = play(committed(1), *events, Withdrawn((target(2).bundle_sha256,), go_back=True))
+    assert device.install is not None
+    assert (device.phase, device.install.reason) == (Phase.FAILED, Reason.REVOKED)
+    assert device.slots["digits"] == chosen(1)
+
+
+def test_what_serves_may_be_taken_back_while_another_version_waits_for_its_window() -> None:
+    events = every_step(careful(3, seq=3), chosen(3))[:5]
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)), *events)
+    device, commands = play(device, Withdrawn((target(2).bundle_sha256,), go_back=True))
+    assert (device.phase, device.slots["digits"]) == (Phase.WAIT_WINDOW, chosen(1))
+    assert commands[0] == Serve((chosen(1),))
 
 
 def test_metadata_that_were_seen_raise_the_floors_and_never_lower_them() -> None:
@@ -350,7 +530,10 @@ EVENTS = st.one_of(
     st.just(Begin()),
     st.integers(1, 5).map(lambda version: Downloaded((chosen(version),))),
     st.just(Interrupted("cut", 1_000, 0.5)),
-    st.sampled_from([TrialPassed(), Activated(), ProbationPassed(), RolledBack()]),
+    st.just(Held("budget", 1_000, 60.0)),
+    st.sampled_from([Staged(), WindowOpened(), TrialPassed(), ShadowPassed()]),
+    st.sampled_from([Activated(), ProbationPassed(), RolledBack()]),
+    st.integers(1, 5).map(lambda v: Withdrawn((target(v).bundle_sha256,), go_back=True)),
     st.sampled_from(list(Reason)).map(lambda reason: StepFailed(reason, "", "digits")),
     st.just(RollbackFailed()),
     st.just(ServeFailed("digits")),
@@ -375,7 +558,7 @@ def test_only_a_passed_trial_and_probation_change_what_is_committed(events: list
         grown = {
             slot: item
             for slot, item in device.slots.items()
-            if before.slots.get(slot) != item and before.previous.get(slot) != item
+            if item not in (m.get(slot) for m in (before.slots, before.previous, before.fallback))
         }
         if grown:
             assert before.phase is Phase.PROBATION

@@ -21,13 +21,15 @@ from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.identity import Enrolment, Identity
 from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
+from edgefleet_agent.ports import BoardState
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase, Policy, Target
+from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.model_signature import sign_bundle
+from edgefleet_contract.order_policy import Conditions, Policy, Window
 from edgefleet_contract.reasons import Reason
 from tests.agent.models import HERE, WEIGHTS, X, Y, linear, pixels
 from tests.agent.repository import Repository
@@ -70,6 +72,17 @@ class Recorder:
         return found
 
 
+@dataclass
+class Weather:
+    """What an install may have to wait for, as a test sets it."""
+
+    state: BoardState = field(default_factory=BoardState)
+    is_linked: bool = True
+
+    def now(self) -> BoardState:
+        return self.state
+
+
 class Board:
     """A device in a folder; `boot` starts it, leaving the block cuts its power."""
 
@@ -77,6 +90,7 @@ class Board:
         self.folder = folder
         self.repository = repository or Repository(DIRECTOR, PUBLISHER)
         self.heard = Recorder()
+        self.surroundings = Weather()
         self.host: LocalHost
         self.installer: Installer
 
@@ -108,6 +122,8 @@ class Board:
             ),
             host=self.host,
             reporter=self.heard,
+            surroundings=self.surroundings,
+            look_s=0.05,
             trial_timeout_s=60,
             clock=lambda: self.now,
         )
@@ -139,12 +155,16 @@ class Board:
     async def install(self, order: Order) -> Phase:
         self.take(order)
         async with asyncio.timeout(60):
-            while not (
-                self.installer.device.seq >= order.seq and self.installer.device.phase.is_final
-            ):
+            while not (self.at_hand >= order.seq and self.installer.device.phase.is_final):
                 self.heard.changed.clear()
                 await self.heard.changed.wait()
         return self.installer.device.phase
+
+    @property
+    def at_hand(self) -> int:
+        """The number of the order that is being carried out, or was last."""
+        install = self.installer.device.install
+        return install.order.seq if install else 0
 
     def answer(self, slot: str = "digits") -> tuple[int, object]:
         host, _, port = self.host.addresses[0].rpartition(":")
@@ -218,6 +238,7 @@ def test_a_device_installs_serves_and_swaps(tmp_path: Path, shelf: Shelf) -> Non
                 Phase.ACCEPTED,
                 Phase.DOWNLOADING,
                 Phase.VERIFIED,
+                Phase.STAGED,
                 Phase.SELFTEST,
                 Phase.ACTIVATING,
                 Phase.PROBATION,
@@ -322,6 +343,83 @@ def test_a_newer_order_ends_a_download_that_hangs(tmp_path: Path, shelf: Shelf) 
             ended = await board.install(order_of(one, seq=2, sources=(shelf.url,)))
             assert ended is Phase.COMMITTED
             assert time.monotonic() - began < 30
+
+    asyncio.run(story())
+
+
+def test_a_swap_waits_for_its_conditions_and_the_old_model_serves_meanwhile(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    async def story() -> None:
+        one, two = (put(shelf, make_bundle(tmp_path, version)) for version in (1, 2))
+        async with Board(tmp_path / "pi") as board:
+            await board.install(order_of(one, seq=1, sources=(shelf.url,)))
+            board.surroundings.state = BoardState(on_mains=False)
+            asked = Policy(conditions=Conditions(mains=True))
+            board.take(order_of(two, seq=2, sources=(shelf.url,), policy=asked))
+            async with asyncio.timeout(20):
+                while board.heard.steps[-1][2] != "the board runs on battery":
+                    board.heard.changed.clear()
+                    await board.heard.changed.wait()
+            assert np.allclose(board.answer()[1], pixels(1) @ WEIGHTS + 1)
+            board.surroundings.state = BoardState(on_mains=True)
+            await board.until(Phase.COMMITTED)
+            assert np.allclose(board.answer()[1], pixels(1) @ WEIGHTS + 2)
+
+    asyncio.run(story())
+
+
+def test_an_order_for_a_time_zone_that_is_not_known_here_is_refused(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    async def story() -> None:
+        one = put(shelf, make_bundle(tmp_path, 1))
+        asked = Policy(windows=(Window("02:00", 60, "Mars/Olympus_Mons"),))
+        async with Board(tmp_path / "pi") as board:
+            ended = await board.install(order_of(one, sources=(shelf.url,), policy=asked))
+            assert (ended, board.heard.steps[-1][1]) == (
+                Phase.REJECTED,
+                Reason.POLICY_UNSUPPORTED,
+            )
+
+    asyncio.run(story())
+
+
+def test_a_device_that_must_reach_its_broker_goes_back_where_it_does_not(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    async def story() -> None:
+        one, two = (put(shelf, make_bundle(tmp_path, version)) for version in (1, 2))
+        async with Board(tmp_path / "pi") as board:
+            board.surroundings.is_linked = False
+            await board.install(order_of(one, seq=1, sources=(shelf.url,)))  # offline will do
+            asked = Policy(probation_s=0, needs_link_s=1)
+            ended = await board.install(order_of(two, seq=2, sources=(shelf.url,), policy=asked))
+            assert (ended, board.heard.steps[-1][1]) == (Phase.ROLLED_BACK, Reason.LINK_LOST)
+            assert np.allclose(board.answer()[1], pixels(1) @ WEIGHTS + 1)
+            assert board.installer.device.quarantined == ()  # it is not the model's fault
+
+    asyncio.run(story())
+
+
+def test_a_staged_file_that_rots_is_fetched_again_before_it_is_tried(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    async def story() -> None:
+        one = put(shelf, make_bundle(tmp_path, 1))
+        state = tmp_path / "pi"
+        async with Board(state) as board:
+            board.surroundings.state = BoardState(on_mains=False)
+            asked = Policy(conditions=Conditions(mains=True))
+            board.take(order_of(one, sources=(shelf.url,), policy=asked))
+            await board.until(Phase.WAIT_WINDOW)
+        model = max((state / "store" / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+        model.chmod(0o600)
+        model.write_bytes(b"\0" + model.read_bytes()[1:])
+        async with Board(state, board.repository) as board:
+            await board.until(Phase.COMMITTED)
+            assert Phase.DOWNLOADING in board.heard.phases()
+            assert board.answer()[0] == 200
 
     asyncio.run(story())
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from edgefleet_agent.policy import Accept, Known, Refuse, judge
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Policy
+from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from tests.agent.test_install import committed, target
 from tests.contract.makers import ISSUED, order_of

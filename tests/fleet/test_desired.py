@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase, Policy, RunningModel, Target
+from edgefleet_contract.messages import Phase, RunningModel, Target
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.desired import SlotAsk, level, outcome_of
 from edgefleet_fleet.rollout import Outcome

@@ -15,7 +15,8 @@ from alembic.script import ScriptDirectory
 from edgefleet_contract.bundle import Digest, parse_manifest, sha256
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase, Policy, Presence, Target
+from edgefleet_contract.messages import Phase, Presence, Target
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.adapters.sql.tables import metadata

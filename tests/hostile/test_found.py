@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_agent import policy
 from edgefleet_agent.adapters.http_download import HttpFetcher
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import (
     Device,
+    Event,
     OrderRejected,
     OrderTaken,
     ProbationPassed,
+    Reconsider,
     RolledBack,
     StepFailed,
 )
@@ -31,7 +34,7 @@ from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.envelope import pae
 from edgefleet_contract.errors import Malformed, TransientError, Unverified
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.messages import Order, Phase
 from edgefleet_contract.model_signature import PAYLOAD_TYPE
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import until
@@ -63,35 +66,41 @@ def test_text_that_cannot_be_written_is_not_read(raw: bytes) -> None:
 def under_way(version: int) -> Device:
     """Version 1 is committed, another one serves on probation."""
     order = order_of(target(version), seq=2)
-    return play(committed(1), *happy(order, chosen(version))[:6])[0]
+    return play(committed(1), *happy(order, chosen(version))[:7])[0]
+
+
+def waited(order: Order, *end: Event, version: int = 3) -> policy.Accept | policy.Refuse:
+    """What becomes of an order that waited for the end of a swap to another version."""
+    device, commands = play(under_way(version), OrderTaken(order), *end)
+    assert commands[-1] == Reconsider(order)
+    return policy.judge_waited(order, device, None, order.issued)
 
 
 def test_an_order_that_waited_cannot_bring_back_an_older_version() -> None:
     """It was judged against what ran before the order that it waited for."""
-    device, _ = play(under_way(3), OrderTaken(order_of(target(2), seq=3)), ProbationPassed())
-    assert device.install is not None
-    assert (device.phase, device.install.reason) == (Phase.REJECTED, Reason.DOWNGRADE)
-    assert device.slots["digits"] == chosen(3)
+    verdict = waited(order_of(target(2), seq=3), ProbationPassed())
+    assert isinstance(verdict, policy.Refuse)
+    assert verdict.reason is Reason.DOWNGRADE
     allowed = order_of(target(2), seq=3, allow_downgrade=True)
-    device, _ = play(under_way(3), OrderTaken(allowed), ProbationPassed())
-    assert device.phase is Phase.ACCEPTED
+    assert waited(allowed, ProbationPassed()) == policy.Accept()
 
 
 def test_an_order_that_waited_cannot_bring_what_just_failed() -> None:
     failed = StepFailed(Reason.PROBATION_FAILED, "", "digits")
-    again = OrderTaken(order_of(target(2), seq=3))
-    device, _ = play(under_way(2), again, failed, RolledBack())
-    assert device.install is not None
-    assert (device.phase, device.install.reason) == (Phase.REJECTED, Reason.QUARANTINED)
+    verdict = waited(order_of(target(2), seq=3), failed, RolledBack(), version=2)
+    assert isinstance(verdict, policy.Refuse)
+    assert verdict.reason is Reason.QUARANTINED
 
 
 def test_the_number_of_the_last_order_never_falls() -> None:
     """An order that was refused meanwhile has a higher number than the one that waited."""
+    first = order_of(target(3), seq=3)
     device, _ = play(
         under_way(2),
-        OrderTaken(order_of(target(3), seq=3)),
+        OrderTaken(first),
         OrderRejected(order_of(target(4), seq=4), Reason.QUARANTINED),
         ProbationPassed(),
+        OrderTaken(first),
     )
     assert (device.phase, device.seq) == (Phase.ACCEPTED, 4)
 

@@ -23,16 +23,19 @@ from edgefleet_agent.device import (
     OrderRejected,
     OrderTaken,
     ProbationPassed,
+    Reconsider,
     RollbackFailed,
     RolledBack,
     ServeFailed,
+    Staged,
     StepFailed,
     TrialPassed,
     TrustSeen,
     Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Phase, Policy, Target
+from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Phase, Target
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of
@@ -66,7 +69,7 @@ class Attack(RuleBasedStateMachine):
         """One step, held against what must be so of every step."""
         before = self.device
         try:
-            after, _ = install.step(before, event)
+            after, commands = install.step(before, event)
         except install.IllegalStep:
             return
         self.device = after
@@ -79,12 +82,23 @@ class Attack(RuleBasedStateMachine):
         fresh = {
             slot: item
             for slot, item in after.slots.items()
-            if before.slots.get(slot) != item and before.previous.get(slot) != item
+            if item not in (m.get(slot) for m in (before.slots, before.previous, before.fallback))
         }
         if fresh:
             self.check_commit(before, fresh)
         if isinstance(event, OrderTaken):
             self.passed = self.passed if before.phase in CRITICAL else frozenset()
+        for command in commands:
+            if isinstance(command, Reconsider):
+                self.reconsider(command.order)
+
+    def reconsider(self, order: Order) -> None:
+        """As the shell does."""
+        match policy.judge_waited(order, self.device, None, order.issued):
+            case policy.Accept():
+                self.feed(OrderTaken(order))
+            case policy.Refuse(reason, detail):
+                self.feed(OrderRejected(order, reason, detail))
 
     def check_commit(self, before: Device, fresh: dict[str, Installed]) -> None:
         assert before.phase is Phase.PROBATION
@@ -150,7 +164,7 @@ class Attack(RuleBasedStateMachine):
         self.judge(wanted, 1, issued, DAY, 0, back, pardon, "pi-1")
         self.advance(steps)
 
-    @rule(event=st.sampled_from([Begin(), TrialPassed(), Activated(), ProbationPassed()]))
+    @rule(event=st.sampled_from([Begin(), Staged(), TrialPassed(), Activated(), ProbationPassed()]))
     def guess(self, event: Event) -> None:
         self.feed(event)
 
@@ -188,9 +202,12 @@ class Attack(RuleBasedStateMachine):
     def see_metadata(self, versions: tuple[int, int, int, int], now: int) -> None:
         self.feed(TrustSeen(TrustFloors(*versions), now))
 
-    @rule(slot=st.sampled_from(SLOTS), back=st.booleans())
-    def take_back(self, slot: str, back: bool) -> None:
-        self.feed(Withdrawn((slot,), (slot,) if back else ()))
+    @rule(version=st.integers(1, 4), back=st.booleans())
+    def take_back(self, version: int, back: bool) -> None:
+        digest = target("a", version).bundle_sha256
+        self.feed(Withdrawn((digest,), go_back=back))
+        if self.device.phase not in CRITICAL:  # a swap is waited for
+            assert all(digest != item.target.bundle_sha256 for item in self.device.kept)
 
     @invariant()
     def what_runs_is_known(self) -> None:
@@ -200,7 +217,8 @@ class Attack(RuleBasedStateMachine):
 
 NEXT: dict[Phase, Event] = {
     Phase.ACCEPTED: Begin(),
-    Phase.VERIFIED: Begin(),
+    Phase.VERIFIED: Staged(),
+    Phase.STAGED: Begin(),
     Phase.SELFTEST: TrialPassed(),
     Phase.ACTIVATING: Activated(),
     Phase.PROBATION: ProbationPassed(),

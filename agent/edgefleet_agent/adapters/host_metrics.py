@@ -6,10 +6,11 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import psutil
 
+from edgefleet_agent.ports import BoardState
 from edgefleet_contract.messages import Capabilities, SystemTelemetry
 
 _HARDWARE: Final = {
@@ -66,6 +67,42 @@ class HostMetrics:
             agent_rss_bytes=self._process.memory_info().rss,
             temperature_celsius=_temperature(),
         )
+
+
+class Linked(Protocol):
+    """Something that may be connected."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is now."""
+        ...
+
+
+class BoardSurroundings:
+    """`ports.Surroundings` of this board. `metered` is the operator's word (agent.toml)."""
+
+    def __init__(self, *, metered: bool) -> None:
+        self._metered = metered
+        self._link: Linked | None = None
+
+    def attach(self, link: Linked) -> None:
+        """Say which link is meant."""
+        self._link = link
+
+    def now(self) -> BoardState:
+        """See `ports.Surroundings`; a board without a battery is on mains."""
+        battery = psutil.sensors_battery()
+        return BoardState(
+            on_mains=None if battery is None else bool(battery.power_plugged),
+            metered=self._metered,
+            celsius=_temperature(),
+            cpu_ratio=psutil.getloadavg()[0] / (os.cpu_count() or 1),
+        )
+
+    @property
+    def is_linked(self) -> bool:
+        """See `ports.Surroundings`."""
+        return self._link is not None and self._link.is_connected
 
 
 def _temperature() -> float | None:

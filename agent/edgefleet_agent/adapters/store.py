@@ -12,7 +12,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
@@ -47,24 +49,40 @@ class Store:
         return self.path(digest).is_file()
 
     def read(self, digest: Digest) -> bytes:
-        """The bytes of a file, hashed again: an SD card forgets.
+        """The bytes of a file, hashed again: an SD card forgets. For small files.
 
         Raises:
-            DeviceError: STORAGE_FAILED where it is missing, unreadable, or has changed.
+            DeviceError: STORAGE_FAILED where it is missing, unreadable, or has changed; a file that
+                has changed is removed, so that it is fetched again.
         """
+        with self._opened(digest) as file:
+            raw = file.read()
+        self._require(digest, sha256(raw))
+        return raw
+
+    def check(self, digest: Digest) -> None:
+        """Hash a file of any size again. Raises as `read` does."""
+        with self._opened(digest) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        self._require(digest, found)
+
+    @contextmanager
+    def _opened(self, digest: Digest) -> Iterator[BufferedReader]:
         try:
-            raw = self.path(digest).read_bytes()
+            with self.path(digest).open("rb") as file:
+                yield file
         except OSError as error:
             raise DeviceError(
                 f"cannot read {digest[:12]} from the store: {error.strerror}",
                 reason=Reason.STORAGE_FAILED,
             ) from None
-        if sha256(raw) != digest:
+
+    def _require(self, digest: Digest, found: str) -> None:
+        if found != digest:
             self.fs.unlink(self.path(digest))
             raise DeviceError(
                 f"{digest[:12]} has changed on the disk", reason=Reason.STORAGE_FAILED
             )
-        return raw
 
     def put(self, digest: Digest, raw: bytes) -> None:
         """Take in a small file whole. `raw` must have that digest.

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from edgefleet_contract import codec
-from edgefleet_contract.messages import Phase, Policy, Target
+from edgefleet_contract.messages import Phase, Target
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.adapters.sql.documents import load
 from edgefleet_fleet.adapters.sql.tables import rollout as table
