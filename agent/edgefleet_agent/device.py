@@ -43,6 +43,8 @@ class Device:
 
     `seq` is the highest order number taken; `time_floor` the latest time that a director signed:
     the device's clock is never believed below it; `trust` the newest metadata that was seen.
+    `committed` remembers each model's version that was committed last, in whatever slot: an emptied
+    slot, or another name for it, is no way back to an older one.
     """
 
     seq: int = 0
@@ -53,6 +55,7 @@ class Device:
     slots: dict[str, Installed] = field(default_factory=dict)
     previous: dict[str, Installed] = field(default_factory=dict)
     quarantined: tuple[Digest, ...] = ()
+    committed: dict[str, int] = field(default_factory=dict)
 
     @property
     def phase(self) -> Phase:
