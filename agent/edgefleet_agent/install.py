@@ -336,8 +336,9 @@ def _fall_back(device: Device, event: Event) -> Outcome:
 
 def _see(device: Device, event: Event) -> Outcome:
     assert isinstance(event, TrustSeen)
-    floor = max(device.time_floor, event.now)
-    return replace(device, trust=device.trust.merged(event.floors), time_floor=floor), ()
+    floor = 0 if event.floors.drops_online(device.trust) else device.time_floor
+    trust = device.trust.merged(event.floors)
+    return replace(device, trust=trust, time_floor=max(floor, event.now)), ()
 
 
 def _withdraw(device: Device, event: Event) -> Outcome:

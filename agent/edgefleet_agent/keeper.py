@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -126,15 +127,28 @@ class TrustKeeper:
         )
         async with self._one_at_a_time:
             try:
-                trust = await asyncio.to_thread(
-                    self._client.refresh, sources, now=self.now, floors=self._bound
-                )
+                trust = await self._ask(sources)
             except TransientError:
                 if self.trust is not None and self.now < self.trust.expires:
                     return self.trust
                 raise
         self.trust = trust
         self._believe()
+        return trust
+
+    async def _ask(self, sources: tuple[MetadataSource, ...]) -> Trust:
+        """What the sources say; a clock that lost keys set forward does not count against it."""
+        clock, bound = int(self._clock()), self._bound
+        ask = partial(self._client.refresh, sources, floors=bound)
+        try:
+            return await asyncio.to_thread(ask, now=self.now)
+        except Unverified as error:
+            if error.reason is not Reason.METADATA_EXPIRED or self.now == clock:
+                raise
+            trust = await asyncio.to_thread(ask, now=clock)
+            if not trust.versions.drops_online(bound):
+                raise
+        self.learned_time = 0
         return trust
 
     @property
@@ -151,7 +165,7 @@ class TrustKeeper:
                 back, or the order is dated ahead.
         """
         trust = await self.refresh(order.metadata)
-        ahead = max(self.now, order.issued) - trust.expires
+        ahead = max(self.learned_time, order.issued) - trust.expires
         if ahead >= 0:
             raise Unverified(
                 f"metadata: the newest to be had ended {ahead} s before the signed time",

@@ -106,14 +106,19 @@ class TrustFloors:
             newer, **{role: max(getattr(newer, role), getattr(older, role)) for role in bound}
         )
 
+    def drops_online(self, older: TrustFloors) -> bool:
+        """Whether a newer root took a key from the control room; the clock is not bound by it then.
+
+        Root keys are offline: who rotates them so says that the control room was not its own.
+        """
+        return self.root > older.root and not set(older.online) <= set(self.online)
+
     def _bound(self, older: TrustFloors) -> tuple[str, ...]:
         """The roles in which what was seen before counts for this, too."""
         is_newer = self.root > older.root
-        keeps_online = set(older.online) <= set(self.online)
-        keeps_publishers = set(older.publishers) <= set(self.publishers)
-        online = ("timestamp", "snapshot") if keeps_online or not is_newer else ()
-        targets = ("targets",) if keeps_publishers or not is_newer else ()
-        return ("root", *online, *targets)
+        drops_publisher = is_newer and not set(older.publishers) <= set(self.publishers)
+        online = () if self.drops_online(older) else ("timestamp", "snapshot")
+        return ("root", *online, *(() if drops_publisher else ("targets",)))
 
 
 @dataclass(frozen=True, slots=True)
