@@ -71,6 +71,8 @@ class Device:
     `seq` is the highest order number taken; `time_floor` the latest time that a director signed:
     the device's clock is never believed below it; `trust` the newest metadata that was seen.
     `pending` is an order that waits for the end of the install at hand.
+    `committed` remembers each model's version that was committed last, in whatever slot: an emptied
+    slot, or another name for it, is no way back to an older one.
     """
 
     seq: int = 0
@@ -83,6 +85,7 @@ class Device:
     fallback: dict[str, Installed] = field(default_factory=dict)
     spent: Spent = NOTHING_SPENT
     quarantined: tuple[Digest, ...] = ()
+    committed: dict[str, int] = field(default_factory=dict)
 
     @property
     def phase(self) -> Phase:

@@ -59,7 +59,6 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import EdgefleetError
 from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.reasons import Reason
-from edgefleet_contract.trust import TrustFloors
 
 MAX_STARTS: Final = 3
 """How often a step may be begun again after a power cut before it is given up."""
@@ -274,8 +273,25 @@ def _commit(device: Device, chosen: tuple[Installed, ...]) -> Outcome:
     renewed = fresh if order.policy.keep_as_fallback else {}
     known = {**slots, **device.fallback, **renewed}
     fallback = {slot: item for slot, item in known.items() if slot in wanted}
-    after = replace(device, slots=slots, previous=previous, fallback=fallback)
+    after = replace(
+        device,
+        slots=slots,
+        previous=previous,
+        fallback=fallback,
+        committed=_remember(device, order, chosen),
+    )
     return _move(after, Phase.COMMITTED, detail=""), (Settle(dropped),)
+
+
+def _remember(device: Device, order: Order, chosen: tuple[Installed, ...]) -> dict[str, int]:
+    """The version of each model that was committed last; it falls only where the order says so."""
+    newest: dict[str, int] = {}
+    for item in chosen:
+        model = item.target.model
+        newest[model] = max(newest.get(model, 0), item.target.version)
+    if not order.allow_downgrade:
+        newest = {name: max(n, device.committed.get(name, 0)) for name, n in newest.items()}
+    return {**device.committed, **newest}
 
 
 def _blame(device: Device, event: StepFailed) -> tuple[Digest, ...]:
@@ -393,13 +409,9 @@ def _fall_back(device: Device, event: Event) -> Outcome:
 
 def _see(device: Device, event: Event) -> Outcome:
     assert isinstance(event, TrustSeen)
-    floors = TrustFloors(
-        *(
-            max(getattr(device.trust, role), getattr(event.floors, role))
-            for role in ("root", "timestamp", "snapshot", "targets")
-        )
-    )
-    return replace(device, trust=floors, time_floor=max(device.time_floor, event.now)), ()
+    floor = 0 if event.floors.drops_online(device.trust) else device.time_floor
+    trust = device.trust.merged(event.floors)
+    return replace(device, trust=trust, time_floor=max(floor, event.now)), ()
 
 
 def _withdraw(device: Device, event: Event) -> Outcome:

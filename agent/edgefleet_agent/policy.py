@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from edgefleet_agent.device import Device, Withdrawn
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
+from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import Trust
+
+FREE_NUMBERS: Final = 2**52
+MAX_LEAP: Final = 2**32
+"""Above `FREE_NUMBERS` an order's number rises by no more than this at a time: a thief of the
+director key cannot use up all numbers below 2^53 with one order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,9 @@ def judge(
         return Refuse(
             Reason.STALE_ORDER, f"number {order.seq}, {device.seq} was taken", spent=False
         )
+    if order.seq > max(device.seq + MAX_LEAP, FREE_NUMBERS):
+        found = f"number {order.seq} leaps far ahead of {device.seq}"
+        return Refuse(Reason.MALFORMED, found, spent=False)
     now = max(clock, device.time_floor)
     if now > order.expires:
         return Refuse(Reason.ORDER_EXPIRED, f"{now - order.expires} s past its date", spent=False)
@@ -126,12 +135,20 @@ def judge_targets(order: Order, device: Device) -> Accept | Refuse:
                 f"{target.model}@{target.version} failed here before",
                 spent=True,
             )
-        if running is None or running.target.model != target.model or order.allow_downgrade:
-            continue
-        if target.version < running.target.version:
+        newest = _newest(target, device)
+        if target.version < newest and not order.allow_downgrade:
             return Refuse(
                 Reason.DOWNGRADE,
-                f"{target.model}@{target.version} after {running.target.version}",
+                f"{target.model}@{target.version} after {newest}",
                 spent=True,
             )
     return Accept()
+
+
+def _newest(target: Target, device: Device) -> int:
+    """The version below which a target would be a step back: what its slot runs decides, and
+    where that is nothing or another model, what this device committed last of it in any slot."""
+    running = device.slots.get(target.slot)
+    if running is not None and running.target.model == target.model:
+        return running.target.version
+    return device.committed.get(target.model, 0)

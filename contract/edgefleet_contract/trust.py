@@ -13,7 +13,7 @@ root, so the device takes it from any network. What publishers sign as TUF targe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgefleet_contract import canonical, codec
@@ -76,26 +76,58 @@ class RevokedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TrustFloors:
-    """The versions below which TUF metadata are not believed: what this device saw before."""
+    """The versions below which TUF metadata are not believed: what this device saw before.
+
+    `online` and `publishers` are the ids of the keys that could say so then. A floor holds as long
+    as those who could raise it are trusted: a newer root that drops one of them drops the floors of
+    its roles too, so that a thief who drove a number to the highest is undone (TUF specification,
+    5.3.11) [trust-2.5].
+    """
 
     root: int = 0
     timestamp: int = 0
     snapshot: int = 0
     targets: int = 0
+    online: tuple[str, ...] = ()
+    publishers: tuple[str, ...] = ()
 
-    def below(self, other: TrustFloors) -> str:
-        """The first role whose version is lower here than in `other`; empty where none is."""
-        for role in ("root", "timestamp", "snapshot", "targets"):
-            if getattr(self, role) < getattr(other, role):
+    def below(self, seen: TrustFloors) -> str:
+        """The first role whose version is lower here than the floor; empty where none is."""
+        for role in self._bound(seen):
+            if getattr(self, role) < getattr(seen, role):
                 return role
         return ""
+
+    def merged(self, other: TrustFloors) -> TrustFloors:
+        """The floors of a device that saw both, in whatever order."""
+        newer, older = (other, self) if other.root >= self.root else (self, other)
+        bound = newer._bound(older)
+        return replace(
+            newer, **{role: max(getattr(newer, role), getattr(older, role)) for role in bound}
+        )
+
+    def drops_online(self, older: TrustFloors) -> bool:
+        """Whether a newer root took a key from the control room; the clock is not bound by it then.
+
+        Root keys are offline: who rotates them so says that the control room was not its own.
+        """
+        return self.root > older.root and not set(older.online) <= set(self.online)
+
+    def _bound(self, older: TrustFloors) -> tuple[str, ...]:
+        """The roles in which what was seen before counts for this, too."""
+        is_newer = self.root > older.root
+        drops_publisher = is_newer and not set(older.publishers) <= set(self.publishers)
+        online = () if self.drops_online(older) else ("timestamp", "snapshot")
+        return ("root", *online, *(() if drops_publisher else ("targets",)))
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
     """All that verified TUF metadata say; made by the TUF client alone.
 
-    `expires` is when the timestamp ends, seconds since 1970. `listed` maps a target's path to the
+    `expires` is when the first of the four roles ends, seconds since 1970. No time after it is
+    believed because a director signed it: root and targets are offline, so not even whoever holds
+    every key of the control room moves it beyond theirs. `listed` maps a target's path to the
     SHA-256 of its bytes.
     """
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from edgefleet_agent import install
 from edgefleet_agent.adapters.fs import FileSystem
 from edgefleet_agent.adapters.journal import COPIES, Journal
 from edgefleet_agent.device import Device, OrderTaken
+from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
 from tests.agent.test_install import committed, target
@@ -85,3 +87,30 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path) -> None:
         full.save(second)
     assert caught.value.reason is Reason.STORAGE_FAILED
     assert Journal(tmp_path).load() == first
+
+
+@pytest.mark.parametrize("flipped", [b"9", b"0", b"12", b"-1"])
+def test_a_spoilt_generation_does_not_bring_an_older_state_back(
+    tmp_path: Path, flipped: bytes
+) -> None:
+    first, second = states(2)
+    journal = Journal(tmp_path)
+    journal.save(first)
+    journal.save(second)
+    older = tmp_path / COPIES[0]
+    generation, _, rest = older.read_bytes().partition(b" ")
+    assert generation == b"1"
+    older.write_bytes(flipped + b" " + rest)
+    assert Journal(tmp_path).load() == second
+
+
+def test_a_journal_of_the_first_agents_is_read_and_replaced(tmp_path: Path) -> None:
+    """Its digest covered the body alone; a device loses more by forgetting than by believing it."""
+    first, second = states(2)
+    body = canonical.render(codec.encode(first))
+    digest = hashlib.sha256(body).hexdigest()
+    (tmp_path / COPIES[0]).write_bytes(f"7 {digest}\n".encode() + body)
+    journal = Journal(tmp_path)
+    assert journal.load() == first
+    journal.save(second)
+    assert Journal(tmp_path).load() == second

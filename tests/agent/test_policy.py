@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_agent.policy import Accept, Known, Refuse, judge
+from edgefleet_agent.device import Begin, Device, OrderTaken, ServeFailed, StepFailed
+from edgefleet_agent.policy import Accept, Known, Refuse, judge, judge_targets
 from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_install import committed, target
+from tests.agent.test_install import chosen, committed, happy, play, target
 from tests.contract.makers import ISSUED, order_of
 
 NOW = ISSUED + 1_000
@@ -65,3 +66,52 @@ def test_a_clock_at_1970_does_not_bring_an_expired_order_back() -> None:
     refused = judge(order, device, fleet="demo", name="pi-1", clock=0)
     assert isinstance(refused, Refuse)
     assert refused.reason is Reason.ORDER_EXPIRED
+
+
+def emptied(version: int) -> Device:
+    """Committed, then ordered to run nothing."""
+    return play(committed(version), OrderTaken(order_of(seq=version + 1)), Begin())[0]
+
+
+@pytest.mark.parametrize("slot", ["digits", "renamed"])
+def test_an_emptied_or_renamed_slot_is_no_way_back_to_an_older_version(slot: str) -> None:
+    older = replace(target(4), slot=slot)
+    for device in (emptied(5), committed(5)):
+        refused = judge_targets(order_of(older, seq=9), device)
+        assert isinstance(refused, Refuse)
+        assert refused.reason is Reason.DOWNGRADE
+        assert judge_targets(order_of(replace(target(5), slot=slot), seq=9), device) == Accept()
+        assert judge_targets(order_of(older, seq=9, allow_downgrade=True), device) == Accept()
+
+
+def test_the_version_that_is_remembered_falls_by_a_permitted_commit_alone() -> None:
+    device = emptied(5)
+    back = order_of(target(4), seq=9, allow_downgrade=True)
+    failed = StepFailed(Reason.GOLDEN_MISMATCH, "", "digits")
+    device, _ = play(device, *happy(back, chosen(4))[:5], failed)
+    assert device.committed == {"digits": 5}
+    device, _ = play(emptied(5), *happy(back, chosen(4)))
+    assert device.committed == {"digits": 4}
+    device, _ = play(device, *happy(order_of(target(6), seq=10), chosen(6)))
+    assert device.committed == {"digits": 6}
+
+
+def test_going_back_by_itself_is_not_asked_for_permission() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    device, _ = play(device, ServeFailed("digits"))
+    assert device.slots["digits"] == chosen(1)
+    assert device.committed == {"digits": 2}
+    assert judge_targets(order_of(target(1), seq=3), device) == Accept()
+
+
+def test_one_order_cannot_use_up_all_numbers() -> None:
+    """A stolen director key would shut the device to every honest order, for good."""
+    for seq in (6, 2**32, 2**52):
+        assert verdict(order_of(target(6), seq=seq)) == Accept()
+    for seq in (2**52 + 1, 2**53 - 1):
+        refused = verdict(order_of(target(6), seq=seq))
+        assert isinstance(refused, Refuse)
+        assert (refused.reason, refused.spent) == (Reason.MALFORMED, False)
+    high = replace(DEVICE, seq=2**52)
+    honest = order_of(target(6), seq=2**52 + 1)
+    assert judge(honest, high, fleet="demo", name="pi-1", clock=NOW) == Accept()

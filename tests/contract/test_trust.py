@@ -73,3 +73,24 @@ def test_a_lower_version_of_any_role_is_below_the_floors() -> None:
     for role in ("root", "timestamp", "snapshot", "targets"):
         lower = replace(floors, **{role: getattr(floors, role) - 1})
         assert lower.below(floors) == role
+
+
+OLD = TrustFloors(1, 2**40, 2**40, 2**40, online=("taken",), publishers=("p",))
+
+
+def test_floors_fall_with_the_keys_that_could_raise_them_and_with_no_other() -> None:
+    """A thief drove the numbers up; two root keys drop the key that he had."""
+    rotated = TrustFloors(2, 7, 7, 2**40, online=("new",), publishers=("p", "q"))
+    assert rotated.below(OLD) == ""
+    assert replace(rotated, targets=9).below(OLD) == "targets"
+    assert replace(rotated, publishers=("q",), targets=9).below(OLD) == ""
+    assert replace(rotated, online=("taken", "new")).below(OLD) == "timestamp"
+    assert replace(rotated, root=1).below(OLD) == "timestamp"
+    assert OLD.below(rotated) == "root"
+
+
+def test_what_a_device_saw_is_the_same_in_whatever_order_it_is_told() -> None:
+    rotated = TrustFloors(2, 7, 7, 2**41, online=("new",), publishers=("p",))
+    assert OLD.merged(rotated) == rotated.merged(OLD) == rotated
+    assert OLD.merged(replace(OLD, timestamp=1)) == OLD
+    assert TrustFloors().merged(OLD) == OLD.merged(TrustFloors()) == OLD

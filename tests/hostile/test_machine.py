@@ -64,6 +64,7 @@ class Attack(RuleBasedStateMachine):
         super().__init__()
         self.device = Device()
         self.passed: frozenset[Digest] = frozenset()
+        self.newest = 0  # of the one model, committed last in any slot
 
     def feed(self, event: Event) -> None:
         """One step, held against what must be so of every step."""
@@ -109,8 +110,10 @@ class Attack(RuleBasedStateMachine):
             assert item.target.bundle_sha256 in self.passed
             assert item.target.bundle_sha256 not in before.quarantined
             old = before.slots.get(slot)
-            newer = old is None or item.target.version >= old.target.version
-            assert newer or order.allow_downgrade
+            least = old.target.version if old else self.newest
+            assert item.target.version >= least or order.allow_downgrade
+        top = max(item.target.version for item in fresh.values())
+        self.newest = top if order.allow_downgrade else max(top, self.newest)
 
     @rule(
         wanted=targets,

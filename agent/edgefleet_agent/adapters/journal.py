@@ -2,8 +2,10 @@
 
 A save replaces the older copy and touches the newer one never, so whatever a power cut or a bad
 sector does to a write, the state before it can be read. A copy is a line `generation sha256` and
-the canonical JSON of a `Device`. Saving is the commit of an install: when `save` returns, the step
-has happened.
+the canonical JSON of a `Device`; the digest covers the generation too, since that decides which
+copy counts. Copies of the first agents, whose digest covers the body alone, are still read: a
+device would lose more by forgetting its state than by one flipped digit, and the next two saves
+replace them. Saving is the commit of an install: when `save` returns, the step has happened.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class Journal:
         """
         generation = self._generation + 1
         body = canonical.render(codec.encode(device))
-        header = f"{generation} {hashlib.sha256(body).hexdigest()}\n".encode()
+        header = f"{generation} {_digest(str(generation), body)}\n".encode()
         path = self._paths[self._next]
         try:
             write_durably(self._fs, path, header + body)
@@ -84,7 +86,7 @@ class Journal:
         try:
             header, _, body = raw.partition(b"\n")
             generation, _, digest = header.decode("ascii").partition(" ")
-            if hashlib.sha256(body).hexdigest() != digest:
+            if digest not in (_digest(generation, body), hashlib.sha256(body).hexdigest()):
                 raise ValueError("digest")
             value = canonical.parse(body, what="journal", max_bytes=MAX_BYTES)
             return int(generation), codec.decode(Device, value, what="journal")
@@ -92,3 +94,7 @@ class Journal:
             log.warning("journal copy %s cannot be read (%s): set aside", path.name, error)
             path.replace(path.with_name(path.name + ".corrupt"))
             return None
+
+
+def _digest(generation: str, body: bytes) -> str:
+    return hashlib.sha256(f"{generation} ".encode("ascii") + body).hexdigest()

@@ -7,7 +7,8 @@ pinned, and the versions reached are held against floors from the fsynced journa
 the board's clock, so the reference time is the later of clock and time floor.
 
 Metadata come from any of several sources, none of them believed: HTTP, retained MQTT messages, a
-folder on a stick. What was accepted is cached, so that a device starts without a network.
+folder on a stick. What was accepted is cached, so that a device starts without a network, and so
+that a lost journal does not forget what was seen: the signatures in the cache tell (`seen`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tuf.api import exceptions
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.fetcher import FetcherInterface
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
 from edgefleet_agent.adapters.http_session import FOREIGN, HttpSession
+from edgefleet_contract import canonical
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import PeerError, TransientError, Unverified
 from edgefleet_contract.keys import PublicKey
@@ -173,6 +176,25 @@ class TufClient:
         """
         return self.refresh((), now=now, floors=floors)
 
+    def seen(self) -> TrustFloors:
+        """The versions that were accepted before, by the cache, as far as it can be read.
+
+        It makes good for a lost journal, also after the cache's end: a signature that is past its
+        date still says which version was seen.
+        """
+        fetcher = _Fetcher((FolderMetadata(self._folder),))
+        try:
+            with tempfile.TemporaryDirectory(prefix="edgefleet-tuf-") as scratch:
+                updater = self._updater(fetcher, scratch, now=0)
+                try:
+                    updater.refresh()
+                except (exceptions.RepositoryError, exceptions.DownloadError, ValueError) as error:
+                    log.info("cache of metadata: %s", error)
+                return _versions(updater._trusted_set)
+        except OSError as error:  # python-tuf works in a scratch folder
+            log.warning("cache of metadata: no scratch folder: %s", error.strerror)
+            return TrustFloors()
+
     def refresh(
         self, sources: tuple[MetadataSource, ...], *, now: int, floors: TrustFloors
     ) -> Trust:
@@ -207,17 +229,9 @@ class TufClient:
     ) -> Trust:
         fetcher = _Fetcher((source,) if source is cache else (source, _RootsOf(cache)))
         with tempfile.TemporaryDirectory(prefix="edgefleet-tuf-") as scratch:
-            updater = Updater(
-                metadata_dir=scratch,
-                metadata_base_url="edgefleet:///",
-                target_dir=scratch,
-                target_base_url="edgefleet:///targets/",
-                fetcher=fetcher,
-                config=CONFIG,
-                bootstrap=self._root,
-            )
+            updater = self._updater(fetcher, scratch, now=now)
             try:
-                trust = self._run(updater, Path(scratch), now)
+                trust = self._run(updater, Path(scratch))
             except exceptions.ExpiredMetadataError as error:
                 raise Unverified(f"metadata: {error}", reason=Reason.METADATA_EXPIRED) from None
             except exceptions.DownloadLengthMismatchError as error:
@@ -237,9 +251,22 @@ class TufClient:
             self._keep(fetcher.got)
         return trust
 
-    def _run(self, updater: Updater, scratch: Path, now: int) -> Trust:
+    def _updater(self, fetcher: _Fetcher, scratch: str, *, now: int) -> Updater:
+        updater = Updater(
+            metadata_dir=scratch,
+            metadata_base_url="edgefleet:///",
+            target_dir=scratch,
+            target_base_url="edgefleet:///targets/",
+            fetcher=fetcher,
+            config=CONFIG,
+            bootstrap=self._root,
+        )
+        moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+        updater._trusted_set.reference_time = moment
+        return updater
+
+    def _run(self, updater: Updater, scratch: Path) -> Trust:
         trusted = updater._trusted_set
-        trusted.reference_time = datetime.datetime.fromtimestamp(now, datetime.UTC)
         updater.refresh()
         targets = trusted.targets.targets
         raw = {
@@ -256,13 +283,8 @@ class TufClient:
             revoked=parse_policy(RevokedPolicy, raw[REVOKED_POLICY], what=REVOKED_POLICY),
             publishers=publishers,
             listed={path: Digest(file.hashes["sha256"]) for path, file in targets.items()},
-            versions=TrustFloors(
-                root.version,
-                trusted.timestamp.version,
-                trusted.snapshot.version,
-                trusted.targets.version,
-            ),
-            expires=int(trusted.timestamp.expires.timestamp()),
+            versions=_versions(trusted),
+            expires=min(int(document.expires.timestamp()) for document in trusted),
         )
 
     @staticmethod
@@ -292,6 +314,23 @@ class TufClient:
                     write_durably(self._fs, path, raw)
         except OSError as error:
             log.warning("metadata cannot be cached in %s: %s", self._folder, error.strerror)
+
+
+def _versions(trusted: TrustedMetadataSet) -> TrustFloors:
+    """What was verified so far; 0 for a role that was not."""
+    version = {document.type: document.version for document in trusted}
+    if max(version.values()) >= canonical.MAX_INT:
+        raise Unverified("metadata: a version of 2^53 or more", reason=Reason.METADATA_INVALID)
+    roles = trusted.root.roles
+    online = {*roles[Timestamp.type].keyids, *roles[Snapshot.type].keyids}
+    return TrustFloors(
+        version[Root.type],
+        version.get(Timestamp.type, 0),
+        version.get(Snapshot.type, 0),
+        version.get(Targets.type, 0),
+        online=tuple(sorted(online)),
+        publishers=tuple(sorted(roles[Targets.type].keyids)),
+    )
 
 
 class _RootsOf:
