@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORES = {
-    "agent/edgefleet_agent": ("install", "device", "policy", "telemetry", "runtime/choice"),
+    "agent/edgefleet_agent": (
+        *("install", "transitions", "recovery", "device", "policy", "windows"),
+        *("telemetry", "runtime/choice"),
+    ),
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent import install
+from edgefleet_agent import install, transitions
 from edgefleet_agent.device import (
     Activate,
     Activated,
@@ -297,7 +297,7 @@ def test_a_file_that_rotted_before_its_trial_is_fetched_again() -> None:
 def test_waiting_for_a_budget_is_not_counted_as_a_failure_but_its_bytes_are() -> None:
     order = order_of(target(1), policy=Policy(max_bytes_per_day=100))
     device, _ = play(Device(), *happy(order)[:2])
-    for _ in range(install.MAX_DOWNLOADS + 5):
+    for _ in range(transitions.MAX_DOWNLOADS + 5):
         device, commands = play(device, Held("budget", now=90_000, wait_s=60.0, transferred=2))
         assert device.phase is Phase.DOWNLOADING
     assert device.spent == Spent(1, 70)
@@ -317,19 +317,19 @@ def test_a_pause_that_a_server_asks_for_is_kept_within_an_hour() -> None:
     assert commands[0].delay_s == 120.0
     _, commands = play(device, Interrupted("busy", now=1, jitter=0.0, wait_s=1e9))
     assert isinstance(commands[0], Download)
-    assert commands[0].delay_s == install.MAX_WAIT_S
+    assert commands[0].delay_s == transitions.MAX_WAIT_S
 
 
 def test_a_broken_download_is_taken_up_again_later_and_later() -> None:
     device, _ = play(Device(), *happy(order_of(target(1)), chosen(1))[:2])
     delays = []
-    for _ in range(install.MAX_DOWNLOADS):
+    for _ in range(transitions.MAX_DOWNLOADS):
         device, commands = play(device, Interrupted("cut", now=1_000, jitter=0.5))
         (again,) = commands
         assert isinstance(again, Download)
         delays.append(again.delay_s)
     assert delays == sorted(delays)
-    assert delays[-1] <= install.MAX_BACKOFF_S
+    assert delays[-1] <= transitions.MAX_BACKOFF_S
     device, _ = play(device, Interrupted("cut", now=1_000, jitter=0.5))
     assert device.install is not None
     assert device.install.reason is Reason.DOWNLOAD_FAILED
@@ -391,7 +391,7 @@ def test_a_model_that_takes_the_power_with_it_is_given_up(until: Phase, ends: Ph
         while device.phase is not until:
             device, _ = play(device, on[device.phase])
         cuts += 1
-        assert cuts <= install.MAX_STARTS + 1
+        assert cuts <= transitions.MAX_STARTS + 1
         device, _ = play(device, Booted())
     assert device.phase is ends
     assert device.slots["digits"] == chosen(1)

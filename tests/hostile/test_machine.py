@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edgefleet_agent import install, policy
+from edgefleet_agent import install, policy, transitions
 from edgefleet_agent.device import (
     Activated,
     Begin,
@@ -180,7 +180,7 @@ class Attack(RuleBasedStateMachine):
         for _ in range(steps):
             if self.device.phase is Phase.DOWNLOADING:
                 assert self.device.install is not None
-                wanted = install.changed(self.device, self.device.install.order)
+                wanted = transitions.changed(self.device, self.device.install.order)
                 self.feed(Downloaded(tuple(Installed(one, "v", "onnxruntime") for one in wanted)))
             elif self.device.phase in NEXT:
                 self.feed(NEXT[self.device.phase])
