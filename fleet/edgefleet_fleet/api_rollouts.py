@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgefleet_contract import codec
+from edgefleet_contract.order_policy import Policy
 from edgefleet_fleet import views
 from edgefleet_fleet.api_common import Operator, Reader, TheServices
 from edgefleet_fleet.deployments import Wish
@@ -26,9 +28,8 @@ class RolloutBody(BaseModel):
     canaries: list[str] = []
     waves: list[int] = [100]
     max_failures: int | None = None
-    probation_s: int = Field(2, ge=0, le=24 * 3600)
+    policy: dict[str, Any] = {}  # the words of the wire's policy [wire-4.6]
     allow_downgrade: bool = False
-    retry_quarantined: bool = False
 
 
 @router.post("", status_code=201)
@@ -36,6 +37,7 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     """Begin a rollout of a complete bundle."""
     fields = body.model_dump()
     fields["canaries"], fields["waves"] = tuple(body.canaries), tuple(body.waves)
+    fields["policy"] = codec.decode(Policy, body.policy, what="policy")
     rollout = services.deployments.create(Wish(**fields), actor=actor)
     return _view(services, rollout)
 

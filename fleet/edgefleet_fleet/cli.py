@@ -25,6 +25,7 @@ from edgefleet_fleet.cohort import parse_filter, parse_waves
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE
+from edgefleet_fleet.policy_file import read_policy
 from edgefleet_fleet.push import BundleDir, check_files, read_bundle, upload
 
 app = typer.Typer(
@@ -167,8 +168,13 @@ def push_model(
         typer.Option(help="Stop at this many bad devices; left out: 1 early, a rate at the end."),
     ] = None,
     probation: Annotated[
-        int, typer.Option(help="Seconds that a new version serves before it is committed.")
-    ] = 2,
+        int | None,
+        typer.Option(help="Seconds that a new version serves before its commit; 2 if left out."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="A policy.toml: windows, conditions, shadow, budgets; see the guide."),
+    ] = None,
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Let devices go back to an older version.")
     ] = False,
@@ -196,6 +202,7 @@ def push_model(
     """
     parse_filter(to)
     shares = parse_waves(waves)
+    asked = read_policy(policy, probation_s=probation, retry_quarantined=retry_quarantined or None)
     room = client(url, data)
     found = read_bundle(bundle)
     if not no_check:
@@ -213,9 +220,8 @@ def push_model(
             "canaries": canary or [],
             "waves": list(shares),
             "max_failures": max_failures,
-            "probation_s": probation,
+            "policy": asked,
             "allow_downgrade": allow_downgrade,
-            "retry_quarantined": retry_quarantined,
         },
     )
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")

@@ -18,7 +18,7 @@ from edgefleet_contract.bundle import Digest, is_name
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PublicKey
 from edgefleet_contract.messages import Capabilities, Order, Phase, Reported, Target, seal_order
-from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import tuf_repo
@@ -51,9 +51,8 @@ class Wish:
     canaries: tuple[str, ...] = ()
     waves: tuple[int, ...] = (100,)
     max_failures: int | None = None
-    probation_s: int = 2
+    policy: Policy = DEFAULT_POLICY
     allow_downgrade: bool = False
-    retry_quarantined: bool = False
 
 
 class Deployments:
@@ -88,8 +87,8 @@ class Deployments:
             slot = wish.slot or bundle.model
             if not is_name(slot):
                 raise OperatorError(f"slot {slot[:80]!r}: a slot is named [a-z0-9][a-z0-9._-]*")
-            if wish.probation_s < 0 or (wish.max_failures is not None and wish.max_failures < 1):
-                raise OperatorError("probation must be 0 or more, max-failures 1 or more")
+            if wish.max_failures is not None and wish.max_failures < 1:
+                raise OperatorError("max-failures must be 1 or more")
             devices = [d.id for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
             _check_canaries(wish.canaries, devices, str(wanted))
             number = work.tx.rollouts.next_number()
@@ -111,7 +110,7 @@ class Deployments:
                 waves=wish.waves,
                 canaries=wish.canaries,
                 max_failures=wish.max_failures,
-                policy=Policy(wish.probation_s, retry_quarantined=wish.retry_quarantined),
+                policy=wish.policy,
                 allow_downgrade=wish.allow_downgrade,
                 state=State.RUNNING,
                 cause=None,

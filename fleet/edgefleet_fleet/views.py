@@ -314,7 +314,7 @@ def _rollout(row: RolloutRow, members: tuple[MemberRow, ...]) -> View:
         "wave": row.wave,
         "wave_count": len(row.waves) + (1 if row.canaries else 0),
         "max_failures": row.max_failures,
-        "probation_s": row.policy.probation_s,
+        "policy": codec.encode(row.policy),
         "allow_downgrade": row.allow_downgrade,
         "excused": row.excused,
         "created_at": row.created_at,

@@ -10,6 +10,7 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import Order, Phase, render
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.deployments import Wish
@@ -23,7 +24,7 @@ def test_every_device_gets_a_signed_order_and_the_rollout_completes(
     stage: Stage, clock: Clock
 ) -> None:
     stage.devices("a", "b")
-    rollout = stage.roll_out(1, probation_s=9)
+    rollout = stage.roll_out(1, policy=Policy(probation_s=9))
     order = stage.order("a")
     assert order is not None
     assert (order.fleet, order.device, order.seq, order.rollout) == ("demo", "a", 1, rollout)
@@ -274,7 +275,6 @@ def test_another_slot_is_another_name_for_the_model(stage: Stage) -> None:
         {"canaries": ("nobody",)},
         {"slot": "Bad Slot"},
         {"max_failures": 0},
-        {"probation_s": -1},
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_and_leaves_nothing(
