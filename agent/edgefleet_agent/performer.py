@@ -41,6 +41,7 @@ from edgefleet_agent.device import (
     WindowOpened,
 )
 from edgefleet_agent.ports import Failed, ModelHost, Reporter, Surroundings
+from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
 from edgefleet_agent.windows import hindrance, next_day
 from edgefleet_contract.errors import DeviceError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel, Target
@@ -212,16 +213,10 @@ class Performer:
             )
             if isinstance(report, Failed):
                 return StepFailed(report.reason, report.detail, slot)
-            self.measured |= {
-                "shadow_requests": float(report.requests),
-                "shadow_agreement": report.agreement,
-            }
-            if report.requests < asked.min_requests:
-                found = f"{report.requests} requests compared, {asked.min_requests} asked for"
-                return StepFailed(Reason.SHADOW_DISAGREED, found, slot)
-            if report.agreement * 100 < asked.min_agreement_percent and report.requests:
-                found = f"{report.agreement:.1%} of {report.requests} answers agree"
-                return StepFailed(Reason.SHADOW_DISAGREED, found, slot)
+            self.measured |= shadow_measurements(report)
+            wrong = shadow_objection(report, asked)
+            if wrong:
+                return StepFailed(Reason.SHADOW_DISAGREED, wrong, slot)
         return ShadowPassed()
 
     async def _activate(self, chosen: tuple[Installed, ...]) -> Event:

@@ -110,11 +110,72 @@ class Surroundings(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """What a candidate did with copies of live requests, beside the version that serves.
+
+    `requests` copies were answered by the candidate, `errors` of them not with a prediction (the
+    serving version's was one). `judged` of the rest have outputs that look like class scores (last
+    axis longer than 1) or text; `agreements` of those say the same: the same largest score in every
+    row, the same text. Differences are over all numbers of all outputs that compare by shape.
+    Latencies, µs: of the serving version as its clients wait for it; of the candidate, decoding to
+    encoded answer, at the lowest priority. `cpu_s` is what the candidate took of the processors
+    since it was loaded.
+    `served` requests were answered by the slot in these `seconds`, copied or not. `enough` says
+    that the caller's least number of copies was reached. Inputs and outputs are not in it.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    judged: int = 0
+    agreements: int = 0
+    max_abs_diff: float = 0.0
+    mean_abs_diff: float = 0.0
+    serving_p50_us: int = 0
+    serving_p95_us: int = 0
+    candidate_p50_us: int = 0
+    candidate_p95_us: int = 0
+    cpu_s: float = 0.0
+    served: int = 0
+    seconds: float = 0.0
+    enough: bool = False
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of judged copies in which both agreed; None where none could be judged."""
+        return self.agreements / self.judged if self.judged else None
+
+
 class ModelHost(Protocol):
     """Runs models: trials, the swap, the workers. One owner, on one event loop."""
 
     async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
         """Load the model in a process of its own and hold it against its golden vectors."""
+        ...
+
+    async def shadow(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_cpu_share: float,
+    ) -> ShadowReport | Failed:
+        """Let a candidate answer copies of what its slot is asked, and compare; none is served.
+
+        Args:
+            spec: the candidate; what serves in its slot now is what it is held against.
+            seconds: how long, counted from when it is loaded.
+            share: of the requests, chosen at random, that may be copied.
+            min_requests: how many copies make the report `enough`.
+            max_cpu_share: of one core, that the candidate may take; one inference is never cut.
+
+        Returns:
+            The report; `requests` is 0 where nobody asked, where nothing serves in the slot (it
+            returns at once), and where the board had no time to spare. `Failed` where the
+            candidate does not load, dies (TRIAL_CRASHED) or hangs (TRIAL_TIMEOUT).
+        """
         ...
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:

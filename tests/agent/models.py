@@ -97,6 +97,12 @@ def linear_spec(folder: Path, version: int = 1, *, slot: str = "digits") -> Mode
     )
 
 
+def rival_spec(folder: Path, file: str, version: int = 2) -> ModelSpec:
+    """`opposite.onnx` or `thorough.onnx`, warmed up with zeros: both answer 1 to them."""
+    x = np.zeros((1, 64), np.float32)
+    return make_spec(folder, file, {X: x}, {Y: linear(x)}, version=version)
+
+
 def tflite_spec(folder: Path, *, slot: str = "digits") -> ModelSpec:
     """The linear model in TFLite."""
     x = pixels(3)

@@ -6,7 +6,17 @@ import struct
 
 import pytest
 
-from edgefleet_agent.runtime.frames import MAX_BODY, BrokenFrame, Frame, FrameReader, header
+from edgefleet_agent.runtime.frames import (
+    MAX_BODY,
+    Ask,
+    BrokenFrame,
+    Copy,
+    Frame,
+    FrameReader,
+    header,
+    pack_copy,
+    unpack_copy,
+)
 
 FRAMES = [Frame(1, 1, b"abc"), Frame(2**63, 200, b""), Frame(3, 500, bytes(range(256)))]
 STREAM = b"".join(header(f.id, f.code, len(f.body)) + f.body for f in FRAMES)
@@ -26,3 +36,9 @@ def test_byte_by_byte_gives_the_same_frames() -> None:
 def test_an_absurd_length_is_refused_before_it_is_awaited() -> None:
     with pytest.raises(BrokenFrame, match="at most"):
         list(FrameReader().feed(struct.pack("<IQHH", MAX_BODY + 1, 1, 1, 0)))
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", bytes(range(256))])
+def test_a_copy_unpacks_to_what_was_packed(body: bytes) -> None:
+    copy = Copy(Ask.PREDICT_V1, 1234, body, b"the answer")
+    assert unpack_copy(pack_copy(copy)) == copy

@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Final
 
 _HEADER: Final = struct.Struct("<IQHH")
+_COPY: Final = struct.Struct("<HII")
 MAX_BODY: Final = 256 * 1024 * 1024
 GREETING: Final = 0
 
@@ -24,6 +25,7 @@ class Ask(IntEnum):
     """What a request asks for, and so what its body holds."""
 
     PREDICT_V1 = 1
+    SHADOW = 2
 
 
 class BrokenFrame(Exception):
@@ -37,6 +39,29 @@ class Frame:
     id: int
     code: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The body of `Ask.SHADOW`: what was asked, and how it was answered within how many µs."""
+
+    ask: Ask
+    microseconds: int
+    body: bytes
+    answer: bytes
+
+
+def pack_copy(copy: Copy) -> bytes:
+    """The body of a frame."""
+    head = _COPY.pack(copy.ask, min(copy.microseconds, 0xFFFFFFFF), len(copy.body))
+    return b"".join((head, copy.body, copy.answer))
+
+
+def unpack_copy(raw: bytes) -> Copy:
+    """What `pack_copy` was given."""
+    ask, microseconds, size = _COPY.unpack_from(raw)
+    end = _COPY.size + size
+    return Copy(Ask(ask), microseconds, raw[_COPY.size : end], raw[end:])
 
 
 def header(id: int, code: int, size: int) -> bytes:  # noqa: A002  # the field's name

@@ -17,7 +17,7 @@ from typing import Any, Final
 from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, unpack_counts
-from edgefleet_agent.serving.route import Route, Table, render_table
+from edgefleet_agent.serving.route import Route, ShadowRoute, Table, render_table
 from edgefleet_contract import codec
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
@@ -82,9 +82,9 @@ class FrontProcess:
         if process is not None:
             await process.end()
 
-    def route(self, routes: tuple[Route, ...]) -> int:
+    def route(self, routes: tuple[Route, ...], shadows: tuple[ShadowRoute, ...] = ()) -> int:
         """Send a table; its number."""
-        self._table = Table(self._table.seq + 1, routes)
+        self._table = Table(self._table.seq + 1, routes, shadows)
         self._holding |= {route.worker for route in routes}
         if self._process is not None:
             self._process.send(render_table(self._table))

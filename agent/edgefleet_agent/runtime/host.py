@@ -22,9 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from edgefleet_agent.ports import Failed, ModelSpec, SlotStats, TrialReport
+from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.process import finish
+from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
 from edgefleet_agent.serving.config import ServingConfig
@@ -71,6 +72,7 @@ class LocalHost:
     def __init__(self, config: ServingConfig) -> None:
         self._config = config
         self._served: dict[str, _Served] = {}
+        self._shadows = Shadows(config, self._send_routes)
         self._swap = asyncio.Lock()
         self._listeners: list[socket.socket] = []
         self._front: FrontProcess | None = None
@@ -95,6 +97,11 @@ class LocalHost:
             for slot, served in self._served.items()
             if served.worker.pid is not None
         }
+
+    @property
+    def shadow_pids(self) -> tuple[int, ...]:
+        """The processes of the candidates that run in shadow."""
+        return self._shadows.pids
 
     async def start(self) -> None:
         """Listen, with nothing served yet.
@@ -153,6 +160,30 @@ class LocalHost:
             timeout_s=timeout_s,
             threads=self._config.threads,
             data_mib=self._config.trial_data_mib,
+        )
+
+    async def shadow(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_cpu_share: float,
+    ) -> ShadowReport | Failed:
+        """See `ModelHost.shadow`. A swap of the slot ends the copies, not the shadow."""
+        served = self._served.get(spec.slot)
+        if served is None or self._folder is None:
+            return ShadowReport(enough=min_requests <= 0)
+        return await self._shadows.run(
+            spec,
+            served.worker.id,
+            served.counts,
+            folder=self._folder,
+            seconds=seconds,
+            share=share,
+            min_requests=min_requests,
+            max_cpu_share=max_cpu_share,
         )
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
@@ -235,7 +266,7 @@ class LocalHost:
         """
         assert self._front is not None
         before, self._served = self._served, served
-        seq = self._front.route(self._routes())
+        seq = self._send_routes()
         return await finish(self._conclude(self._front, seq, before, fresh))
 
     async def _conclude(
@@ -243,7 +274,7 @@ class LocalHost:
     ) -> bool:
         if not await front.in_force(seq, timeout_s=_ROUTE_S) and fresh:
             self._served = before
-            front.route(self._routes())
+            self._send_routes()
             return False
         leaving = [old.worker for slot, old in before.items() if self._served.get(slot) is not old]
         await asyncio.gather(*(self._drain(front, worker) for worker in leaving))
@@ -254,8 +285,12 @@ class LocalHost:
         if not await front.drained(worker.id, timeout_s=self._config.drain_s):
             _log.warning("%s@%d: not drained in time", worker.spec.model, worker.spec.version)
 
-    def _routes(self) -> tuple[Route, ...]:
-        return tuple(served.route() for served in self._served.values())
+    def _send_routes(self) -> int:
+        """The number of the table; 0 where there is no front to tell."""
+        if self._front is None:
+            return 0
+        routes = tuple(served.route() for served in self._served.values())
+        return self._front.route(routes, self._shadows.routes)
 
     def _counted(self, worker: str, counts: Counts) -> None:
         for served in self._served.values():
@@ -267,6 +302,7 @@ class LocalHost:
         for served in self._served.values():
             if served.worker.id == worker:
                 served.worker.kill(pid)
+        self._shadows.overran(worker, pid)
 
 
 async def _start_all(fresh: Iterable[_Served]) -> Failed | None:

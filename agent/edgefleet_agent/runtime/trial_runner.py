@@ -32,8 +32,8 @@ async def try_model(
         data_mib: private memory that the trial may have; 0 is three quarters of the board's.
     """
     name = f"trial {spec.model}@{spec.version}"
-    data = data_mib * _MIB or max(_LEAST_DATA, psutil.virtual_memory().total * 3 // 4)
-    job = job_for(spec, threads=threads, cpu_s=math.ceil(timeout_s * threads) + 1, data_bytes=data)
+    cpu_s = math.ceil(timeout_s * threads) + 1
+    job = job_for(spec, threads=threads, cpu_s=cpu_s, data_bytes=data_bytes(data_mib))
     try:
         process = await spawn(MODULE, name, threads=threads)
     except OSError as error:
@@ -53,6 +53,11 @@ async def try_model(
     if "report" in message:
         return codec.decode(TrialReport, message["report"], what=name)
     return Failed(Reason(message["failed"]), message["detail"])
+
+
+def data_bytes(mib: int) -> int:
+    """Private memory that an untried model may have; 0 MiB asks for three quarters of the board."""
+    return mib * _MIB or max(_LEAST_DATA, psutil.virtual_memory().total * 3 // 4)
 
 
 def _crashed(process: ChildProcess, code: int) -> Failed:

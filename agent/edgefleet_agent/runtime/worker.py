@@ -72,13 +72,14 @@ class Worker:
             if not data:
                 return False
             for frame in reader.feed(data):
-                code, body = self._answer(frame)
+                code, body = self.answer(frame)
                 _send(connection, frame.id, code, body)
         except (ConnectionError, BrokenFrame):
             return False
         return True
 
-    def _answer(self, frame: Frame) -> tuple[int, bytes]:
+    def answer(self, frame: Frame) -> tuple[int, bytes]:
+        """An HTTP status and a body for one request."""
         if frame.code != Ask.PREDICT_V1:
             return 500, rest_v1.error(f"the worker does not know request {frame.code}")
         try:

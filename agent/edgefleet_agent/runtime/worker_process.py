@@ -77,7 +77,7 @@ class WorkerProcess:
     async def start(self) -> Failed | None:
         """Load and warm up; None once it is ready and will be kept alive."""
         try:
-            self._listener = _listen(self.path)
+            self._listener = listen_at(self.path)
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
         launched = await self._launch(self._listener)
@@ -156,7 +156,7 @@ class WorkerProcess:
         return process
 
 
-def _listen(path: Path) -> socket.socket:
+def listen_at(path: Path) -> socket.socket:
     """A Unix socket for nobody but us, in our own folder."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

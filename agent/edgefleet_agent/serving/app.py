@@ -5,12 +5,13 @@ Bodies pass through unread: what is in them is the worker's business. Spec: docs
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
-from edgefleet_agent.runtime.frames import Ask
+from edgefleet_agent.runtime.frames import Ask, Copy
 from edgefleet_agent.serving import pages
 from edgefleet_agent.serving.answer import Answer, busy, give, refuse
 from edgefleet_agent.serving.config import ServingConfig
@@ -101,7 +102,12 @@ class App:
             answer = refuse(413, f"the body is larger than {self._config.max_body_bytes} bytes")
         else:
             answer = await self._ask(entry, body)
-        self._router.count(entry, answer.status, round((time.perf_counter() - start) * 1e6))
+        took = round((time.perf_counter() - start) * 1e6)
+        self._router.count(entry, answer.status, took)
+        if answer.status == 200 and body is not None:
+            # Comes after the answer is written: nothing waits between here and there.
+            copy = Copy(Ask.PREDICT_V1, took, body, answer.body)
+            asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
         version = (VERSION_HEADER, b"%d" % entry.route.version)
         return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
 

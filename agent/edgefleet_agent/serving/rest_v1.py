@@ -101,6 +101,25 @@ def render(request: Request, results: list[Tensors], outputs: tuple[TensorSpec, 
         raise BadOutput(f"output {bad!r} holds NaN or infinity, which JSON cannot say") from None
 
 
+def read_answer(body: bytes) -> Tensors:
+    """The outputs in an answer that `render` made, by name; the only output is named "".
+
+    Numbers are float64 or int64, text is in object arrays.
+    """
+    value = json.loads(body)
+    outputs = value.get("predictions", value.get("outputs"))
+    if "predictions" in value and outputs and _is_named(outputs[0]):
+        outputs = {name: [row[name] for row in outputs] for name in outputs[0]}
+    if not _is_named(outputs):
+        outputs = {"": outputs}
+    return {name: _array(items) for name, items in outputs.items()}
+
+
+def _array(items: Any) -> Array:
+    array = np.asarray(items)
+    return array if array.dtype.kind in "fiub" else array.astype(object)
+
+
 def error(message: str) -> bytes:
     """The body of a refusal, as TensorFlow Serving words it."""
     return json.dumps({"error": message}, ensure_ascii=False).encode("utf-8", "replace")

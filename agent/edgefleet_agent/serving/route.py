@@ -1,4 +1,4 @@
-"""Where requests for a slot go: the table that the agent sends and the front obeys.
+"""Where requests for a slot go, and copies of them: what the agent sends and the front obeys.
 
 A table is sent whole and replaces the one before in one step, so no request sees half a swap.
 """
@@ -29,11 +29,22 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowRoute:
+    """Where copies of a share of the requests go that the worker `watched` answered."""
+
+    watched: str
+    worker: str
+    path: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """All routes; `seq` rises with every table sent."""
 
     seq: int
     routes: tuple[Route, ...]
+    shadows: tuple[ShadowRoute, ...] = ()
 
 
 def render_table(table: Table) -> Json:

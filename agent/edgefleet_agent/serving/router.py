@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from edgefleet_agent.runtime.frames import Copy
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, pack_counts
 from edgefleet_agent.serving.link import Link
-from edgefleet_agent.serving.route import Route, Table
+from edgefleet_agent.serving.route import Route, ShadowRoute, Table
+from edgefleet_agent.serving.shadow import Shadow
 
 _FLUSH_S: Final = 0.05
 _CONNECT_S: Final = 2.0
@@ -36,6 +38,7 @@ class Router:
         self._config, self._tell = config, tell
         self._entries: dict[str, Entry] = {}
         self._leaving: set[Entry] = set()
+        self._shadows: dict[str, Shadow] = {}  # by the worker that they watch
         self._flushing: asyncio.TimerHandle | None = None
 
     @property
@@ -56,6 +59,7 @@ class Router:
         fresh = [entry for entry in entries.values() if entry.route.worker not in known]
         await asyncio.gather(*(entry.link.wait_up(_CONNECT_S) for entry in fresh))
         self._entries = entries
+        self._overshadow(table.shadows)
         self._tell({"routed": table.seq})
         staying = {entry.route.worker for entry in entries.values()}
         for worker, entry in known.items():
@@ -69,6 +73,12 @@ class Router:
         entry.unsent.count(status, microseconds)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
+
+    def copy(self, entry: Entry, copy: Copy) -> None:
+        """Offer an answered request to the candidate that shadows this version, if there is one."""
+        shadow = self._shadows.get(entry.route.worker)
+        if shadow is not None:
+            shadow.offer(copy)
 
     def flush(self) -> None:
         """Tell the agent what was counted since the last time."""
@@ -88,11 +98,28 @@ class Router:
         self.flush()
         for entry in (*self._entries.values(), *self._leaving):
             entry.link.close()
+        self._overshadow(())
+
+    def _overshadow(self, routes: tuple[ShadowRoute, ...]) -> None:
+        known = {shadow.route: shadow for shadow in self._shadows.values()}
+        for route in known.keys() - set(routes):
+            known[route].close()
+        self._shadows = {route.watched: known.get(route) or self._shadow(route) for route in routes}
+
+    def _shadow(self, route: ShadowRoute) -> Shadow:
+        link = Link(
+            route.path,
+            limit=1,
+            deadline_s=self._config.deadline_s,
+            on_stuck=self._says_stuck(route.worker),
+            on_idle=lambda: None,
+        )
+        return Shadow(route, link)
+
+    def _says_stuck(self, worker: str) -> Callable[[int], None]:
+        return lambda pid: self._tell({"stuck": worker, "pid": pid})
 
     def _enter(self, route: Route) -> Entry:
-        def stuck(pid: int) -> None:
-            self._tell({"stuck": route.worker, "pid": pid})
-
         def idle() -> None:
             # After the answer's own task, which still has to count it.
             loop.call_soon(self._leave, entry)
@@ -102,7 +129,7 @@ class Router:
             route.path,
             limit=self._config.queue,
             deadline_s=self._config.deadline_s,
-            on_stuck=stuck,
+            on_stuck=self._says_stuck(route.worker),
             on_idle=idle,
         )
         entry = Entry(route, link)

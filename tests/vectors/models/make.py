@@ -85,6 +85,47 @@ def busy() -> None:
     save("busy", nodes, [info("n", T.INT64, "b", 1)], [info("y", T.FLOAT, "b", 1)], initializers)
 
 
+def rivals() -> None:
+    """Models that want to replace linear1: one says the opposite, one the same but slowly.
+
+    `thorough` makes as many products of 256 x 256 matrices as its largest input says.
+    """
+    digits = ([info("x", T.FLOAT, "n", 64)], [info("y", T.FLOAT, "n", 10)])
+    linear1 = [
+        helper.make_node("MatMul", ["x", "W"], ["s"]),
+        helper.make_node("Add", ["s", "b"], ["y"]),
+    ]
+    bias = constant("b", [1] * 10, np.float32)
+    save("opposite", linear1, *digits, [constant("W", -weights(), np.float32), bias])
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "square"], ["next"]),
+            helper.make_node("Identity", ["more"], ["go_on"]),
+        ],
+        "body",
+        [info("i", T.INT64), info("more", T.BOOL), info("state", T.FLOAT, 256, 256)],
+        [info("go_on", T.BOOL), info("next", T.FLOAT, 256, 256)],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["level"], keepdims=0),
+        helper.make_node("Cast", ["level"], ["trips"], to=T.INT64),
+        helper.make_node("Mul", ["level", "zero"], ["nothing"]),
+        helper.make_node("Expand", ["nothing", "size"], ["square"]),
+        helper.make_node("Loop", ["trips", "", "square"], ["last"], body=body),
+        helper.make_node("ReduceMax", ["last"], ["rest"], keepdims=0),
+        helper.make_node("Add", ["b", "rest"], ["c"]),
+        helper.make_node("MatMul", ["x", "W"], ["s"]),
+        helper.make_node("Add", ["s", "c"], ["y"]),
+    ]
+    initializers = [
+        constant("size", [256, 256]),
+        constant("zero", 0, np.float32),
+        constant("W", weights(), np.float32),
+        bias,
+    ]
+    save("thorough", nodes, *digits, initializers)
+
+
 def greedy() -> None:
     """y = n, with a tensor of n MiB in between."""
     nodes = [
@@ -221,5 +262,5 @@ def _tensor(
 
 
 if __name__ == "__main__":
-    for make in (linear, busy, greedy, several, refused, tflite):
+    for make in (linear, busy, rivals, greedy, several, refused, tflite):
         make()
