@@ -22,7 +22,7 @@ from typing import Final
 
 from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.host_metrics import HostMetrics, capabilities, hardware_class
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.adapters.store import Store
@@ -40,6 +40,7 @@ from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.telemetry import model_telemetry
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.topics import Channel
@@ -96,7 +97,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             keeper=keeper,
             bundles=Bundles(
                 store=store,
-                fetcher=HttpFetcher(store),
+                fetcher=Mover(store, [HttpChunks()]),
                 publishers=lambda: keeper.publishers,
                 choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,

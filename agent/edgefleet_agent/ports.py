@@ -137,6 +137,10 @@ class Fetcher(Protocol):
         """Allow transfers again."""
         ...
 
+    def take_moved(self) -> dict[str, int]:
+        """The bytes that came by each transport since this was asked last."""
+        ...
+
     def fetch(
         self, digest: Digest, *, max_bytes: int, sources: tuple[str, ...], what: str
     ) -> bytes:
