@@ -62,14 +62,23 @@ class Bundles:
         self._choose = choose
         self._hw = hw
 
-    def bring(self, target: Target, sources: tuple[str, ...], progress: Progress) -> Arrival:
+    def bring(
+        self,
+        target: Target,
+        sources: tuple[str, ...],
+        progress: Progress,
+        allowance: int | None = None,
+    ) -> Arrival:
         """Put all files that this board needs of a bundle into the store.
+
+        `allowance` bytes may come over the site's uplink for it (None: any number).
 
         Raises:
             PeerError: the bundle is refused; its reason says why.
             DeviceError: NO_SPACE, STORAGE_FAILED, NO_VARIANT, WRONG_HARDWARE or AGENT_TOO_OLD.
-            TransientError: try again later; what arrived is kept.
+            TransientError: try again later; what arrived is kept. AllowanceSpent, where it is.
         """
+        self._fetcher.allow(allowance)
         name = f"{target.model}@{target.version}"
         documents = self._documents(target, sources, name)
         bundle = open_bundle(*documents, self._publishers())
@@ -126,6 +135,10 @@ class Bundles:
             labels_path=self._store.path(labels.sha256) if labels else None,
             limits=variant.limits.get(self._hw),
         )
+
+    def take_moved(self) -> dict[str, int]:
+        """The bytes that came by each transport since this was asked last."""
+        return self._fetcher.take_moved()
 
     def cancel(self) -> None:
         """End the `bring` that runs in another thread: it raises `Canceled`."""

@@ -127,8 +127,17 @@ class Performer:
             ]
         except TransientError as error:
             return Interrupted(error.message, int(self._clock()), random.random())
-        self.measured["download_bytes"] = float(sum(item.transferred for item in arrivals))
+        finally:
+            self._count_moved()
         return Downloaded(tuple(item.installed for item in arrivals))
+
+    def _count_moved(self) -> None:
+        """What came over all tries of this install, by each transport and altogether."""
+        moved = self._bundles.take_moved()
+        found = {"download_bytes": sum(moved.values())}
+        found |= {f"bytes_{name}": size for name, size in moved.items()}
+        for key, size in found.items():
+            self.measured[key] = self.measured.get(key, 0.0) + size
 
     async def _self_test(self, chosen: tuple[Installed, ...]) -> Event:
         for item in chosen:

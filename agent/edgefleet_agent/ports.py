@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgefleet_contract.bundle import Digest, Limits, Variant
+from edgefleet_contract.errors import TransientError
 from edgefleet_contract.reasons import Reason
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 class Canceled(Exception):
     """The caller asked for an end to a transfer."""
+
+
+class AllowanceSpent(TransientError):
+    """A transfer used up the bytes that it may take from the site's uplink; the rest must wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,10 @@ class Fetcher(Protocol):
         """Allow transfers again."""
         ...
 
+    def allow(self, max_bytes: int | None) -> None:
+        """From now on so many bytes may come over the uplink, then `AllowanceSpent`; None: any."""
+        ...
+
     def take_moved(self) -> dict[str, int]:
         """The bytes that came by each transport since this was asked last."""
         ...
@@ -147,7 +156,7 @@ class Fetcher(Protocol):
         """A small document, whole, not stored.
 
         Raises:
-            TransientError: no source could be reached; try later.
+            TransientError: no source could be reached; try later (AllowanceSpent: much later).
             PeerError: NOT_FOUND, TOO_LARGE or DIGEST_MISMATCH.
         """
         ...

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from edgefleet_agent.adapters.store import Store, disk_error
-from edgefleet_agent.ports import Canceled
+from edgefleet_agent.ports import AllowanceSpent, Canceled
 from edgefleet_agent.transfer.gather import DIGEST_BYTES, Document, Gather
+from edgefleet_agent.transfer.pace import Pace
 from edgefleet_agent.transfer.transport import Sink, Transport
 from edgefleet_agent.transfer.trouble import Trouble
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
@@ -32,10 +33,13 @@ REST_S: Final = 60.0
 class Mover:
     """Brings blobs into a store. One transfer at a time; `cancel` ends it from another thread."""
 
-    def __init__(self, store: Store, transports: Sequence[Transport]) -> None:
+    def __init__(
+        self, store: Store, transports: Sequence[Transport], *, pace: Pace | None = None
+    ) -> None:
         self._store = store
         self._transports = tuple(transports)
-        self._canceled = threading.Event()
+        self._meter = _Meter(pace or Pace())
+        self._canceled = self._meter.canceled
         self._failed: dict[str, float] = {}
         self._held: dict[str, float] = {}
         self._moved: Counter[str] = Counter()
@@ -49,6 +53,10 @@ class Mover:
     def resume(self) -> None:
         """Allow transfers again."""
         self._canceled.clear()
+
+    def allow(self, max_bytes: int | None) -> None:
+        """See `ports.Fetcher`."""
+        self._meter.left = max_bytes
 
     def take_moved(self) -> dict[str, int]:
         """See `ports.Fetcher`."""
@@ -111,10 +119,13 @@ class Mover:
                     busy = TransientError(f"{source} asks to wait {wait:.0f} s", retry_after_s=wait)
                     trouble.passing(source, busy)
                     continue
-                valve = _Valve(sink, self._canceled)
+                valve = _Valve(sink, self._meter, is_metered=transport.is_metered)
                 sink.begin()
                 try:
-                    with trouble.at(source), self._remembered(source):
+                    with (
+                        trouble.at(source, is_copy=not transport.is_metered),
+                        self._remembered(source),
+                    ):
                         _ = valve.wanted  # not where the transfer is canceled already
                         transport.pull(source, digest, valve)
                         sink.settle(source)
@@ -136,6 +147,8 @@ class Mover:
     def _remembered(self, source: str) -> Iterator[None]:
         try:
             yield
+        except AllowanceSpent:
+            raise
         except TransientError as error:
             now = time.monotonic()
             self._failed[source] = now + REST_S
@@ -145,26 +158,48 @@ class Mover:
         self._failed.pop(source, None)
 
 
+class _Meter:
+    """What the transfers of a device share: whether to end, their pace, their allowance."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self.canceled = threading.Event()
+        self.left: int | None = None
+
+    def check(self, what: str, *, is_metered: bool) -> None:
+        """Nothing, if the transfer may go on."""
+        if self.canceled.is_set():
+            raise Canceled(what)
+        if is_metered and self.left is not None and self.left <= 0:
+            raise AllowanceSpent(f"{what}: the bytes that it may take now are spent")
+
+    def pay(self, size: int) -> None:
+        """Wait as long as the cap says; a transfer that is canceled does not wait."""
+        if self.left is not None:
+            self.left -= size
+        wait_s = self._pace.pay(size, now=time.monotonic(), hour=time.localtime().tm_hour)
+        if wait_s > 0:
+            self.canceled.wait(wait_s)
+
+
 class _Valve:
     """A sink as a transport sees it: what goes through is counted, and can be shut off."""
 
-    def __init__(self, sink: Sink, canceled: threading.Event) -> None:
-        self._sink, self._canceled = sink, canceled
+    def __init__(self, sink: Sink, meter: _Meter, *, is_metered: bool) -> None:
+        self._sink, self._meter, self._is_metered = sink, meter, is_metered
         self.what, self.size = sink.what, sink.size
         self.seen = 0
 
     @property
     def wanted(self) -> tuple[range, ...]:
         """See `Sink`."""
-        self._check()
+        self._meter.check(self.what, is_metered=self._is_metered)
         return self._sink.wanted
 
     def take(self, offset: int, block: bytes) -> None:
         """See `Sink`."""
-        self._check()
+        self._meter.check(self.what, is_metered=self._is_metered)
         self.seen += len(block)
         self._sink.take(offset, block)
-
-    def _check(self) -> None:
-        if self._canceled.is_set():
-            raise Canceled(self.what)
+        if self._is_metered:
+            self._meter.pay(len(block))
