@@ -18,7 +18,7 @@ CORES = {
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
-        *("cards", "sealed", "reasons"),
+        *("cards", "sealed", "reasons", "blocks"),
     ),
 }
 WORLD = {

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import Installed
-from edgefleet_agent.ports import Failed, Fetcher, ModelSpec
+from edgefleet_agent.ports import Failed, Fetcher, ModelSpec, Moved
 from edgefleet_contract import __version__ as agent_version
 from edgefleet_contract.bundle import (
     Digest,
@@ -62,13 +62,18 @@ class Bundles:
         self._choose = choose
         self._hw = hw
 
-    def bring(self, target: Target, sources: tuple[str, ...], progress: Progress) -> Arrival:
+    def bring(
+        self,
+        target: Target,
+        sources: tuple[str, ...],
+        progress: Progress,
+    ) -> Arrival:
         """Put all files that this board needs of a bundle into the store.
 
         Raises:
             PeerError: the bundle is refused; its reason says why.
             DeviceError: NO_SPACE, STORAGE_FAILED, NO_VARIANT, WRONG_HARDWARE or AGENT_TOO_OLD.
-            TransientError: try again later; what arrived is kept.
+            TransientError: try again later; what arrived is kept. AllowanceSpent, where it is.
         """
         name = f"{target.model}@{target.version}"
         documents = self._documents(target, sources, name)
@@ -140,6 +145,14 @@ class Bundles:
         """
         for digest in sorted(self._digests((installed,))):
             self._store.check(digest)
+
+    def allow(self, max_bytes: int | None, *, max_bytes_per_s: int) -> None:
+        """From now on so many bytes may come over the uplink, so fast; None and 0: any."""
+        self._fetcher.allow(max_bytes, max_bytes_per_s=max_bytes_per_s)
+
+    def take_moved(self) -> Moved:
+        """The bytes that came since this was asked last."""
+        return self._fetcher.take_moved()
 
     def cancel(self) -> None:
         """End the `bring` that runs in another thread: it raises `Canceled`."""

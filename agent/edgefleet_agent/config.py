@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.transfer.pace import HourCap, check_cap
 from edgefleet_contract import codec
+from edgefleet_contract.blocks import MAX_OFFSETS
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 
 FILE: Final = "agent.toml"
+WAYS: Final = ("folder", "mirror", "http", "mqtt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,41 @@ class MqttConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class BoardConfig:
-    """What the board cannot tell by itself: whether its link costs by the byte."""
+class TransferConfig:
+    """How blobs come: the `[transfer]` table.
 
+    `order` of the ways that may be used, the first first: `folder` (below `folders`, patterns;
+    relative ones are below the state folder), `mirror` (base URLs of caches of the site), `http`
+    (what the order names), `mqtt` (in band).
+    `max_bytes_per_s` caps what comes over the uplink, that is by `http` and `mqtt` (0: no cap);
+    `hours` are caps for hours of the day. `window`: blocks on their way at once by `mqtt`.
+    `metered` says that the uplink costs by the byte: installs that want one that does not wait for
+    a stick or a mirror.
+    """
+
+    order: tuple[str, ...] = WAYS
+    folders: tuple[str, ...] = ("stick", "/media/*", "/media/*/*")
+    mirrors: tuple[str, ...] = ()
+    max_bytes_per_s: int = 0
+    hours: tuple[HourCap, ...] = ()
+    window: int = 8
     metered: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.order) - set(WAYS))
+        if unknown or not self.order or len(set(self.order)) < len(self.order):
+            raise OperatorError(
+                f"transfer.order is {list(self.order)}",
+                hint=f"some of {', '.join(WAYS)}, each once",
+            )
+        for url in self.mirrors:
+            if not url.startswith(("http://", "https://")):
+                raise OperatorError(
+                    f"transfer.mirrors: {url!r}", hint="for example http://cache.local:8080/blobs"
+                )
+        check_cap("transfer.max_bytes_per_s", self.max_bytes_per_s)
+        if not 1 <= self.window <= MAX_OFFSETS:
+            raise OperatorError(f"transfer.window is {self.window}", hint=f"1 to {MAX_OFFSETS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +93,7 @@ class Config:
     runtime: RuntimeConfig = RuntimeConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()
-    board: BoardConfig = BoardConfig()
+    transfer: TransferConfig = TransferConfig()
 
 
 def load(path: Path | None, state: Path) -> Config:

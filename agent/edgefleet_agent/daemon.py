@@ -21,20 +21,22 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_agent import identity as identities
+from edgefleet_agent.adapters.folder_chunks import FolderChunks
 from edgefleet_agent.adapters.host_metrics import (
     BoardSurroundings,
     HostMetrics,
     capabilities,
     hardware_class,
 )
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.journal import Journal
+from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.adapters.systemd import Notifier
 from edgefleet_agent.adapters.tuf_client import TufClient
 from edgefleet_agent.bundles import Bundles
-from edgefleet_agent.config import Config
+from edgefleet_agent.config import Config, TransferConfig
 from edgefleet_agent.device import Device
 from edgefleet_agent.enrol import TRUST_FOLDER
 from edgefleet_agent.installer import Installer
@@ -45,6 +47,9 @@ from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.telemetry import model_telemetry
+from edgefleet_agent.transfer.mover import Mover
+from edgefleet_agent.transfer.pace import Pace
+from edgefleet_agent.transfer.transport import Transport
 from edgefleet_contract import messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.topics import Channel
@@ -83,6 +88,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
+    in_band = MqttChunks(device, window=config.transfer.window)
     async with LocalHost(config.serving) as host:
         reporter = FleetReporter(
             device=device, boot_id=boot_id, capabilities=capabilities(engines, hw)
@@ -95,14 +101,14 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             floors=lambda: floors.device().trust,
             time_floor=lambda: floors.device().time_floor,
         )
-        surroundings = BoardSurroundings(metered=config.board.metered)
+        surroundings = BoardSurroundings(metered=config.transfer.metered)
         installer = Installer(
             identity=identity,
             journal=journal,
             keeper=keeper,
             bundles=Bundles(
                 store=store,
-                fetcher=HttpFetcher(store),
+                fetcher=mover(store, state, config.transfer, in_band),
                 publishers=lambda: keeper.publishers,
                 choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,
@@ -124,7 +130,9 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             ),
             on_connected=lambda: _hand_over(loop, partial(_greet, reporter, renewals)),
             on_certificate=lambda raw: _hand_over(loop, partial(answers.put_nowait, raw)),
+            on_block=in_band.arrived,
         )
+        in_band.attach(link)
         renewal = Renewal(identity, link=link)
         renewals.append(renewal)
         floors.device = lambda: installer.device
@@ -149,6 +157,18 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             await asyncio.to_thread(link.stop)
             for task in running:
                 task.cancel()
+
+
+def mover(store: Store, state: Path, config: TransferConfig, in_band: MqttChunks) -> Mover:
+    """The ways by which blobs come, in the configuration's order."""
+    made: dict[str, Transport] = {
+        "folder": FolderChunks(state, config.folders),
+        "mirror": HttpChunks(mirrors=config.mirrors),
+        "http": HttpChunks(),
+        "mqtt": in_band,
+    }
+    pace = Pace(config.max_bytes_per_s, config.hours)
+    return Mover(store, [made[name] for name in config.order], pace=pace)
 
 
 def usable_engines(config: Config) -> dict[str, str]:

@@ -40,10 +40,10 @@ from edgefleet_agent.device import (
     TrialPassed,
     WindowOpened,
 )
-from edgefleet_agent.ports import Failed, ModelHost, Reporter, Surroundings
+from edgefleet_agent.ports import AllowanceSpent, Failed, ModelHost, Reporter, Surroundings
 from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
 from edgefleet_agent.windows import hindrance, next_day
-from edgefleet_contract.errors import DeviceError, PeerError, TransientError
+from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel, Target
 from edgefleet_contract.reasons import Reason
 
@@ -146,20 +146,42 @@ class Performer:
 
     async def _download(self, command: Download) -> Event:
         await asyncio.sleep(command.delay_s)
-        now, asked = int(self._clock()), command.order.policy
-        if asked.conditions.unmetered and self._surroundings.now().metered:
-            return Held("the link is metered", now, self._look_s)
-        if asked.max_bytes_per_day and not command.spent.left(now, asked.max_bytes_per_day):
-            return Held("the day's budget of bytes is spent", now, next_day(now))
-        progress = self._progress_reporter(command.order)
+        order, now = command.order, int(self._clock())
+        self._bundles.allow(
+            self._allowance(command, now), max_bytes_per_s=order.policy.max_bytes_per_s
+        )
+        progress = self._progress_reporter(order)
         try:
-            arrivals = [
-                await self._bring(target, command.order, progress) for target in command.targets
-            ]
+            arrivals = [await self._bring(target, order, progress) for target in command.targets]
+        except AllowanceSpent as error:
+            is_metered = order.policy.conditions.unmetered and self._surroundings.now().metered
+            wait_s = self._look_s if is_metered else next_day(now)
+            return Held(error.message, now, wait_s, self._count_moved())
         except TransientError as error:
-            return Interrupted(error.message, int(self._clock()), random.random())
-        self.measured["download_bytes"] = float(sum(item.transferred for item in arrivals))
-        return Downloaded(tuple(item.installed for item in arrivals))
+            wait_s, moved = error.retry_after_s or 0.0, self._count_moved()
+            return Interrupted(error.message, now, random.random(), wait_s, moved)
+        except EdgefleetError:
+            self._count_moved()
+            raise
+        chosen = tuple(item.installed for item in arrivals)
+        return Downloaded(chosen, now, self._count_moved())
+
+    def _allowance(self, command: Download, now: int) -> int | None:
+        """Bytes that may come over the uplink now: none of a metered one, what a budget leaves."""
+        asked = command.order.policy
+        if asked.conditions.unmetered and self._surroundings.now().metered:
+            return 0
+        budget = asked.max_bytes_per_day
+        return command.spent.left(now, budget) if budget else None
+
+    def _count_moved(self) -> int:
+        """Note what came over all tries of this install, by each way; the bytes of the uplink."""
+        moved = self._bundles.take_moved()
+        found = {"download_bytes": sum(moved.ways.values())}
+        found |= {f"bytes_{name}": size for name, size in moved.ways.items()}
+        for key, size in found.items():
+            self.measured[key] = self.measured.get(key, 0.0) + size
+        return moved.uplink
 
     async def _stage(self, chosen: tuple[Installed, ...]) -> Event:
         """Every byte is read again: what is tested and served is what is on the disk."""

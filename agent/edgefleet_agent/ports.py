@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgefleet_contract.bundle import Digest, Limits, Variant
+from edgefleet_contract.errors import TransientError
 from edgefleet_contract.reasons import Reason
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 class Canceled(Exception):
     """The caller asked for an end to a transfer."""
+
+
+class AllowanceSpent(TransientError):
+    """A transfer used up the bytes that it may take from the site's uplink; the rest must wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,14 @@ class Reporter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Bytes that came, by each transport; `uplink` is what the site's uplink carried of them."""
+
+    ways: dict[str, int]
+    uplink: int
+
+
 class Fetcher(Protocol):
     """Brings blobs into the store by digest; what it returns has that digest."""
 
@@ -221,13 +234,24 @@ class Fetcher(Protocol):
         """Allow transfers again."""
         ...
 
+    def allow(self, max_bytes: int | None, *, max_bytes_per_s: int = 0) -> None:
+        """From now on so many bytes may come over the uplink, then `AllowanceSpent`; None: any.
+
+        `max_bytes_per_s` caps it below what the configuration does; 0: it does not.
+        """
+        ...
+
+    def take_moved(self) -> Moved:
+        """The bytes that came since this was asked last."""
+        ...
+
     def fetch(
         self, digest: Digest, *, max_bytes: int, sources: tuple[str, ...], what: str
     ) -> bytes:
         """A small document, whole, not stored.
 
         Raises:
-            TransientError: no source could be reached; try later.
+            TransientError: no source could be reached; try later (AllowanceSpent: much later).
             PeerError: NOT_FOUND, TOO_LARGE or DIGEST_MISMATCH.
         """
         ...

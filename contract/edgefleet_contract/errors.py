@@ -62,4 +62,11 @@ class DeviceError(EdgefleetError):
 
 
 class TransientError(EdgefleetError):
-    """Try again later; nothing is wrong that waiting may not cure."""
+    """Try again later; nothing is wrong that waiting may not cure.
+
+    `retry_after_s` is how long to wait, where the peer said so.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s

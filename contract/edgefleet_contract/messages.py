@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import ClassVar, Final, TypeAlias, TypeVar
 
 from edgefleet_contract import canonical, codec
+from edgefleet_contract.blocks import MAX_LENGTH, MAX_OFFSETS
 from edgefleet_contract.bundle import Digest, is_digest, is_name
 from edgefleet_contract.envelope import open_envelope, render_envelope, seal
 from edgefleet_contract.errors import Malformed
@@ -194,7 +195,8 @@ class Presence:
 class Event:
     """A step of an install. `boot_id` and `seq` name it: the fleet counts it once.
 
-    `measurements` are numbers taken on the way: `download_bytes`, `load_ms`, `p95_us`, …
+    `measurements` are numbers taken on the way: `download_bytes`, of these `bytes_http`,
+    `bytes_mqtt`, … by transport, `load_ms`, `p95_us`, …
     """
 
     SCHEMA: ClassVar[str] = "edgefleet.event/1"
@@ -319,6 +321,31 @@ class CertificateResponse:
     schema: str = SCHEMA
 
 
+@dataclass(frozen=True, slots=True)
+class BlobRequest:
+    """A device asks for blocks of a blob [wire-9.2]: `length` bytes from each of `offsets`.
+
+    `request` is a number of the device's choice that comes back with each block.
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.blob-get/1"
+
+    device: str
+    request: int
+    sha256: Digest
+    length: int
+    offsets: tuple[int, ...]
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not is_digest(self.sha256):
+            raise Malformed("blob request: a digest is not 64 lower-case hex digits")
+        if not 0 <= self.request < 2**32 or not 0 < self.length <= MAX_LENGTH:
+            raise Malformed(f"blob request {self.request}: blocks of {self.length} bytes")
+        if not 0 < len(self.offsets) <= MAX_OFFSETS or min(self.offsets) < 0:
+            raise Malformed(f"blob request {self.request}: {len(self.offsets)} offsets")
+
+
 Message: TypeAlias = (
     Reported
     | Presence
@@ -329,6 +356,7 @@ Message: TypeAlias = (
     | EnrolResponse
     | CertificateRequest
     | CertificateResponse
+    | BlobRequest
 )
 M = TypeVar("M", bound=Message)
 

@@ -28,9 +28,11 @@ class Channel(StrEnum):
     TELEMETRY_MODEL = "telemetry/model"
     ENROL_REQUEST = "enrol/request"
     ENROL_RESPONSE = "enrol/response"
+    BLOB_GET = "blob/get"
+    BLOB_DATA = "blob/data"
 
 
-TO_DEVICE: Final = (Channel.DESIRED, Channel.ENROL_RESPONSE)
+TO_DEVICE: Final = (Channel.DESIRED, Channel.ENROL_RESPONSE, Channel.BLOB_DATA)
 FROM_DEVICE: Final = tuple(channel for channel in Channel if channel not in TO_DEVICE)
 
 

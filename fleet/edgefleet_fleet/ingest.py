@@ -100,8 +100,8 @@ class Ingest:
                 work.tx.devices.touch(name, at=work.now)
             case Channel.ENROL_REQUEST:
                 self._renew(work, device, parse(CertificateRequest, payload, device=name))
-            case Channel.DESIRED | Channel.ENROL_RESPONSE:
-                raise Malformed("a device does not write what it is to hear")
+            case channel:
+                raise Malformed(f"{channel} is not what a device tells the store")
         work.changed("device", name)
 
     def _renew(self, work: Work, device: Device, request: CertificateRequest) -> None:

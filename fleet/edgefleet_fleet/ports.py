@@ -63,13 +63,22 @@ class BrokerLink(Protocol):
     """The fleet's connection to the broker.
 
     `run` stays connected until it is cancelled: it hands every batch of messages to `take` and
-    acknowledges them only after `take` returned; after each connect it calls `connected`.
+    acknowledges them only after `take` returned; after each connect it calls `connected`. Requests
+    for blocks of blobs go to `asked` instead.
     """
 
     async def run(
-        self, *, take: Callable[[list[Incoming]], None], connected: Callable[[], None]
+        self,
+        *,
+        take: Callable[[list[Incoming]], None],
+        connected: Callable[[], None],
+        asked: Callable[[Incoming], None],
     ) -> None:
-        """Stay connected; `take` and `connected` are called on worker threads."""
+        """Stay connected; `take` and `connected` are called on worker threads, `asked` is not."""
+        ...
+
+    async def send(self, topic: str, payload: bytes) -> None:
+        """Publish once, QoS 0; waits while the link is full, dropped where there is none."""
         ...
 
     def publish(self, topic: str, payload: bytes) -> None:

@@ -47,13 +47,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         shelf, digest = self.server, self.path.strip("/")
-        begin = int(self.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+        first, _, last = self.headers.get("Range", "bytes=0-")[6:].partition("-")
+        begin, end = int(first), int(last) + 1 if last else None
         shelf.requests.append((digest, begin))
         body = shelf.blobs.get(digest)
         status = shelf.status if body is not None else 404
-        begin = begin if shelf.ranges else 0
-        self.send_response(206 if status == 200 and begin else status)
-        payload = (body or b"")[begin:] if status == 200 else b""
+        begin, end = (begin, end) if shelf.ranges else (0, None)
+        self.send_response(206 if status == 200 and (begin or end) else status)
+        payload = (body or b"")[begin:end] if status == 200 else b""
         if shelf.endless:
             self.send_header("Connection", "close")
             self.end_headers()

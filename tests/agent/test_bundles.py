@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.ports import Failed
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import Manifest, Variant
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing, PrivateKey
@@ -36,7 +37,11 @@ def bundles(tmp_path: Path, key: PrivateKey = KEY) -> tuple[Bundles, Store]:
     store = Store(tmp_path / "store")
     ring = KeyRing([key.public])
     made = Bundles(
-        store=store, fetcher=HttpFetcher(store), publishers=lambda: ring, choose=first, hw="arm64"
+        store=store,
+        fetcher=Mover(store, [HttpChunks()]),
+        publishers=lambda: ring,
+        choose=first,
+        hw="arm64",
     )
     return made, store
 

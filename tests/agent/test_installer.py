@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.adapters.tuf_client import TufClient
@@ -24,6 +24,7 @@ from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.ports import BoardState
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
@@ -115,7 +116,7 @@ class Board:
             keeper=self.keeper,
             bundles=Bundles(
                 store=store,
-                fetcher=HttpFetcher(store),
+                fetcher=Mover(store, [HttpChunks()]),
                 publishers=lambda: self.keeper.publishers,
                 choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
                 hw="x86-64",

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from edgefleet_contract import messages, topics
+from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import Capabilities, Event, Phase, Presence, Reported
+from edgefleet_contract.messages import BlobRequest, Capabilities, Event, Phase, Presence, Reported
 from edgefleet_contract.reasons import Reason, explain
 from edgefleet_contract.topics import Address, Channel
 
@@ -15,6 +16,7 @@ MESSAGES: list[messages.Message] = [
     Presence("pi-1", "boot", True, "0.1.0", 5),
     Event("pi-1", "boot", 1, 5, 2, "r", Phase.FAILED, ("a@1",), Reason.NO_SPACE, "x", {"n": 1.5}),
     Reported("pi-1", "boot", 5, "0.1.0", 2, "r", Phase.IDLE, (), CAPABLE),
+    BlobRequest("pi-1", 7, sha256(b"blob"), 65_536, (0, 131_072)),
 ]
 
 
@@ -35,6 +37,27 @@ def test_an_unknown_version_is_refused_and_an_unknown_field_is_not() -> None:
     assert messages.parse(Presence, more) == MESSAGES[0]
     with pytest.raises(Malformed, match="schema"):
         messages.parse(Presence, json.dumps({**value, "schema": "edgefleet.presence/2"}).encode())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sha256": "x" * 64},
+        {"request": -1},
+        {"request": 2**32},
+        {"length": 0},
+        {"length": 128 * 1024 + 1},
+        {"offsets": []},
+        {"offsets": [-1]},
+        {"offsets": list(range(65))},
+        {"offsets": ["0"]},
+    ],
+    ids=str,
+)
+def test_a_request_for_blocks_is_bounded(fields: dict[str, object]) -> None:
+    value = json.loads(messages.render(MESSAGES[-1]))
+    with pytest.raises(Malformed):
+        messages.parse(BlobRequest, json.dumps({**value, **fields}).encode())
 
 
 def test_every_topic_splits_into_what_it_was_built_from() -> None:

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edgefleet_contract import bundle, canonical, messages, sealed
+from edgefleet_contract.blocks import Block
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_contract.model_signature import open_bundle
@@ -60,7 +61,12 @@ def read_sealed(body: bytes) -> bytes:
     return body
 
 
+def read_block(body: bytes) -> bytes:
+    return Block.parse(body).render()
+
+
 READERS: dict[str, Callable[[bytes], bytes]] = {
+    "block": read_block,
     "canonical": read_canonical,
     "manifest": read_manifest,
     "order": read_order,

@@ -19,10 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Installed
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.directory import verify_directory
@@ -77,7 +78,7 @@ class Ground:
         store = Store(self.folder / "device")
         return Bundles(
             store=store,
-            fetcher=HttpFetcher(store, block_s=BLOCK_S),
+            fetcher=Mover(store, [HttpChunks(block_s=BLOCK_S)]),
             publishers=lambda: self.ring,
             choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
             hw="x86-64",

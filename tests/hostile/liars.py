@@ -77,7 +77,7 @@ class _Handler(socketserver.StreamRequestHandler):
             words = line.decode("latin-1").split()
             path = words[1].strip("/") if words[0] == "GET" else path
             if words[0].lower() == "range:":
-                begin = int(words[1].removeprefix("bytes=").rstrip("-"))
+                begin = int(words[1].removeprefix("bytes=").partition("-")[0])
         liar.asked.append(path)
         body = liar.blobs.get(path)
         with suppress(OSError):

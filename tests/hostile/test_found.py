@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_agent import policy
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import (
     Device,
@@ -28,6 +28,7 @@ from edgefleet_agent.device import (
     StepFailed,
 )
 from edgefleet_agent.ports import Canceled
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import canonical, messages
 from edgefleet_contract.bundle import Digest, chunk_list, sha256
 from edgefleet_contract.directory import verify_directory
@@ -174,7 +175,7 @@ def test_a_source_that_sends_next_to_nothing_is_given_up(
     with liars.lying() as liar:
         liar.blobs = {sha256(BODY): BODY}
         liar.tell(sha256(BODY), liars.Lie(tell, frozenset()))
-        fetcher = HttpFetcher(Store(tmp_path), block_s=0.3)
+        fetcher = Mover(Store(tmp_path), [HttpChunks(block_s=0.3)])
         with pytest.raises(TransientError):
             fetcher.fetch(sha256(BODY), max_bytes=len(BODY), sources=(liar.url,), what="x")
 
@@ -184,7 +185,7 @@ def test_a_transfer_that_waits_for_its_source_can_be_canceled(tmp_path: Path) ->
     with liars.lying() as liar:
         liar.tell(Digest("0" * 64), liars.Lie(liars.slow_body, frozenset()))
         liar.blobs = {"0" * 64: BODY}
-        fetcher = HttpFetcher(Store(tmp_path))
+        fetcher = Mover(Store(tmp_path), [HttpChunks()])
         found: list[BaseException] = []
 
         def fetch() -> None:
@@ -206,7 +207,7 @@ def test_a_packed_answer_is_not_unpacked(tmp_path: Path) -> None:
     with liars.lying() as liar:
         liar.blobs = {sha256(BODY): BODY}
         liar.tell(sha256(BODY), liars.Lie(liars.gzip_bomb, frozenset()))
-        fetcher = HttpFetcher(Store(tmp_path))
+        fetcher = Mover(Store(tmp_path), [HttpChunks()])
         with pytest.raises(TransientError, match="content coding"):
             fetcher.fetch(sha256(BODY), max_bytes=1 << 30, sources=(liar.url,), what="x")
 
@@ -217,7 +218,7 @@ def test_an_address_that_nobody_named_is_not_asked(tmp_path: Path) -> None:
         liar.blobs = {sha256(BODY): BODY, "elsewhere": BODY}
         liar.tell(sha256(BODY), liars.Lie(liars.redirect_to_the_bytes, frozenset()))
         with pytest.raises(TransientError, match="answered 302"):
-            HttpFetcher(Store(tmp_path)).fetch(
+            Mover(Store(tmp_path), [HttpChunks()]).fetch(
                 sha256(BODY), max_bytes=len(BODY), sources=(liar.url,), what="x"
             )
         assert "elsewhere" not in liar.asked
@@ -225,7 +226,7 @@ def test_an_address_that_nobody_named_is_not_asked(tmp_path: Path) -> None:
 
 def test_a_nonsense_answer_or_address_is_a_passing_trouble(tmp_path: Path) -> None:
     """A library's own exception once ended the download without a word, and the install hung."""
-    fetcher = HttpFetcher(Store(tmp_path))
+    fetcher = Mover(Store(tmp_path), [HttpChunks()])
     with liars.lying() as liar:
         liar.tell(sha256(BODY), liars.Lie(liars.bad_chunk_size, frozenset()))
         for source in (liar.url, "http://" + "a" * 300, "http://[", "x", "", "http://\x00"):
@@ -239,7 +240,7 @@ def test_a_source_with_too_few_bytes_is_named(tmp_path: Path) -> None:
         liar.blobs = {sha256(BODY): BODY, sha256(table): table}
         liar.tell(sha256(BODY), liars.Lie(liars.nothing, frozenset()))
         with pytest.raises(TransientError, match=f"gave 0 of {len(BODY)} bytes"):
-            HttpFetcher(Store(tmp_path)).fetch_file(
+            Mover(Store(tmp_path), [HttpChunks()]).fetch_file(
                 sha256(BODY),
                 size=len(BODY),
                 chunk_list_sha256=sha256(table),

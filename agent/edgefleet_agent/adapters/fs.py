@@ -41,6 +41,13 @@ class FileSystem:
         while view:
             view = view[file.write(view) :]
 
+    def write_at(self, file: BinaryIO, offset: int, data: bytes) -> None:
+        """All of `data`, at `offset`; the file's position stays."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file.fileno(), view, offset)
+            view, offset = view[written:], offset + written
+
     def truncate(self, file: BinaryIO, size: int) -> None:
         """Cut the file to `size` bytes."""
         file.truncate(size)

@@ -82,6 +82,10 @@ class Answer:
         self._watch = watch
         self.status = response.status_code
 
+    def header(self, name: str) -> str:
+        """A header's value; empty where there is none."""
+        return str(self._response.headers.get(name, ""))
+
     def pieces(self, size: int) -> Iterator[bytes]:
         """The body in pieces of at most `size` bytes; patience is renewed by `size` of them."""
         seen, due = 0, size

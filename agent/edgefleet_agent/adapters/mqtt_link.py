@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 SESSION_S: Final = 7 * 24 * 3600
 RECONNECT_S: Final = (1, 60)
 MAX_QUEUED: Final = 10_000
+LARGEST_PACKET: Final = 268_435_455
+"""What MQTT allows, where a broker names no limit of its own."""
 
 
 class MqttLink:
@@ -44,6 +46,7 @@ class MqttLink:
         on_order: gets the bytes of each `desired` message that is not empty.
         on_trust: gets the name and bytes of each document below `-/trust/`.
         on_certificate: gets the bytes of each answer to a request for a certificate.
+        on_block: gets each message of `blob/data`.
         on_connected: called after each connection is made, for the full state to be sent.
     """
 
@@ -57,10 +60,12 @@ class MqttLink:
         on_trust: Callable[[str, bytes], None],
         on_connected: Callable[[], None],
         on_certificate: Callable[[bytes], None],
+        on_block: Callable[[bytes], None],
     ) -> None:
         self._identity, self._config, self._boot_id = identity, config, boot_id
         self._on_order, self._on_trust, self._on_connected = on_order, on_trust, on_connected
-        self._on_certificate = on_certificate
+        self._on_certificate, self._on_block = on_certificate, on_block
+        self._largest_packet = LARGEST_PACKET
         enrolment = identity.enrolment
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -140,11 +145,16 @@ class MqttLink:
         """Whether the broker is reached now."""
         return self._client.is_connected()
 
+    @property
+    def largest_packet(self) -> int:
+        """The most bytes that the broker takes in a packet."""
+        return self._largest_packet
+
     def publish(
-        self, channel: Channel, payload: bytes, *, retain: bool = False
+        self, channel: Channel, payload: bytes, *, retain: bool = False, qos: int = 1
     ) -> mqtt.MQTTMessageInfo:
-        """Send on one of this device's channels, QoS 1; kept in memory while the link is down."""
-        return self._client.publish(self._topic(channel), payload, qos=1, retain=retain)
+        """Send on one of this device's channels; QoS 1 is kept in memory while the link is down."""
+        return self._client.publish(self._topic(channel), payload, qos=qos, retain=retain)
 
     def _topic(self, channel: Channel) -> str:
         return topic(self._identity.enrolment.fleet, self._identity.enrolment.device, channel)
@@ -158,7 +168,7 @@ class MqttLink:
         return messages.render(Presence(device, self._boot_id, online, __version__, now))
 
     def _connected(
-        self, client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any
+        self, client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, granted: Any
     ) -> None:
         if code.is_failure:
             log.warning("the broker refused the connection: %s", code)
@@ -168,7 +178,10 @@ class MqttLink:
         tried, self._trial = self._trial, None
         if tried is not None:
             tried(True)
-        mine = [(self._topic(channel), 1) for channel in TO_DEVICE]
+        self._largest_packet = getattr(granted, "MaximumPacketSize", LARGEST_PACKET)
+        mine = [
+            (self._topic(channel), int(channel is not Channel.BLOB_DATA)) for channel in TO_DEVICE
+        ]
         client.subscribe([*mine, (self._trust_topic("#"), 1)])
         self.publish(Channel.ONLINE, self._presence(online=True), retain=True)
         self._on_connected()
@@ -180,7 +193,9 @@ class MqttLink:
         self._trial_failed()
 
     def _message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
-        if message.topic == self._topic(Channel.DESIRED) and message.payload:
+        if message.topic == self._topic(Channel.BLOB_DATA):
+            self._on_block(bytes(message.payload))
+        elif message.topic == self._topic(Channel.DESIRED) and message.payload:
             self._on_order(bytes(message.payload))
         elif message.topic == self._topic(Channel.ENROL_RESPONSE) and message.payload:
             self._on_certificate(bytes(message.payload))

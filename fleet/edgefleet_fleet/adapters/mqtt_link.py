@@ -20,7 +20,7 @@ from typing import Any, Final
 import gmqtt
 
 from edgefleet_contract.errors import EdgefleetError
-from edgefleet_contract.topics import FROM_DEVICE, every_device
+from edgefleet_contract.topics import FROM_DEVICE, Channel, every_device
 from edgefleet_fleet.authority import SERVICE
 from edgefleet_fleet.ports import Incoming
 
@@ -30,6 +30,9 @@ _SESSION_S: Final = 7 * 24 * 3600
 _WINDOW: Final = 500  # messages in flight, and the most that one transaction takes
 _CONNECT_S: Final = 10.0
 _MAX_DELAY_S: Final = 15.0
+_FULL_BYTES: Final = 512 * 1024  # what may wait for the socket before a block is held back
+_FULL_S: Final = 0.005
+_ASKS: Final = f"/{Channel.BLOB_GET}"
 _NO_RECONNECT: Final = -2  # gmqtt: fewer than any count of failures; reconnecting is our loop's
 
 
@@ -59,6 +62,7 @@ class GmqttLink:
         self._client_id = client_id
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: Callable[[Incoming], None] = lambda _: None
         self._inbox: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._lost = asyncio.Event()
 
@@ -76,11 +80,25 @@ class GmqttLink:
         if self._client is not None:
             self._client.publish(topic, payload, qos=1, retain=True)
 
+    async def send(self, topic: str, payload: bytes) -> None:
+        """Publish once, QoS 0; waits while the link is full, dropped where there is none."""
+        while (client := self._client) is not None:
+            # gmqtt writes without looking whether anybody reads, and has no word for waiting.
+            if client._connection._transport.get_write_buffer_size() < _FULL_BYTES:
+                client.publish(topic, payload, qos=0)
+                return
+            await asyncio.sleep(_FULL_S)
+
     async def run(
-        self, *, take: Callable[[list[Incoming]], None], connected: Callable[[], None]
+        self,
+        *,
+        take: Callable[[list[Incoming]], None],
+        connected: Callable[[], None],
+        asked: Callable[[Incoming], None],
     ) -> None:
         """Stay connected until cancelled; see `ports.BrokerLink`."""
         self._loop = asyncio.get_running_loop()
+        self._asked = asked
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_batches(take))
             tasks.create_task(self._stay_connected(connected))
@@ -116,7 +134,10 @@ class GmqttLink:
             self._endpoint.host, self._endpoint.port, ssl=self._context(), keepalive=20
         )
         subscriptions = [
-            gmqtt.Subscription(every_device(self._fleet, channel), qos=1) for channel in FROM_DEVICE
+            gmqtt.Subscription(
+                every_device(self._fleet, channel), qos=0 if channel is Channel.BLOB_GET else 1
+            )
+            for channel in FROM_DEVICE
         ]
         client.subscribe(subscriptions)
 
@@ -146,6 +167,9 @@ class GmqttLink:
         self, _client: Any, topic: str, payload: bytes, _qos: int, properties: dict[str, Any]
     ) -> int:
         message = Incoming(topic, bytes(payload), bool(properties.get("retain")))
+        if topic.endswith(_ASKS):
+            self._asked(message)
+            return 0
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(_Waiting(message, done))
         return await done  # gmqtt acknowledges with what is returned

@@ -1,0 +1,132 @@
+"""Gives blobs to devices over the broker, for those that can reach nothing else [wire-9].
+
+A device asks for a window of blocks and gets them one by one: who waits is served in turn, a block
+each, so that one with much to fetch does not hold up the others. What waits is bounded for each
+device and for all. The shelf is read on worker threads, and nothing is read before the link takes
+it: neither ingest nor the broker's memory pays for a slow device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_contract.blocks import Block, Status
+from edgefleet_contract.bundle import Digest
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.messages import BlobRequest, parse
+from edgefleet_contract.topics import Channel, match, topic
+from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.ports import Incoming, Shelf
+
+log = logging.getLogger("edgefleet.blobs")
+
+PER_DEVICE: Final = 64
+"""Blocks that may wait for one device; what is asked for beyond is not heard."""
+IN_ALL: Final = 8192
+"""Blocks that may wait for all; a device that asks for more is told to come back."""
+BUSY_S: Final = 30
+_MAX_REQUEST: Final = 4096  # bytes; 64 offsets of ten digits are a quarter of it
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    request: int
+    sha256: Digest
+    offset: int
+    length: int
+
+
+class BlobServer:
+    """One queue of wishes for each device. `sent` counts `blocks`, `bytes`, `unknown`, `busy`."""
+
+    def __init__(self, shelf: Shelf, *, fleet: str, in_all: int = IN_ALL) -> None:
+        self._shelf, self._fleet, self._in_all = shelf, fleet, in_all
+        self._waiting: OrderedDict[str, deque[_Wish]] = OrderedDict()
+        self._refusals: deque[tuple[str, Block]] = deque(maxlen=1000)
+        self._count = 0
+        self._more = asyncio.Event()
+        self.sent: Counter[str] = Counter()
+
+    def ask(self, message: Incoming) -> None:
+        """Hear a request; on the event loop, and never for long."""
+        try:
+            device, request = self._read(message)
+        except Malformed as error:
+            log.warning("dropped: %s", error.message)
+            return
+        queue = self._waiting.get(device, deque())
+        # A new number ends what the device asked for under the last one.
+        kept = [wish for wish in queue if wish.request == request.request]
+        self._count -= len(queue) - len(kept)
+        known = {wish.offset for wish in kept}
+        new = [offset for offset in dict.fromkeys(request.offsets) if offset not in known]
+        new = new[: PER_DEVICE - len(kept)]
+        if self._count + len(new) > self._in_all:
+            busy = Block(request.request, request.sha256, status=Status.BUSY, wait_s=BUSY_S)
+            self._refusals.append((device, busy))
+            new = []
+        number, digest, length = request.request, request.sha256, request.length
+        kept += [_Wish(number, digest, offset, length) for offset in new]
+        self._count += len(new)
+        self._put(device, deque(kept))
+        self._more.set()
+
+    async def run(self, send: Callable[[str, bytes], Awaitable[None]]) -> None:
+        """Serve until cancelled. `send` returns when the link can take more."""
+        while True:
+            await self._more.wait()
+            while self._refusals:
+                await self._send(send, *self._refusals.popleft())
+            if not self._waiting:
+                self._more.clear()
+                continue
+            device, queue = self._waiting.popitem(last=False)
+            wish = queue.popleft()
+            self._count -= 1
+            self._put(device, queue)
+            block = await asyncio.to_thread(self._block, wish)
+            if block is not None:
+                await self._send(send, device, block)
+
+    def _read(self, message: Incoming) -> tuple[str, BlobRequest]:
+        address = match(message.topic)
+        if address.fleet != self._fleet or address.channel is not Channel.BLOB_GET:
+            raise Malformed(f"topic {message.topic[:80]!r} asks for no blob here")
+        if message.retained or len(message.payload) > _MAX_REQUEST:
+            raise Malformed(f"{address.device}: a request for blocks that is retained or too long")
+        return address.device, parse(BlobRequest, message.payload, device=address.device)
+
+    def _put(self, device: str, queue: deque[_Wish]) -> None:
+        """Where a device stands in the row is its own: a new wish does not move it."""
+        if queue:
+            self._waiting[device] = queue
+        else:
+            self._waiting.pop(device, None)
+
+    def _block(self, wish: _Wish) -> Block | None:
+        """The block, read from the shelf; None where there is nothing to say."""
+        try:
+            size = self._shelf.size(wish.sha256)
+            if size is None:
+                return Block(wish.request, wish.sha256, status=Status.UNKNOWN)
+            if wish.offset > size:
+                return None
+            pieces = self._shelf.read(wish.sha256, start=wish.offset, length=wish.length)
+            return Block(wish.request, wish.sha256, wish.offset, size, b"".join(pieces))
+        except NotFound:
+            return Block(wish.request, wish.sha256, status=Status.UNKNOWN)
+        except OSError as error:
+            log.error("blob %s cannot be read: %s", wish.sha256[:8], error.strerror)
+            return None
+
+    async def _send(
+        self, send: Callable[[str, bytes], Awaitable[None]], device: str, block: Block
+    ) -> None:
+        await send(topic(self._fleet, device, Channel.BLOB_DATA), block.render())
+        self.sent["blocks" if block.status is Status.DATA else block.status.name.lower()] += 1
+        self.sent["bytes"] += len(block.data)
