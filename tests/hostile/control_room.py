@@ -24,6 +24,8 @@ from edgefleet_contract.messages import EnrolRequest, Phase, Presence, render
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import metrics, views
+from edgefleet_fleet.adapters.sql.store import sqlite_url
+from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.ports import Incoming
 from tests.contract.makers import order_of
 from tests.fleet import conftest
@@ -55,6 +57,7 @@ def stage(folder: Path, stack: ExitStack) -> Stage:
         "clock": Clock(),
         "publisher": publisher,
         "roots": [PrivateKey.generate_ed25519() for _ in range(3)],
+        "store_url": sqlite_url(DataDir(folder / "data").database),
     }
     wanted = {name: given[name] for name in inspect.signature(make).parameters}
     services = stack.enter_context(contextmanager(make)(**wanted))
