@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from alembic import command
+from alembic.config import Config as AlembicConfig
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgefleet_contract.errors import OperatorError, TransientError
@@ -351,6 +353,25 @@ def test_a_list_of_one_claim_says_nothing_about_another(services: Services) -> N
     claim(services, "pi-1")
     with pytest.raises(Denied, match="not for 'pi-1'"):
         ask(services, claim(services, "pi-2"), "pi-1", new_key())
+
+
+def test_claims_of_before_let_everybody_in_and_none_does_after_a_way_back(
+    services: Services,
+) -> None:
+    store = services.room.store
+    claim(services)
+    claim(services, approve=True)
+    claim(services, "pi-1")
+    config = AlembicConfig()
+    config.set_main_option("script_location", "edgefleet_fleet:migrations")
+    with store.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0005")
+        connection.commit()
+    store.migrate()
+    with store.begin() as tx:
+        found = [(row.revoked, row.approve, row.listed) for row in tx.claims.list()]
+    assert found == [(True, False, 0), (True, False, 0), (False, False, 0)]
 
 
 @pytest.fixture
