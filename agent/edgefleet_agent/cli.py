@@ -1,7 +1,7 @@
 """The command line of the device: enrol, run, status, models, predict, verify.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
-because it is not vouched for, 4 could not be reached.
+because it is not vouched for, 4 could not be reached, or waits for approval (`enrol --no-wait`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -105,6 +106,11 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="NAME",
         help="this device's name in the fleet (default: its host name, %(default)s)",
     )
+    enrol.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="exit with code 4 where an operator must approve first, instead of waiting",
+    )
     command("run", _run, "Run the agent in the foreground; systemd does this.")
     for name, action, text in (
         ("status", _status, "Show where this device stands, also while the agent is stopped."),
@@ -138,6 +144,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _enrol(args: argparse.Namespace) -> int:
     from edgefleet_agent.adapters.host_metrics import capabilities, hardware_class
+    from edgefleet_agent.approval import Patience, refuse_to_wait
     from edgefleet_agent.daemon import usable_engines
     from edgefleet_agent.enrol import enrol
     from edgefleet_contract.trust import parse_claim
@@ -154,7 +161,12 @@ def _enrol(args: argparse.Namespace) -> int:
         raise OperatorError(f"cannot read the claim: {error}") from None
     able = capabilities(usable_engines(config), hardware_class())
     done = enrol(
-        args.state, url=args.fleet, claim=parse_claim(text), device=args.device, capabilities=able
+        args.state,
+        url=args.fleet,
+        claim=parse_claim(text),
+        device=args.device,
+        capabilities=able,
+        wait=refuse_to_wait if args.no_wait else Patience(_say, time.sleep),
     )
     _say(
         f"enrolled as {done.device} in fleet {done.fleet}; broker {done.mqtt_host}:{done.mqtt_port}"

@@ -20,12 +20,13 @@ from urllib3.exceptions import HTTPError
 
 from edgefleet_agent import identity
 from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
+from edgefleet_agent.approval import Answer, Wait, await_answer, refuse_to_wait
 from edgefleet_agent.identity import Enrolment
 from edgefleet_contract import canonical, messages
 from edgefleet_contract.bundle import is_name, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
-from edgefleet_contract.messages import Capabilities, EnrolRequest, EnrolResponse
+from edgefleet_contract.messages import Capabilities, EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.trust import Claim, TrustFloors
 
 TRUST_FOLDER: Final = "trust"
@@ -34,13 +35,21 @@ MAX_BYTES: Final = 256 * 1024
 
 
 def enrol(
-    state: Path, *, url: str, claim: Claim, device: str, capabilities: Capabilities
+    state: Path,
+    *,
+    url: str,
+    claim: Claim,
+    device: str,
+    capabilities: Capabilities,
+    wait: Wait = refuse_to_wait,
 ) -> Enrolment:
     """Enrol this device under a name, and make it durable. A broken try can be repeated.
 
+    Where an operator must approve first, `wait` is called between two tries.
+
     Raises:
-        OperatorError: enrolled already, a bad name, or the fleet refused the claim.
-        TransientError: the fleet cannot be reached.
+        OperatorError: enrolled already, a bad name, or the fleet or its operator refused.
+        TransientError: the fleet cannot be reached, or there is to be no waiting.
         Unverified: what answered is not the fleet that the claim names.
     """
     if identity.is_enrolled(state):
@@ -55,7 +64,7 @@ def enrol(
         )
     key = identity.device_key(state)
     request = EnrolRequest(claim.secret, device, certificate_request(key, device), capabilities)
-    answer = _post(url, request)
+    answer = await_answer(lambda: _post(url, request), wait, key_id=key.public.id)
     root = answer.root.encode("utf-8")
     if sha256(root) != claim.root_sha256:
         raise Unverified(
@@ -82,7 +91,7 @@ def certificate_request(key: PrivateKey, device: str) -> str:
     return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def _post(url: str, request: EnrolRequest) -> EnrolResponse:
+def _post(url: str, request: EnrolRequest) -> Answer:
     endpoint = f"{url.rstrip('/')}/api/v1/enrol"
     session = requests.Session()
     session.trust_env = False
@@ -105,6 +114,10 @@ def _post(url: str, request: EnrolRequest) -> EnrolResponse:
             f"cannot reach the fleet at {url}: {str(error)[:200]}",
             hint="is `fleet serve` running there, and the port open?",
         ) from None
+    if response.status_code == 202:
+        return messages.parse(EnrolPending, body, device=request.device)
+    if response.status_code in (429, 502, 503, 504):
+        raise TransientError(f"the fleet is busy: {_problem(response.status_code, body)}")
     if response.status_code != 200:
         raise OperatorError(f"the fleet refused: {_problem(response.status_code, body)}")
     return messages.parse(EnrolResponse, body, device=request.device)

@@ -24,6 +24,7 @@ from edgefleet_contract.reasons import Reason
 TIME_TYPE: Final = "application/vnd.edgefleet.time.v1+json"
 ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
 MAX_ORDER_LIFE_S: Final = 14 * 24 * 3600
+MAX_RETRY_AFTER_S: Final = 300
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999: calendars end there
 _LONGEST: Final = {
     "agent": 64,
@@ -300,6 +301,27 @@ class EnrolResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolPending:
+    """An operator must say yes first: ask the same again in so many seconds [wire-7.6].
+
+    `key_id` is the key that the fleet was asked for: what the operator sees, and the device prints.
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.enrol-pending/1"
+
+    device: str
+    key_id: str
+    retry_after_s: int
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not is_digest(self.key_id):
+            raise Malformed("key_id is not 64 lower-case hex digits")
+        if not 1 <= self.retry_after_s <= MAX_RETRY_AFTER_S:
+            raise Malformed(f"retry_after_s {self.retry_after_s} is not 1 to {MAX_RETRY_AFTER_S}")
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateRequest:
     """An enrolled device asks for its next certificate, for the key that it enrolled with."""
 
@@ -354,6 +376,7 @@ Message: TypeAlias = (
     | ModelTelemetry
     | EnrolRequest
     | EnrolResponse
+    | EnrolPending
     | CertificateRequest
     | CertificateResponse
     | BlobRequest

@@ -1,4 +1,4 @@
-"""Routes: enrolment, claims, devices, the audit trail."""
+"""Routes: enrolment, claims, who waits for approval, devices, the audit trail."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import EnrolRequest, parse
+from edgefleet_contract.messages import EnrolPending, EnrolRequest, parse
 from edgefleet_fleet import views
+from edgefleet_fleet.admission import MAX_LISTED, Listed
 from edgefleet_fleet.api_common import Admin, Operator, Reader, TheServices
 from edgefleet_fleet.cohort import parse_filter
 from edgefleet_fleet.deployments import traits_of
@@ -20,16 +22,25 @@ from edgefleet_fleet.deployments import traits_of
 router = APIRouter(prefix="/api/v1")
 
 
-class ClaimBody(BaseModel):
-    """How often a claim may be used, and for how long."""
+class ListedBody(BaseModel):
+    """A device that comes in at once; with a key id, under that key alone."""
 
-    uses: int = Field(1, ge=1, le=10_000)
+    device: str
+    key_id: str = ""
+
+
+class ClaimBody(BaseModel):
+    """How often a claim may be used, for how long, and how its holders come in."""
+
+    uses: int | None = Field(None, ge=1, le=10_000)
     hours: float = Field(24, gt=0, le=24 * 366)
+    approve: bool = False
+    listed: list[ListedBody] = Field([], max_length=MAX_LISTED)
 
 
 @router.post("/enrol", tags=["devices"])
 async def enrol(request: Request, services: TheServices) -> Any:
-    """Exchange a claim and a certificate request for a client certificate."""
+    """Exchange a claim and a certificate request for a client certificate; 202: wait, ask again."""
     raw = bytearray()
     async for piece in request.stream():
         raw += piece
@@ -40,13 +51,20 @@ async def enrol(request: Request, services: TheServices) -> Any:
     from starlette.concurrency import run_in_threadpool
 
     answer = await run_in_threadpool(services.enrolment.enrol, message, address=address)
-    return codec.encode(answer)
+    status = 202 if isinstance(answer, EnrolPending) else 200
+    return JSONResponse(codec.encode(answer), status)
 
 
 @router.post("/claims", status_code=201, tags=["devices"])
 def make_claim(body: ClaimBody, services: TheServices, actor: Operator) -> Any:
     """Make a claim; the answer is the only place where it is ever said."""
-    number, claim = services.enrolment.make_claim(uses=body.uses, hours=body.hours, actor=actor)
+    number, claim = services.enrolment.make_claim(
+        uses=body.uses,
+        hours=body.hours,
+        actor=actor,
+        approve=body.approve,
+        listed=[Listed(entry.device, entry.key_id) for entry in body.listed],
+    )
     with services.room.store.begin() as tx:
         found = next(item for item in tx.claims.list() if item.id == number)
     return views.claim(found) | {"claim": claim.render()}
@@ -63,6 +81,30 @@ def list_claims(services: TheServices, _actor: Reader) -> Any:
 def revoke_claim(number: int, services: TheServices, actor: Operator) -> Response:
     """End a claim."""
     services.enrolment.revoke_claim(number, actor=actor)
+    return Response(status_code=204)
+
+
+@router.get("/requests", tags=["devices"])
+def list_requests(services: TheServices, _actor: Reader) -> Any:
+    """The devices that wait for an operator, the oldest first."""
+    with services.room.store.begin() as tx:
+        open_ones = tx.requests.open(at=int(services.room.clock()))
+    return {"requests": [views.request(found) for found in open_ones]}
+
+
+@router.post("/requests/{device}/approve", tags=["devices"])
+def approve_request(
+    device: str, services: TheServices, actor: Operator, key_id: str = ""
+) -> dict[str, Any]:
+    """Let a device in that waits; with a key id (or its beginning), under that key alone."""
+    found = services.enrolment.approvals.approve(device, key_id=key_id, actor=actor)
+    return views.request(found)
+
+
+@router.post("/requests/{device}/deny", status_code=204, tags=["devices"])
+def deny_request(device: str, services: TheServices, actor: Operator) -> Response:
+    """Refuse a device that waits."""
+    services.enrolment.approvals.deny(device, actor=actor)
     return Response(status_code=204)
 
 

@@ -31,11 +31,7 @@ class Certificates:
         Raises:
             Denied: the key was revoked.
         """
-        if work.tx.certificates.is_banned(key.id):
-            raise Denied(
-                "the device's key was revoked",
-                hint="a device that is to come back makes a new key: remove identity/device.key",
-            )
+        self._require_good(work, key.id)
         issued = self._room.authority.issue_client(
             device,
             key,
@@ -88,6 +84,35 @@ class Certificates:
         if found.is_revoked:
             raise Conflict(f"device {name!r} is revoked already")
         return found
+
+    def require_free(self, work: Work, name: str, key_id: str) -> Device | None:
+        """Whoever has a name, where this key may enrol under it.
+
+        Raises:
+            Denied: the device, or the key, was revoked.
+            Conflict: another key has the name.
+        """
+        known = work.tx.devices.get(name)
+        if known is not None and known.is_revoked:
+            raise Denied(
+                f"device {name!r} was revoked",
+                hint=f"to give the name to another key: fleet devices forget {name}",
+            )
+        if known is not None and not known.is_forgotten and known.key_id != key_id:
+            raise Conflict(
+                f"a device {name!r} with another key is enrolled",
+                hint=f"choose another name, or: fleet devices forget {name}",
+            )
+        self._require_good(work, key_id)
+        return known
+
+    @staticmethod
+    def _require_good(work: Work, key_id: str) -> None:
+        if work.tx.certificates.is_banned(key_id):
+            raise Denied(
+                "the device's key was revoked",
+                hint="a device that is to come back makes a new key: remove identity/device.key",
+            )
 
     def write_list(self) -> None:
         """Write the revocation list for the broker."""

@@ -16,7 +16,7 @@ _BACKLOG: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A noun (`device`, `rollout`, `bundle`, `publisher`, `claim`) and the id that changed."""
+    """A noun (`device`, `rollout`, `bundle`, `claim`, `request`, …) and the id that changed."""
 
     noun: str
     id: str

@@ -15,6 +15,7 @@ import typer
 
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.trust import release_path
+from edgefleet_fleet import cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_keys import keys, load_key
@@ -275,17 +276,13 @@ def devices_show(
     show.device(client(url, data).get(f"/devices/{show.quote(device)}"), as_json=as_json)
 
 
-@devices.command("claim")
-def devices_claim(
-    uses: Annotated[int, typer.Option(help="How many devices may use it.")] = 1,
-    hours: Annotated[float, typer.Option(help="How long it lives.")] = 24,
-    as_json: Json = False,
-    url: Url = DEFAULT_URL,
-    data: Data = None,
-) -> None:
-    """Make a claim: the line that a new device enrols with. It is a secret, and said only once."""
-    found = client(url, data).post("/claims", {"uses": uses, "hours": hours})
-    show.one(found, as_json=as_json, line=found["claim"])
+for name, action in (
+    ("claim", cli_enrolment.claim),
+    ("requests", cli_enrolment.requests),
+    ("approve", cli_enrolment.approve),
+    ("deny", cli_enrolment.deny),
+):
+    devices.command(name)(action)
 
 
 @devices.command("revoke")

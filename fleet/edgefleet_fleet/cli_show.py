@@ -163,6 +163,8 @@ def _cell(column: str, value: Any) -> str:
         return _time(value)
     if column in ("digest", "signer", "sha256"):
         return str(value)[:12] or "-"
+    if column == "key_id":
+        return str(value)[:16]
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

@@ -1,22 +1,27 @@
 """How a device becomes one of the fleet: claims, and the certificate that they are worth.
 
 A claim's secret is known to the person who carries it and to nobody else: the store has its hash.
-A name belongs to the key that enrolled it first, until the operator forgets the device.
+Whether its holder comes in at once or waits for an operator, `admission.py` decides. A name belongs
+to the key that enrolled it first, until the operator forgets the device.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.messages import EnrolRequest, EnrolResponse
+from edgefleet_contract.messages import EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.trust import Claim
+from edgefleet_fleet.admission import Listed, check_list, must_wait, refusal
+from edgefleet_fleet.approvals import NEW_CLAIM, Approvals, use
 from edgefleet_fleet.authority import RESERVED, open_request
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.deployments import Deployments
-from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.errors import Denied, NotFound
 from edgefleet_fleet.publications import Publications, root_digest
+from edgefleet_fleet.records import Claim as ClaimRow
 from edgefleet_fleet.work import Actor, Room, Work
 
 
@@ -28,13 +33,32 @@ class Enrolment:
         self._deployments = deployments
         self._publications = publications
         self.certificates = Certificates(room)
+        self.approvals = Approvals(room, publications, self.certificates)
 
-    def make_claim(self, *, uses: int, hours: float, actor: Actor) -> tuple[int, Claim]:
+    def make_claim(
+        self,
+        *,
+        uses: int | None,
+        hours: float,
+        actor: Actor,
+        approve: bool = False,
+        listed: Sequence[Listed] = (),
+    ) -> tuple[int, Claim]:
         """A new claim and its number; its secret is said here once and never again.
+
+        Args:
+            uses: how many devices may use it; None: as many as are listed, or one.
+            hours: how long it lives.
+            actor: who makes it.
+            approve: whoever is not listed waits for an operator.
+            listed: who comes in at once; nobody else does, unless `approve` is set.
 
         Raises:
             OperatorError: no uses, no time, or no root was made yet.
+            Malformed: a name is listed twice.
         """
+        check_list(listed)
+        uses = uses if uses is not None else len(listed) or 1
         if not 1 <= uses <= 10_000 or not 0 < hours <= 24 * 366:
             raise OperatorError("a claim has 1 to 10000 uses and lives up to a year")
         secret = secrets.token_urlsafe(32)
@@ -47,8 +71,13 @@ class Enrolment:
                 expires=work.now + int(hours * 3600),
                 uses=uses,
                 trust=digest,
+                approve=approve,
+                listed=listed,
             )
-            work.record("claim.make", str(number), f"{uses} uses, {hours:g} hours")
+            detail = f"{uses} uses, {hours:g} hours"
+            detail += f", {len(listed)} listed" if listed else ""
+            detail += ", others by approval" if approve else ""
+            work.record("claim.make", str(number), detail)
             work.changed("claim", str(number))
         return number, Claim(self._room.fleet, secret, digest)
 
@@ -64,12 +93,14 @@ class Enrolment:
             work.record("claim.revoke", str(number))
             work.changed("claim", str(number))
 
-    def enrol(self, request: EnrolRequest, *, address: str) -> EnrolResponse:
-        """A certificate for a device that holds a claim.
+    def enrol(self, request: EnrolRequest, *, address: str) -> EnrolResponse | EnrolPending:
+        """A certificate for a device that holds a claim, or how long to wait for an operator.
 
         Raises:
-            Denied: the claim is unknown, spent, expired or revoked, or of an older root.
+            Denied: the claim is unknown, spent, expired or revoked, of an older root, or not for
+                this device; or an operator said no.
             Conflict: another key has the name.
+            TransientError: too many devices wait for an operator.
             Malformed: the certificate request is not one.
         """
         name = request.device
@@ -77,18 +108,16 @@ class Enrolment:
         if name in RESERVED:
             raise Denied(f"no device may be called {name!r}")
         with self._room.work(Actor(f"device:{name}"[:64], address)) as work:
-            self._use_claim(work, request.secret)
-            known = work.tx.devices.get(name)
-            if known is not None and known.is_revoked:
-                raise Denied(
-                    f"device {name!r} was revoked",
-                    hint=f"to give the name to another key: fleet devices forget {name}",
-                )
-            if known is not None and not known.is_forgotten and known.key_id != csr.key.id:
-                raise Conflict(
-                    f"a device {name!r} with another key is enrolled",
-                    hint=f"choose another name, or: fleet devices forget {name}",
-                )
+            claim = self._require_claim(work, request.secret)
+            entry = work.tx.claims.entry(claim.id, name)
+            if must_wait(claim, entry, device=name, key_id=csr.key.id):
+                pending = self.approvals.ask(work, claim, request, csr.key.id)
+                if pending is not None:
+                    return pending
+            else:
+                use(work, claim)
+                self.approvals.give_way(work, name, csr.key.id)
+            known = self.certificates.require_free(work, name, csr.key.id)
             issued = self.certificates.issue(work, name, csr.key)
             work.tx.devices.enrol(
                 name,
@@ -112,19 +141,13 @@ class Enrolment:
             mqtt_port=self._room.mqtt_port,
         )
 
-    def _use_claim(self, work: Work, secret: str) -> None:
+    def _require_claim(self, work: Work, secret: str) -> ClaimRow:
         claim = work.tx.claims.find(sha256(secret.encode()))
-        again = "make a new one: fleet devices claim"
-        if claim is None:
-            raise Denied("the claim is not known to this fleet", hint=again)
-        if claim.revoked:
-            raise Denied("the claim was revoked", hint=again)
-        if claim.expires_at <= work.now:
-            raise Denied("the claim is past its date", hint=again)
-        if claim.trust_sha256 != root_digest(self._publications.require(work.tx)):
-            raise Denied("the fleet's root changed since the claim was made", hint=again)
-        if not work.tx.claims.use(claim.id):
-            raise Denied("the claim was used as often as it may be", hint=again)
+        root = root_digest(self._publications.require(work.tx))
+        why_not = refusal(claim, now=work.now, root=root)
+        if claim is None or why_not:
+            raise Denied(why_not, hint=NEW_CLAIM)
+        return claim
 
     def revoke(self, device: str, *, actor: Actor) -> None:
         """Take back a device's certificates and its key, for ever; its name and history stay.
@@ -158,6 +181,7 @@ class Enrolment:
             self._deployments.part_from(work, device)
             self.certificates.take_back(work, found, forget=True)
             work.tx.devices.forget(device)
+            work.tx.requests.drop(device)
             work.tx.history.drop_device(device)
             work.record("device.forget", device)
             work.changed("device", device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from edgefleet_contract.bundle import Digest, Role
 from edgefleet_contract.messages import Phase, Reported, Target
@@ -50,7 +51,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to enrol; only the hash of its secret is kept."""
+    """The right to enrol; only the hash of its secret is kept.
+
+    `listed` counts the names that come in at once (0: there is no list); with `approve`, every
+    other one waits for an operator.
+    """
 
     id: int
     created_at: int
@@ -59,6 +64,36 @@ class Claim:
     uses_left: int
     trust_sha256: Digest
     revoked: bool
+    approve: bool = False
+    listed: int = 0
+
+
+class RequestState(StrEnum):
+    """How far a request to enrol is."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"  # and the device did not ask again yet
+    DENIED = "denied"
+    DONE = "done"  # it has its certificate, and may ask again should the answer be lost
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds its device's name."""
+        return self in (RequestState.WAITING, RequestState.APPROVED)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRequest:
+    """A device that asked to enrol, with a claim whose holders an operator approves."""
+
+    device: str
+    key_id: str
+    claim: int
+    state: RequestState
+    hw: str
+    board: str
+    address: str
+    created_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from edgefleet_fleet.records import (
     Bundle,
     Claim,
     Device,
+    EnrolmentRequest,
     MemberRow,
     OrderRow,
     RolloutRow,
@@ -209,6 +210,22 @@ def claim(found: Claim) -> View:
         "uses_left": found.uses_left,
         "trust_sha256": found.trust_sha256,
         "revoked": found.revoked,
+        "approve": found.approve,
+        "listed": found.listed,
+    }
+
+
+def request(found: EnrolmentRequest) -> View:
+    """A device that waits for an operator, or was approved and did not ask again yet."""
+    return {
+        "device": found.device,
+        "key_id": found.key_id,
+        "claim": found.claim,
+        "state": found.state.value,
+        "hw": found.hw,
+        "board": found.board,
+        "address": found.address,
+        "created_at": found.created_at,
     }
 
 

@@ -7,7 +7,15 @@ import pytest
 from edgefleet_contract import messages, topics
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import BlobRequest, Capabilities, Event, Phase, Presence, Reported
+from edgefleet_contract.messages import (
+    BlobRequest,
+    Capabilities,
+    EnrolPending,
+    Event,
+    Phase,
+    Presence,
+    Reported,
+)
 from edgefleet_contract.reasons import Reason, explain
 from edgefleet_contract.topics import Address, Channel
 
@@ -16,6 +24,7 @@ MESSAGES: list[messages.Message] = [
     Presence("pi-1", "boot", True, "0.1.0", 5),
     Event("pi-1", "boot", 1, 5, 2, "r", Phase.FAILED, ("a@1",), Reason.NO_SPACE, "x", {"n": 1.5}),
     Reported("pi-1", "boot", 5, "0.1.0", 2, "r", Phase.IDLE, (), CAPABLE),
+    EnrolPending("pi-1", "ab" * 32, 5),
     BlobRequest("pi-1", 7, sha256(b"blob"), 65_536, (0, 131_072)),
 ]
 
@@ -58,6 +67,16 @@ def test_a_request_for_blocks_is_bounded(fields: dict[str, object]) -> None:
     value = json.loads(messages.render(MESSAGES[-1]))
     with pytest.raises(Malformed):
         messages.parse(BlobRequest, json.dumps({**value, **fields}).encode())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"key_id": "ab"}, {"key_id": "AB" * 32}, {"retry_after_s": 0}, {"retry_after_s": 301}],
+)
+def test_a_wait_without_a_key_or_without_an_end_is_refused(fields: dict[str, object]) -> None:
+    value = json.loads(messages.render(EnrolPending("pi-1", "ab" * 32, 5)))
+    with pytest.raises(Malformed, match=next(iter(fields))):
+        messages.parse(EnrolPending, json.dumps({**value, **fields}).encode())
 
 
 def test_every_topic_splits_into_what_it_was_built_from() -> None:

@@ -65,13 +65,23 @@ def roots() -> list[PrivateKey]:
 
 
 @pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """The data base of `services`."""
+    return sqlite_url(DataDir(tmp_path / "data").database)
+
+
+@pytest.fixture
 def services(
-    tmp_path: Path, clock: Clock, publisher: PrivateKey, roots: list[PrivateKey]
+    tmp_path: Path,
+    clock: Clock,
+    publisher: PrivateKey,
+    roots: list[PrivateKey],
+    store_url: str,
 ) -> Iterator[Services]:
     """A whole control room without broker and sockets; `publisher` is trusted."""
     data = DataDir(tmp_path / "data")
     authority = data.prepare(FLEET, public_host="fleet.example")
-    store = Store(sqlite_url(data.database))
+    store = Store(store_url)
     store.migrate()
     shelf = FileShelf(data.blobs)
     shelf.prepare()

@@ -23,7 +23,8 @@ COMMANDS = [
     *(["keys", "rotate", what] for what in ("root", "director")),
     *(["keys", "revoke", what] for what in ("bundle", "publisher", "director")),
     *(["users", verb] for verb in ("list", "add", "revoke")),
-    *(["devices", verb] for verb in ("list", "show", "claim", "revoke", "forget")),
+    *(["devices", verb] for verb in ("list", "show", "claim", "requests", "approve", "deny")),
+    *(["devices", verb] for verb in ("revoke", "forget")),
     *(["bundles", verb] for verb in ("list", "show", "push")),
     *(["rollouts", verb] for verb in ("list", "show", "watch", "pause", "resume", "abort")),
 ]

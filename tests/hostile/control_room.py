@@ -24,6 +24,9 @@ from edgefleet_contract.messages import EnrolRequest, Phase, Presence, render
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import metrics, views
+from edgefleet_fleet.adapters.sql.store import sqlite_url
+from edgefleet_fleet.admission import Listed
+from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.ports import Incoming
 from tests.contract.makers import order_of
 from tests.fleet import conftest
@@ -55,6 +58,7 @@ def stage(folder: Path, stack: ExitStack) -> Stage:
         "clock": Clock(),
         "publisher": publisher,
         "roots": [PrivateKey.generate_ed25519() for _ in range(3)],
+        "store_url": sqlite_url(DataDir(folder / "data").database),
     }
     wanted = {name: given[name] for name in inspect.signature(make).parameters}
     services = stack.enter_context(contextmanager(make)(**wanted))
@@ -236,6 +240,11 @@ def enrolment(ground: Ground) -> Iterator[Attempt]:
             yield attempt(f"secret {name[:20]!r}", raw)
         owner = request_of(line, "pi-1", new_key())
         yield attempt("the name of another device", render(owner))
+        listed = found.services.enrolment.make_claim(
+            uses=5, hours=1, actor=ME, listed=[Listed("pi-8", "ab" * 32)]
+        )[1].render()
+        for name in ("pi-7", "pi-8"):  # who is not on the list, and who is under another key
+            yield attempt(f"listed: {name}", render(request_of(listed, name, new_key())))
         for what in ("capabilities", "csr", "secret", "device", "schema"):
             raw = json.dumps({k: v for k, v in value.items() if k != what}).encode()
             yield attempt(f"without {what}", raw)

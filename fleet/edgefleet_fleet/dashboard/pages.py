@@ -30,7 +30,7 @@ from edgefleet_fleet.api_common import Reader, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
 from edgefleet_fleet.errors import NotFound
-from edgefleet_fleet.roles import Permission
+from edgefleet_fleet.roles import Permission, may
 
 _HERE: Final = Path(__file__).parent
 _HEADERS: Final = {
@@ -78,8 +78,10 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
     if token:
         return _enter(request, services, token)
     services.access.actor(request, Permission.READ)
+    user = services.access.user(request)
     with services.room.store.begin() as tx:
         devices, rollouts = views.devices(tx), views.rollouts(tx)
+        waiting = [views.request(r) for r in tx.requests.open(at=int(services.room.clock()))]
         current = next((r for r in rollouts if r["state"] in ("running", "paused")), None)
         current = current or (rollouts[0] if rollouts else None)
         shown = views.rollout(tx, current["id"]) if current else None
@@ -91,6 +93,8 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
         request,
         "overview.html",
         devices=devices,
+        waiting=waiting,
+        may_operate=may(user.role, Permission.OPERATE),
         online=sum(device["online"] for device in devices),
         running=sorted(running.items()),
         rollout=shown,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from edgefleet_contract.bundle import Digest
 from edgefleet_fleet.adapters.sql.tables import claim as table
+from edgefleet_fleet.adapters.sql.tables import claim_device
+from edgefleet_fleet.admission import Listed
 from edgefleet_fleet.records import Claim
 
 
@@ -18,9 +21,18 @@ class Claims:
         self._connection = connection
 
     def add(
-        self, *, secret_sha256: str, at: int, by: str, expires: int, uses: int, trust: Digest
+        self,
+        *,
+        secret_sha256: str,
+        at: int,
+        by: str,
+        expires: int,
+        uses: int,
+        trust: Digest,
+        approve: bool = False,
+        listed: Sequence[Listed] = (),
     ) -> int:
-        """Keep a new claim; its number."""
+        """Keep a new claim and its list; its number."""
         result = self._connection.execute(
             table.insert().values(
                 secret_sha256=secret_sha256,
@@ -30,11 +42,33 @@ class Claims:
                 uses_left=uses,
                 trust_sha256=trust,
                 revoked=False,
+                approve=approve,
+                listed=len(listed),
             )
         )
         key = result.inserted_primary_key
         assert key is not None
-        return int(key[0])
+        number = int(key[0])
+        if listed:
+            rows = [
+                {"claim": number, "device": entry.device, "key_id": entry.key_id}
+                for entry in listed
+            ]
+            self._connection.execute(claim_device.insert(), rows)
+        return number
+
+    def get(self, claim: int) -> Claim | None:
+        """The claim of a number."""
+        row = self._connection.execute(sa.select(table).where(table.c.id == claim)).first()
+        return _claim(row) if row is not None else None
+
+    def entry(self, claim: int, device: str) -> Listed | None:
+        """What the list of a claim says of a device."""
+        query = sa.select(claim_device).where(
+            claim_device.c.claim == claim, claim_device.c.device == device
+        )
+        row = self._connection.execute(query).first()
+        return Listed(row.device, row.key_id) if row is not None else None
 
     def find(self, secret_sha256: str) -> Claim | None:
         """The claim whose secret hashes to this."""
@@ -71,4 +105,6 @@ def _claim(row: Any) -> Claim:
         uses_left=row.uses_left,
         trust_sha256=Digest(row.trust_sha256),
         revoked=row.revoked,
+        approve=row.approve,
+        listed=row.listed,
     )

@@ -25,6 +25,7 @@ from edgefleet_fleet.adapters.sql.devices import Devices
 from edgefleet_fleet.adapters.sql.history import History
 from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.orders import Orders
+from edgefleet_fleet.adapters.sql.requests import Requests
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
 from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
 from edgefleet_fleet.adapters.sql.users import Users
@@ -40,6 +41,7 @@ class Transaction:
         self.devices = Devices(connection)
         self.certificates = Certificates(connection)
         self.claims = Claims(connection)
+        self.requests = Requests(connection)
         self.bundles = Bundles(connection)
         self.rollouts = Rollouts(connection)
         self.orders = Orders(connection)

@@ -65,6 +65,27 @@ claim = sa.Table(
     sa.Column("uses_left", sa.Integer, nullable=False),
     sa.Column("trust_sha256", _DIGEST, nullable=False),
     sa.Column("revoked", sa.Boolean, nullable=False),
+    sa.Column("approve", sa.Boolean, nullable=False),
+    sa.Column("listed", sa.Integer, nullable=False),
+)
+claim_device = sa.Table(
+    "claim_device",
+    metadata,
+    sa.Column("claim", _ROW, sa.ForeignKey("claim.id"), primary_key=True),
+    sa.Column("device", _ID, primary_key=True),
+    sa.Column("key_id", _DIGEST, nullable=False),
+)
+enrolment_request = sa.Table(
+    "enrolment_request",
+    metadata,
+    sa.Column("device", _ID, primary_key=True),
+    sa.Column("key_id", _DIGEST, nullable=False),
+    sa.Column("claim", _ROW, sa.ForeignKey("claim.id"), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("hw", sa.String(128), nullable=False),
+    sa.Column("board", sa.String(256), nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
 )
 user = sa.Table(
     "user",
