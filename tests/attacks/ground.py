@@ -307,7 +307,11 @@ class Board:
     def refresh(self) -> Trust:
         """Ask, as the installer does: what was believed is durable afterwards."""
         self._listen()
-        return self._follow(asyncio.run(self.keeper.refresh()))
+        return self.ask()
+
+    def ask(self, *urls: str) -> Trust:
+        """The same, of what was heard already and of these addresses."""
+        return self._follow(asyncio.run(self.keeper.refresh(urls)))
 
     def judge(self, order: Order) -> Trust:
         """What an order is judged by."""
