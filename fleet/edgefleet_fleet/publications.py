@@ -183,7 +183,12 @@ class Publications:
         with self._room.store.begin() as tx:
             documents = {name: tx.trust.get(name) or b"" for name in tx.trust.names()}
         newest = {role: _newest(tuple(documents), role) for role in ("snapshot", "targets")}
+        targets = documents.get(f"{newest['targets']}.targets.json")
+        listed = tuf_repo.listed(targets) if targets else {}
+        current = {_file_name(path, listed[path]) for path in _POLICIES if path in listed}
         for name, body in documents.items():
+            if name.startswith("targets/") and name not in current:
+                continue  # an older policy; the topic is for the one that is listed
             channel = _channel(name, newest)
             if channel and channel != "timestamp":
                 self._room.link.publish(trust_topic(self._room.fleet, channel), body)

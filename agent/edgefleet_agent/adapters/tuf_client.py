@@ -147,7 +147,7 @@ class _Fetcher(FetcherInterface):
         for source in self._sources:
             kept: list[bytes] = []
             try:
-                for block in source.read(name, MAX_TARGET_BYTES):
+                for block in source.read(name, CONFIG.targets_max_length):
                     kept.append(block)
                     yield block
             except KeyError:
