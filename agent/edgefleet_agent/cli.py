@@ -138,6 +138,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _enrol(args: argparse.Namespace) -> int:
     from edgefleet_agent.adapters.host_metrics import capabilities, hardware_class
+    from edgefleet_agent.adapters.tls import read_authorities
     from edgefleet_agent.daemon import usable_engines
     from edgefleet_agent.enrol import enrol
     from edgefleet_contract.trust import parse_claim
@@ -154,7 +155,12 @@ def _enrol(args: argparse.Namespace) -> int:
         raise OperatorError(f"cannot read the claim: {error}") from None
     able = capabilities(usable_engines(config), hardware_class())
     done = enrol(
-        args.state, url=args.fleet, claim=parse_claim(text), device=args.device, capabilities=able
+        args.state,
+        url=args.fleet,
+        claim=parse_claim(text),
+        device=args.device,
+        capabilities=able,
+        authorities=read_authorities(config.http.ca_file),
     )
     _say(
         f"enrolled as {done.device} in fleet {done.fleet}; broker {done.mqtt_host}:{done.mqtt_port}"

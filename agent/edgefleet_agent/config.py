@@ -45,6 +45,14 @@ class MqttConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """The control room over https: `ca_file` (PEM) is believed besides the fleet's own authority,
+    for one whose certificate is from elsewhere."""
+
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
 
@@ -52,6 +60,7 @@ class Config:
     runtime: RuntimeConfig = RuntimeConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()
+    http: HttpConfig = HttpConfig()
 
 
 def load(path: Path | None, state: Path) -> Config:

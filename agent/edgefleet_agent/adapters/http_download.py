@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 
 from edgefleet_agent.adapters.http_session import FOREIGN, Answer, HttpSession
 from edgefleet_agent.adapters.store import Store, disk_error
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.ports import Canceled
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest, sha256
 from edgefleet_contract.errors import PeerError, TransientError
@@ -35,9 +36,9 @@ DIGEST_BYTES: Final = 32
 class HttpFetcher:
     """`Fetcher` over HTTP. One transfer at a time; `cancel` ends it from another thread."""
 
-    def __init__(self, store: Store, *, block_s: float = BLOCK_S) -> None:
+    def __init__(self, store: Store, *, tls: Tls | None = None, block_s: float = BLOCK_S) -> None:
         self._store = store
-        self._session = HttpSession(timeout=(CONNECT_S, READ_S), patience_s=block_s)
+        self._session = HttpSession(timeout=(CONNECT_S, READ_S), patience_s=block_s, tls=tls)
         self._canceled = False
 
     def cancel(self) -> None:
