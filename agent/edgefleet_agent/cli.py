@@ -144,6 +144,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _enrol(args: argparse.Namespace) -> int:
     from edgefleet_agent.adapters.host_metrics import capabilities, hardware_class
+    from edgefleet_agent.adapters.tls import read_authorities
     from edgefleet_agent.approval import Patience, refuse_to_wait
     from edgefleet_agent.daemon import usable_engines
     from edgefleet_agent.enrol import enrol
@@ -167,6 +168,7 @@ def _enrol(args: argparse.Namespace) -> int:
         device=args.device,
         capabilities=able,
         wait=refuse_to_wait if args.no_wait else Patience(_say, time.sleep),
+        authorities=read_authorities(config.http.ca_file),
     )
     _say(
         f"enrolled as {done.device} in fleet {done.fleet}; broker {done.mqtt_host}:{done.mqtt_port}"

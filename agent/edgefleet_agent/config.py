@@ -86,6 +86,14 @@ class TransferConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """The control room over https: `ca_file` (PEM) is believed besides the fleet's own authority,
+    for one whose certificate is from elsewhere."""
+
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
 
@@ -94,6 +102,7 @@ class Config:
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()
     transfer: TransferConfig = TransferConfig()
+    http: HttpConfig = HttpConfig()
 
 
 def load(path: Path | None, state: Path) -> Config:

@@ -15,7 +15,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.adapters.systemd import Notifier
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.adapters.tuf_client import TufClient
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.config import Config, TransferConfig
@@ -58,6 +59,8 @@ log = logging.getLogger(__name__)
 
 ASK_S: Final = 3600.0
 """How often the publishers are asked unasked."""
+RETRY_S: Final = 60.0
+"""How soon a control room that could not be reached is asked again for a certificate."""
 REPORT_S: Final = 24 * 3600.0
 """How often the full state is sent unasked."""
 
@@ -81,6 +84,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
     device, boot_id = identity.enrolment.device, uuid.uuid4().hex
     engines = usable_engines(config)
     hw = hardware_class()
+    tls = Tls.of(identity, ca_file=config.http.ca_file)
     store = Store(state / "store")
     journal = Journal(state)
     stop = asyncio.Event()
@@ -100,6 +104,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             url=identity.enrolment.metadata,
             floors=lambda: floors.device().trust,
             time_floor=lambda: floors.device().time_floor,
+            tls=tls,
         )
         surroundings = BoardSurroundings(metered=config.transfer.metered)
         installer = Installer(
@@ -108,7 +113,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             keeper=keeper,
             bundles=Bundles(
                 store=store,
-                fetcher=mover(store, state, config.transfer, in_band),
+                fetcher=mover(store, state, config.transfer, in_band, tls),
                 publishers=lambda: keeper.publishers,
                 choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,
@@ -120,6 +125,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         )
         renewals: list[Renewal] = []
         answers: asyncio.Queue[bytes] = asyncio.Queue()
+        refused = asyncio.Event()
         link = MqttLink(
             identity,
             config.mqtt,
@@ -131,9 +137,10 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             on_connected=lambda: _hand_over(loop, partial(_greet, reporter, renewals)),
             on_certificate=lambda raw: _hand_over(loop, partial(answers.put_nowait, raw)),
             on_block=in_band.arrived,
+            on_expired=lambda: _hand_over(loop, refused.set),
         )
         in_band.attach(link)
-        renewal = Renewal(identity, link=link)
+        renewal = Renewal(identity, link=link, tls=tls, clock=lambda: keeper.now)
         renewals.append(renewal)
         floors.device = lambda: installer.device
         reporter.attach(installer, link)
@@ -152,6 +159,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             log.info("ready: %s of fleet %s", device, identity.enrolment.fleet)
             link.start()
             running.append(tasks.create_task(_watchdog(notifier)))
+            running.append(tasks.create_task(_revive(renewal, refused)))
             await stop.wait()
             notifier.send("STOPPING=1")
             await asyncio.to_thread(link.stop)
@@ -159,12 +167,14 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 task.cancel()
 
 
-def mover(store: Store, state: Path, config: TransferConfig, in_band: MqttChunks) -> Mover:
+def mover(
+    store: Store, state: Path, config: TransferConfig, in_band: MqttChunks, tls: Tls
+) -> Mover:
     """The ways by which blobs come, in the configuration's order."""
     made: dict[str, Transport] = {
         "folder": FolderChunks(state, config.folders),
-        "mirror": HttpChunks(mirrors=config.mirrors),
-        "http": HttpChunks(),
+        "mirror": HttpChunks(mirrors=config.mirrors, tls=tls),
+        "http": HttpChunks(tls=tls),
         "mqtt": in_band,
     }
     pace = Pace(config.max_bytes_per_s, config.hours)
@@ -219,6 +229,20 @@ def _greet(reporter: FleetReporter, renewals: list[Renewal]) -> None:
 async def _renew(renewal: Renewal, answers: asyncio.Queue[bytes]) -> None:
     while True:
         await asyncio.to_thread(renewal.take, await answers.get())
+
+
+async def _revive(renewal: Renewal, refused: asyncio.Event) -> None:
+    """Replace a certificate that has ended: at the start, hourly, and when the broker says so."""
+    while True:
+        is_refused = refused.is_set()
+        is_done = await asyncio.to_thread(renewal.revive, is_refused=is_refused)
+        if is_refused or not is_done:
+            await asyncio.sleep(RETRY_S)
+        refused.clear()  # what was said until now was said of the old one
+        if is_done:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_S * (0.9 + random.random() / 5)):
+                    await refused.wait()
 
 
 async def _ask_hourly(installer: Installer, renewal: Renewal) -> None:

@@ -3,6 +3,10 @@
 The key is made on the device; only a certificate request leaves it. The fleet is not believed
 because of its address: its TUF root must hash to the digest in the claim, the metadata must verify
 by that root, and the certificate must be for our key and name and from the authority they name.
+
+The order of steps keeps the claim's secret: metadata prove themselves, so they are fetched from
+whoever answers; the authority that they name then verifies the server, over https, before anything
+is told to it.
 """
 
 from __future__ import annotations
@@ -10,15 +14,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import requests
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
-from urllib3.exceptions import HTTPError
 
 from edgefleet_agent import identity
+from edgefleet_agent.adapters.http_session import FOREIGN, HttpSession
+from edgefleet_agent.adapters.tls import UNVERIFIED, Tls
 from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
 from edgefleet_agent.approval import Answer, Wait, await_answer, refuse_to_wait
 from edgefleet_agent.identity import Enrolment
@@ -27,11 +33,14 @@ from edgefleet_contract.bundle import is_name, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_contract.messages import Capabilities, EnrolPending, EnrolRequest, EnrolResponse
-from edgefleet_contract.trust import Claim, TrustFloors
+from edgefleet_contract.trust import Claim, Trust, TrustFloors
 
 TRUST_FOLDER: Final = "trust"
 TIMEOUT_S: Final = (5.0, 20.0)
+PATIENCE_S: Final = 30.0
 MAX_BYTES: Final = 256 * 1024
+BUSY: Final = (429, 502, 503, 504)
+WAIT: Final = 202
 
 
 def enrol(
@@ -41,10 +50,12 @@ def enrol(
     claim: Claim,
     device: str,
     capabilities: Capabilities,
+    authorities: str = "",
     wait: Wait = refuse_to_wait,
 ) -> Enrolment:
     """Enrol this device under a name, and make it durable. A broken try can be repeated.
 
+    `authorities` (PEM) may vouch for the control room's host name as well as the fleet's own may.
     Where an operator must approve first, `wait` is called between two tries.
 
     Raises:
@@ -63,24 +74,41 @@ def enrol(
             hint="use lower-case letters, digits, '.', '_' and '-'; give it with --device",
         )
     key = identity.device_key(state)
+    root, trust = _introduce(state, url, claim)
+    ca = trust.policy.ca
     request = EnrolRequest(claim.secret, device, certificate_request(key, device), capabilities)
-    answer = await_answer(lambda: _post(url, request), wait, key_id=key.public.id)
-    root = answer.root.encode("utf-8")
+    tls = Tls(ca + authorities)
+    answer = await_answer(lambda: _request(url, request, tls), wait, key_id=key.public.id)
+    check_certificate(answer.certificate, ca, key.public, device)
+    enrolment = Enrolment(claim.fleet, device, answer.mqtt_host, answer.mqtt_port, answer.metadata)
+    identity.save(state, enrolment, certificate=answer.certificate, root=root, ca=ca)
+    return enrolment
+
+
+def _introduce(state: Path, url: str, claim: Claim) -> tuple[bytes, Trust]:
+    """The root that a claim names, and what it vouches for: from whoever has it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise OperatorError(f"{url!r} is not a URL", hint="e.g. https://fleet.local:8080")
+    source = HttpMetadata(f"{url.rstrip('/')}/tuf", UNVERIFIED)
+    try:
+        root = b"".join(source.read("root.json", MAX_BYTES))
+    except KeyError:
+        raise OperatorError(
+            f"{url} has no root to show: it is no control room, or nobody is trusted there yet"
+        ) from None
+    except TransientError as error:
+        raise _unreachable(url, error.message) from None
     if sha256(root) != claim.root_sha256:
         raise Unverified(
             "the fleet's root is not the one that the claim names",
             hint="the fleet's keys changed since the claim was made, or this is not that fleet",
         )
     client = TufClient(state / TRUST_FOLDER, root)
-    source = HttpMetadata(answer.metadata)
     trust = client.refresh((source,), now=int(time.time()), floors=TrustFloors())
     if trust.policy.fleet != claim.fleet:
         raise Unverified(f"the metadata are of fleet {trust.policy.fleet!r}, not {claim.fleet!r}")
-    ca = trust.policy.ca
-    check_certificate(answer.certificate, ca, key.public, device)
-    enrolment = Enrolment(claim.fleet, device, answer.mqtt_host, answer.mqtt_port, answer.metadata)
-    identity.save(state, enrolment, certificate=answer.certificate, root=root, ca=ca)
-    return enrolment
+    return root, trust
 
 
 def certificate_request(key: PrivateKey, device: str) -> str:
@@ -91,36 +119,53 @@ def certificate_request(key: PrivateKey, device: str) -> str:
     return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def _post(url: str, request: EnrolRequest) -> Answer:
-    endpoint = f"{url.rstrip('/')}/api/v1/enrol"
-    session = requests.Session()
-    session.trust_env = False
+def _request(url: str, request: EnrolRequest, tls: Tls) -> Answer:
+    status, raw = ask(url, "/api/v1/enrol", messages.render(request), tls)
+    if status == WAIT:
+        return messages.parse(EnrolPending, raw, device=request.device)
+    return messages.parse(EnrolResponse, raw, device=request.device)
+
+
+def ask(url: str, path: str, body: bytes, tls: Tls) -> tuple[int, bytes]:
+    """What the control room at a URL answers to a message: 200 or 202, and the body.
+
+    Raises:
+        OperatorError: it refuses.
+        TransientError: it cannot be reached, or is busy.
+        Unverified: over https, what answers is not the control room.
+    """
+    session = HttpSession(timeout=TIMEOUT_S, patience_s=PATIENCE_S, tls=tls)
+    raw = bytearray()
     try:
-        response = session.post(
-            endpoint,
-            data=messages.render(request),
-            headers={"Content-Type": "application/json"},
-            timeout=TIMEOUT_S,
-            allow_redirects=False,  # the claim is for this address, not for one that it names
-            stream=True,
-        )
-        body = response.raw.read(MAX_BYTES + 1, decode_content=True)
-    except requests.exceptions.InvalidURL as error:
-        raise OperatorError(f"{url!r} is not a URL: {error}") from None
-    except requests.exceptions.MissingSchema:
-        raise OperatorError(f"{url!r} is not a URL", hint="e.g. http://fleet.local:8080") from None
-    except (requests.RequestException, HTTPError) as error:
-        raise TransientError(
-            f"cannot reach the fleet at {url}: {str(error)[:200]}",
-            hint="is `fleet serve` running there, and the port open?",
+        # No redirects are followed: the message is for this address, not for one that it names.
+        with session.post(f"{url.rstrip('/')}{path}", body) as answer:
+            for piece in answer.pieces(16 * 1024):
+                raw += piece
+                if len(raw) > MAX_BYTES:
+                    raise TransientError(f"{url} answers with more than {MAX_BYTES} bytes")
+    except requests.exceptions.SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            raise _unreachable(url, str(error)) from None
+        why = str(error).partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+        raise Unverified(
+            f"what answers at {url} is not the fleet's control room: {why}",
+            hint="nothing was told to it; a certificate from elsewhere: [http] ca_file in"
+            " agent.toml; another host name: fleet serve --public-host",
         ) from None
-    if response.status_code == 202:
-        return messages.parse(EnrolPending, body, device=request.device)
-    if response.status_code in (429, 502, 503, 504):
-        raise TransientError(f"the fleet is busy: {_problem(response.status_code, body)}")
-    if response.status_code != 200:
-        raise OperatorError(f"the fleet refused: {_problem(response.status_code, body)}")
-    return messages.parse(EnrolResponse, body, device=request.device)
+    except FOREIGN as error:
+        raise _unreachable(url, str(error)) from None
+    if answer.status in BUSY:
+        raise TransientError(f"the fleet is busy: {_problem(answer.status, bytes(raw))}")
+    if answer.status not in (200, WAIT):
+        raise OperatorError(f"the fleet refused: {_problem(answer.status, bytes(raw))}")
+    return answer.status, bytes(raw)
+
+
+def _unreachable(url: str, why: str) -> TransientError:
+    return TransientError(
+        f"cannot reach the fleet at {url}: {why[:200]}",
+        hint="is `fleet serve` running there, and the port open? https:// where it runs with TLS",
+    )
 
 
 def _problem(status: int, body: bytes) -> str:

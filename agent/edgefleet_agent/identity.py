@@ -34,6 +34,11 @@ class Enrolment:
     mqtt_port: int
     metadata: str = ""
 
+    @property
+    def url(self) -> str:
+        """The control room's base URL; empty where only the broker is known."""
+        return self.metadata.removesuffix("/tuf")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.adapters.tuf_client import (
     FolderMetadata,
     HttpMetadata,
@@ -43,6 +44,7 @@ class TrustKeeper:
         url: the repository's base URL from the enrolment; empty where there is none.
         floors: the floors in the journal, asked for at every refresh.
         time_floor: the time floor in the journal, seconds since 1970.
+        tls: for https sources.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class TrustKeeper:
         url: str,
         floors: Callable[[], TrustFloors],
         time_floor: Callable[[], int],
+        tls: Tls | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._client, self._url, self._clock = client, url, clock
+        self._client, self._url, self._tls, self._clock = client, url, tls, clock
         self._floors, self._time_floor = floors, time_floor
         self._stick = FolderMetadata(state / STICK)
         self._seen = TrustFloors()
@@ -122,7 +125,7 @@ class TrustKeeper:
         wanted = dict.fromkeys(url for url in (*urls, self._url) if url)
         sources: tuple[MetadataSource, ...] = (
             self.broker,
-            *(HttpMetadata(url) for url in wanted),
+            *(HttpMetadata(url, self._tls) for url in wanted),
             self._stick,
         )
         async with self._one_at_a_time:

@@ -3,6 +3,9 @@
 Asked for when a third of its life is left: at each connection and every hour. The answer must be
 from the authority, for our key and name, and end later. It is written beside the old one, which
 stays until the broker has taken the new one once.
+
+A device that was off for longer than its certificate lived comes back by itself: the broker lets
+it in no more, so it asks the control room's HTTP service, with a request that its key signed.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from cryptography import x509
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
 from edgefleet_agent.adapters.mqtt_link import MqttLink
-from edgefleet_agent.enrol import certificate_request, check_certificate
+from edgefleet_agent.adapters.tls import Tls
+from edgefleet_agent.enrol import ask, certificate_request, check_certificate
 from edgefleet_agent.identity import Identity
 from edgefleet_contract import messages
-from edgefleet_contract.errors import PeerError
+from edgefleet_contract.errors import OperatorError, PeerError, TransientError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import CertificateRequest, CertificateResponse
 from edgefleet_contract.topics import Channel
@@ -37,12 +41,21 @@ def is_due(certificate: x509.Certificate, now: float) -> bool:
 
 
 class Renewal:
-    """One device's certificate; its methods are called on the event loop's thread or a worker."""
+    """One device's certificate; its methods are called on the event loop's thread or a worker.
+
+    `tls` is how the control room is spoken to over https.
+    """
 
     def __init__(
-        self, identity: Identity, *, link: MqttLink, clock: Callable[[], float] = time.time
+        self,
+        identity: Identity,
+        *,
+        link: MqttLink,
+        tls: Tls,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._identity, self._link, self._clock = identity, link, clock
+        self._tls = tls.anonymous
         self._next = identity.certificate.with_name("device.crt.next")
         self._failed: set[int] = set()
 
@@ -50,11 +63,8 @@ class Renewal:
         """Ask for the next certificate where it is time."""
         if not is_due(self._current(), self._clock()):
             return
-        device = self._identity.enrolment.device
-        csr = certificate_request(PrivateKey.load(self._identity.key), device)
         log.info("certificate: a third of its life is left, asking for the next")
-        request = CertificateRequest(device, csr)
-        self._link.publish(Channel.ENROL_REQUEST, messages.render(request))
+        self._link.publish(Channel.ENROL_REQUEST, messages.render(self._request()))
 
     def try_again(self) -> None:
         """Ask as `ask_if_due`, and take an answer with which there was no connection before."""
@@ -63,6 +73,50 @@ class Renewal:
 
     def take(self, raw: bytes) -> None:
         """Use an answer: verify it, write it, connect with it. Blocks for a moment."""
+        pem = self._later(raw)
+        if pem is None:
+            return  # the one that we have, told again at each connection
+        found = x509.load_pem_x509_certificate(pem)
+        if found.serial_number in self._failed:
+            return
+        write_durably(FileSystem(), self._next, pem)
+        self._link.try_certificate(self._next, tried=lambda good: self._tried(found, is_good=good))
+
+    def revive(self, *, is_refused: bool = False) -> bool:
+        """Replace a certificate that has ended; False where that is worth another try soon. Blocks.
+
+        `is_refused`: the broker says that it has ended, whatever our clock says. The old one is
+        worth nothing any more, so the new one takes its place before it was tried.
+        """
+        url = self._identity.enrolment.url
+        if not url or not (is_refused or self._has_ended()):
+            return True
+        log.info("certificate: it has ended, asking %s for the next", url)
+        try:
+            _, raw = ask(url, "/api/v1/renew", messages.render(self._request()), self._tls)
+        except TransientError as error:
+            log.info("certificate: %s", error.message)
+            return False
+        except (OperatorError, PeerError) as error:
+            log.warning("certificate: %s", error.message)
+            return True
+        pem = self._later(raw)
+        if pem is not None:
+            write_durably(FileSystem(), self._identity.certificate, pem)
+            self._link.use_certificate()
+            log.info("certificate: renewed after its end")
+        return True
+
+    def _has_ended(self) -> bool:
+        return self._clock() >= self._current().not_valid_after_utc.timestamp()
+
+    def _request(self) -> CertificateRequest:
+        device = self._identity.enrolment.device
+        csr = certificate_request(PrivateKey.load(self._identity.key), device)
+        return CertificateRequest(device, csr)
+
+    def _later(self, raw: bytes) -> bytes | None:
+        """The certificate (PEM) of an answer, if it is good for us and ends after what we have."""
         device = self._identity.enrolment.device
         try:
             answer = messages.parse(CertificateResponse, raw, device=device)
@@ -74,14 +128,11 @@ class Renewal:
             )
         except PeerError as error:
             log.warning("certificate: not taken: %s", error.message)
-            return
-        found = x509.load_pem_x509_certificate(answer.certificate.encode())
-        if found.not_valid_after_utc <= self._current().not_valid_after_utc:
-            return  # the one that we have, told again at each connection
-        if found.serial_number in self._failed:
-            return
-        write_durably(FileSystem(), self._next, answer.certificate.encode())
-        self._link.try_certificate(self._next, tried=lambda good: self._tried(found, is_good=good))
+            return None
+        pem = answer.certificate.encode()
+        found = x509.load_pem_x509_certificate(pem)
+        ends_later = found.not_valid_after_utc > self._current().not_valid_after_utc
+        return pem if ends_later else None
 
     def _tried(self, certificate: x509.Certificate, *, is_good: bool) -> None:
         if not is_good:

@@ -1,4 +1,4 @@
-"""Who asks, and may they: a bearer token, or the cookie of a page that somebody opened.
+"""Who asks, and may they: a bearer token, the cookie of a page that somebody opened, a device.
 
 The cookie holds a random session id; it is HttpOnly and SameSite=Strict, so no other site can use
 it, and a change that a browser says comes from another origin is refused even so (ports of one
@@ -19,6 +19,7 @@ from edgefleet_fleet.errors import Denied, TooMany, Unknown
 from edgefleet_fleet.records import User
 from edgefleet_fleet.roles import Permission, may, roles_with
 from edgefleet_fleet.throttle import Throttle
+from edgefleet_fleet.tls import peer_of
 from edgefleet_fleet.users import SESSION_S, Users
 from edgefleet_fleet.work import Actor, Room
 
@@ -54,6 +55,21 @@ class Access:
                 hint="ask an admin: fleet users --help",
             )
         return Actor(user.name, address_of(request))
+
+    def reader(self, request: Request) -> None:
+        """Let by a device in service, by its certificate, or a user that may read.
+
+        Raises:
+            Denied: the device was revoked or forgotten; or as `actor` does.
+        """
+        peer = peer_of(request)
+        if peer is None:
+            self.actor(request, Permission.READ)
+            return
+        with self.room.store.begin() as tx:
+            device = tx.devices.get(peer.name)
+        if device is None or not device.is_active or device.key_id != peer.key_id:
+            raise Denied(f"no device in service has the name {peer.name[:80]!r} and this key")
 
     def user(self, request: Request) -> User:
         """The user behind a request. Raises what `actor` does."""

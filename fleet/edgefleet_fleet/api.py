@@ -1,8 +1,9 @@
 """The HTTP service: puts the routes together. What each route does stands in `api_*.py`.
 
 Every route declares the permission that it needs (`api_common.py`), or is named in `OPEN`: blobs
-(a blob's digest is the right to read it), TUF documents, health, metrics, enrolment (a claim is
-the right), the ways in and out, and what the pages look like. A test holds routes to that.
+(over TLS they ask for a device's certificate or a user; without it, a digest is the right to read
+it), TUF documents, health, metrics, enrolment (a claim is the right), renewal (the key that
+enrolled is), the ways in and out, and what the pages look like. A test holds routes to that.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ OPEN: Final = frozenset(
         "/api/v1/enrol",
         "/api/v1/login",
         "/api/v1/logout",
+        "/api/v1/renew",
         "/blobs/{sha256}",
         "/healthz",
         "/login",

@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import EnrolPending, EnrolRequest, parse
+from edgefleet_contract.messages import CertificateRequest, EnrolPending, EnrolRequest, parse
 from edgefleet_fleet import views
+from edgefleet_fleet.access import address_of
 from edgefleet_fleet.admission import MAX_LISTED, Listed
 from edgefleet_fleet.api_common import Admin, Operator, Reader, TheServices
 from edgefleet_fleet.cohort import parse_filter
@@ -41,18 +42,34 @@ class ClaimBody(BaseModel):
 @router.post("/enrol", tags=["devices"])
 async def enrol(request: Request, services: TheServices) -> Any:
     """Exchange a claim and a certificate request for a client certificate; 202: wait, ask again."""
-    raw = bytearray()
-    async for piece in request.stream():
-        raw += piece
-        if len(raw) > MAX_BYTES:
-            raise Malformed("enrolment request: too large")
-    message = parse(EnrolRequest, bytes(raw))
+    message = parse(EnrolRequest, await _body(request))
     address = request.client.host if request.client is not None else ""
     from starlette.concurrency import run_in_threadpool
 
     answer = await run_in_threadpool(services.enrolment.enrol, message, address=address)
     status = 202 if isinstance(answer, EnrolPending) else 200
     return JSONResponse(codec.encode(answer), status)
+
+
+@router.post("/renew", tags=["devices"])
+async def renew(request: Request, services: TheServices) -> Any:
+    """The next certificate of a device whose last one ended; its key signed the request."""
+    message = parse(CertificateRequest, await _body(request))
+    from starlette.concurrency import run_in_threadpool
+
+    certificates = services.enrolment.certificates
+    return codec.encode(
+        await run_in_threadpool(certificates.revive, message, address=address_of(request))
+    )
+
+
+async def _body(request: Request) -> bytes:
+    raw = bytearray()
+    async for piece in request.stream():
+        raw += piece
+        if len(raw) > MAX_BYTES:
+            raise Malformed("request: too large")
+    return bytes(raw)
 
 
 @router.post("/claims", status_code=201, tags=["devices"])

@@ -1,4 +1,8 @@
-"""Routes that anybody may ask: blobs by digest (devices do), health, metrics."""
+"""Routes without a permission: blobs by digest (devices ask for them), health, metrics.
+
+Over TLS a blob is for devices in service, by their certificates, and for users. Without it a
+blob's digest is the right to read it.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,16 @@ _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 @router.get("/blobs/{sha256}", response_class=Response)
 def blob(sha256: str, request: Request, services: TheServices) -> Response:
     """The bytes of a blob, whole or one range of them (RFC 9110, section 14)."""
+    is_tls = services.room.config.is_tls
+    if is_tls:
+        services.access.reader(request)
     size = services.room.shelf.size(Digest(sha256)) if is_digest(sha256) else None
     if size is None:
         raise NotFound(f"blob {sha256[:16]!r} is not on the shelf")
     headers = {
         "ETag": f'"{sha256}"',
         "Accept-Ranges": "bytes",
-        "Cache-Control": "public, max-age=31536000, immutable",
+        "Cache-Control": f"{'private' if is_tls else 'public'}, max-age=31536000, immutable",
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import views
 from edgefleet_fleet.api_common import Admin, Publisher, Reader, TheServices
+from edgefleet_fleet.publications import NEWEST_ROOT
 
 router = APIRouter(tags=["trust"])
 
@@ -37,9 +38,13 @@ class RootBody(BaseModel):
 
 @router.get("/tuf/{name:path}", response_class=Response)
 def document(name: str, services: TheServices) -> Response:
-    """A TUF document. Old versions never change; the timestamp is asked for anew each time."""
+    """A TUF document. Old versions never change; what is newest is asked for anew each time."""
     raw = services.publications.read(name)
-    kept = "no-cache" if name == "timestamp.json" else "public, max-age=31536000, immutable"
+    kept = (
+        "no-cache"
+        if name in ("timestamp.json", NEWEST_ROOT)
+        else "public, max-age=31536000, immutable"
+    )
     return Response(raw, media_type="application/json", headers={"Cache-Control": kept})
 
 

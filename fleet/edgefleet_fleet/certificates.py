@@ -7,6 +7,7 @@ and after each change; the broker reads it. Nothing is ever taken off it.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PublicKey
@@ -14,9 +15,13 @@ from edgefleet_contract.messages import CertificateRequest, CertificateResponse,
 from edgefleet_fleet.adapters.sql.certificates import FORGOTTEN, REVOKED
 from edgefleet_fleet.authority import Issued, open_request
 from edgefleet_fleet.datadir import write_file
-from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.errors import Conflict, Denied, NotFound, TooMany
 from edgefleet_fleet.records import Device
-from edgefleet_fleet.work import Room, Work
+from edgefleet_fleet.throttle import Throttle
+from edgefleet_fleet.work import Actor, Room, Work
+
+AGAIN_S: Final = 600
+"""How soon a device that cannot come to the broker may ask again: an answer may be lost."""
 
 
 class Certificates:
@@ -24,6 +29,7 @@ class Certificates:
 
     def __init__(self, room: Room) -> None:
         self._room = room
+        self._throttle = Throttle()
 
     def issue(self, work: Work, device: str, key: PublicKey) -> Issued:
         """A certificate for a device's key, kept in the store.
@@ -56,12 +62,45 @@ class Certificates:
         newest = work.tx.certificates.newest(device.id)
         if newest is not None and (work.now - newest[0]) * 20 < newest[1] - newest[0]:
             raise Malformed(f"{device.id} asks for a certificate, and has a new one")
-        issued = self.issue(work, device.id, csr.key)
-        expires = int(issued.expires.timestamp())
-        work.tx.devices.set_certificate(device.id, serial=issued.serial, expires=expires)
-        work.record("device.renew", device.id, f"until {expires}")
-        answer = render(CertificateResponse(device.id, issued.pem))
+        answer = render(self._issue_next(work, device.id, csr.key))
         work.after.append(lambda: self._room.answer(device.id, answer))
+
+    def revive(self, request: CertificateRequest, *, address: str) -> CertificateResponse:
+        """The next certificate of a device whose last one ended: it cannot come to the broker.
+
+        It needs no certificate to ask: the request is signed by the key that enrolled.
+
+        Raises:
+            Malformed: not a request.
+            Denied: no device in service has this name and key.
+            Conflict: it asked a moment ago.
+            TooMany: too much that was wrong came from this address.
+        """
+        now = self._room.clock()
+        seconds = self._throttle.wait(address, now=now)
+        if seconds:
+            raise TooMany(seconds, what="wrong requests for a certificate")
+        try:
+            csr = open_request(request.csr)
+            with self._room.work(Actor(f"device:{request.device}"[:64], address)) as work:
+                device = work.tx.devices.get(request.device)
+                if device is None or not device.is_active or device.key_id != csr.key.id:
+                    raise Denied("no device in service has this name and key")
+                newest = work.tx.certificates.newest(device.id)
+                if newest is not None and 0 <= work.now - newest[0] < AGAIN_S:
+                    raise Conflict("there was a new certificate a moment ago", hint="wait")
+                work.changed("device", device.id)
+                return self._issue_next(work, device.id, csr.key)
+        except (Malformed, Denied):
+            self._throttle.failed(address, now=now)
+            raise
+
+    def _issue_next(self, work: Work, device: str, key: PublicKey) -> CertificateResponse:
+        issued = self.issue(work, device, key)
+        expires = int(issued.expires.timestamp())
+        work.tx.devices.set_certificate(device, serial=issued.serial, expires=expires)
+        work.record("device.renew", device, f"until {expires}")
+        return CertificateResponse(device, issued.pem)
 
     def take_back(self, work: Work, device: Device, *, forget: bool) -> None:
         """Revoke every certificate of a device, and (unless it is only forgotten) its key."""

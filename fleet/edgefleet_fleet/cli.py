@@ -19,7 +19,15 @@ from edgefleet_fleet import cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_keys import keys, load_key
-from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client, data_dir
+from edgefleet_fleet.cli_options import (
+    CA_VARIABLE,
+    DEFAULT_URL,
+    Data,
+    Json,
+    Url,
+    client,
+    data_dir,
+)
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_filter, parse_waves
@@ -48,6 +56,23 @@ for name, group in (
     ("rollouts", rollouts),
 ):
     app.add_typer(group, name=name)
+
+
+@app.callback()
+def main(
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="The authority (PEM) of an https control room's certificate;"
+            " left out: that of the data directory, else those of the system.",
+            envvar=CA_VARIABLE,
+        ),
+    ] = None,
+) -> None:
+    """What every command takes."""
+    if ca is not None:
+        os.environ[CA_VARIABLE] = str(ca)  # where `client` looks, as it does for the token
+
 
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
@@ -114,6 +139,10 @@ def serve(
     public_host: Annotated[
         str | None, typer.Option(help="The host name under which devices find the broker.")
     ] = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(help="'own': HTTPS with a certificate of the fleet's authority; or 'off'."),
+    ] = None,
     mqtt_port: Annotated[
         int | None, typer.Option(help="The port of the broker; 0 takes any.")
     ] = None,
@@ -138,8 +167,15 @@ def serve(
         listen=listen,
         public_url=public_url,
         public_host=public_host,
+        tls=tls,
         mqtt_port=mqtt_port,
     )
+    if found.is_exposed:
+        typer.echo(
+            f"fleet: warning: {found.listen} is open to the network without TLS: tokens, claims"
+            " and models can be read on the way\nfleet: hint: --tls own, or a proxy with TLS",
+            err=True,
+        )
 
     def say(ready: Ready) -> None:
         typer.echo(f"broker  {ready.mqtt_host}:{ready.mqtt_port}", err=True)

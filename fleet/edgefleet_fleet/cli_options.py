@@ -15,12 +15,19 @@ Data = Annotated[Path | None, typer.Option(help="The data directory.", envvar="F
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option(help="The control room.", envvar="FLEET_URL")]
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
+CA_VARIABLE: Final = "FLEET_CA"
 
 
 def client(url: str, data: Path | None) -> Client:
-    """The API, with the operator's token from the environment or the data directory."""
-    token = os.environ.get("FLEET_TOKEN") or DataDir(data_dir(data)).read_token()
-    return Client(url, token)
+    """The API, with the operator's token from the environment or the data directory.
+
+    The control room's certificate is to be from the authority in `FLEET_CA`, else from the data
+    directory's own, else from one that the system knows.
+    """
+    folder = DataDir(data_dir(data))
+    token = os.environ.get("FLEET_TOKEN") or folder.read_token()
+    named, own = os.environ.get(CA_VARIABLE), folder.keys / "ca.pem"
+    return Client(url, token, ca=Path(named) if named else own if os.access(own, os.R_OK) else None)
 
 
 def data_dir(data: Path | None) -> Path:

@@ -1,7 +1,12 @@
-"""The API as the command line calls it: HTTP by requests, problems as the errors that they are."""
+"""The API as the command line calls it: HTTP by requests, problems as the errors that they are.
+
+Over https the control room is verified before the token is said: against the authority that is
+named, else against the system's.
+"""
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +21,15 @@ _TIMEOUT: Final = (5, 60)
 
 
 class Client:
-    """One control room, by its URL and the operator's token."""
+    """One control room, by its URL, the operator's token, and the authority of its certificate."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, ca: Path | None = None) -> None:
         self.url = url.rstrip("/")
+        if ca is not None and not ca.is_file():
+            raise OperatorError(f"there is no certificate authority {ca}", hint="--ca, FLEET_CA")
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between an operator and the control room
+        self._session.verify = str(ca) if ca is not None else _system_authorities()
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str) -> Any:
@@ -64,12 +72,23 @@ class Client:
             raise _error(response)
         return response.json() if response.content else None
 
-    def _unreachable(self, error: requests.RequestException) -> TransientError:
+    def _unreachable(self, error: requests.RequestException) -> EdgefleetError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            why = str(error).partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+            return UnverifiedError(
+                f"what answers at {self.url} is not known to be the control room: {why}",
+                hint="name the authority of its certificate: FLEET_CA, or fleet --ca FILE",
+            )
         kind = type(error).__name__
         return TransientError(
             f"cannot reach the control room at {self.url} ({kind})",
-            hint="is `fleet serve` running? name it with --url or FLEET_URL",
+            hint="is `fleet serve` running? name it with --url or FLEET_URL; https:// with TLS",
         )
+
+
+def _system_authorities() -> str | bool:
+    found = ssl.get_default_verify_paths()
+    return found.cafile or found.capath or True
 
 
 def _error(response: requests.Response) -> EdgefleetError:

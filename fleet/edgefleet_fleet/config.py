@@ -9,10 +9,12 @@ the data directory. The data base address may hold a password, so it may also co
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import socket
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +24,13 @@ from edgefleet_contract.bundle import is_name
 from edgefleet_contract.errors import Malformed, OperatorError
 
 FILE: Final = "fleet.toml"
+
+
+class Tls(StrEnum):
+    """Whose certificate the HTTP port shows: none, or one of the fleet's own authority."""
+
+    OFF = "off"
+    OWN = "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +55,18 @@ class Config:
 
     `name` is the fleet's (empty: what the data directory says). `listen` is `host:port`, port 0
     for any free one. `public_url` and `public_host` are how devices reach the HTTP service and the
-    broker (empty: derived from `listen`). `certificate_days` and `order_days` are lives in days;
-    `telemetry_keep` is how many samples are kept per device and stream.
+    broker (empty: derived from `listen`). `tls` is `off` or `own`; `tls_cert` and `tls_key` are PEM
+    files for TLS with a certificate from elsewhere. `certificate_days` and `order_days` are lives
+    in days; `telemetry_keep` is how many samples are kept per device and stream.
     """
 
     name: str = ""
     listen: str = "127.0.0.1:8080"
     public_url: str = ""
     public_host: str = ""
+    tls: Tls = Tls.OFF
+    tls_cert: str = ""
+    tls_key: str = ""
     mqtt_listen: str = ""
     mqtt_port: int = 8883
     database_url: str = ""
@@ -75,6 +88,28 @@ class Config:
             raise Malformed("telemetry_keep and max_upload_bytes must be 1 or more")
         if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
             raise Malformed(f"public_url {self.public_url[:80]!r} is not an http address")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise Malformed("tls_cert and tls_key come together")
+        if self.tls is Tls.OWN and self.tls_cert:
+            raise Malformed("tls is 'own', and tls_cert names another certificate: leave one out")
+        if self.is_tls and self.public_url.startswith("http:"):
+            raise Malformed(
+                f"public_url {self.public_url[:80]!r} is not https, and the port speaks TLS"
+            )
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the HTTP port speaks TLS, and nothing else."""
+        return self.tls is Tls.OWN or bool(self.tls_cert)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the HTTP port is in the clear and can be reached from other machines."""
+        host = self.listen_address[0]
+        return not self.is_tls and host != "localhost" and not _is_loopback(host)
 
     @property
     def listen_address(self) -> tuple[str, int]:
@@ -88,7 +123,8 @@ class Config:
         host = self.listen_address[0]
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
             host = self.public_host or socket.gethostname()
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self.is_tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def broker_host(self) -> str:
         """The host that devices are told to find the broker on."""
@@ -124,6 +160,13 @@ def load(file: Path | None, environ: Mapping[str, str], **flags: Any) -> Config:
 def option_names() -> tuple[str, ...]:
     """The keys that `fleet.toml` knows."""
     return tuple(field.name for field in dataclasses.fields(Config))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _split(listen: str) -> tuple[str, int]:

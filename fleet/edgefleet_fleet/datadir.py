@@ -4,7 +4,7 @@
 
 Rules: a secret is written with mode 0600 into a folder of mode 0700, whole or not at all (write,
 fsync, rename, fsync of the folder); keys are made once and never replaced; certificates of the
-broker and the service are made again when they are about to expire or a host name was added. One
+servers and the service are made again when they are about to expire or a host name was added. One
 process at a time: `locked()` holds a lock for as long as the service runs.
 """
 
@@ -27,6 +27,7 @@ from edgefleet_fleet.authority import OBSERVER, SERVICE, Authority, expiry_of, h
 
 _LIFE_DAYS: Final = 820
 _RENEW: Final = timedelta(days=60)
+_LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,21 @@ class DataDir:
         authority = self._authority(fleet)
         for name, stem in ((SERVICE, "service"), (OBSERVER, "observer")):
             self._client(authority, name, stem)
-        hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), public_host)
-        self._server(authority, tuple(dict.fromkeys(host for host in hosts if host)))
+        hosts = (*_LOCAL, socket.gethostname(), public_host)
+        self._server(authority, "broker", hosts)
         return authority
+
+    def prepare_https(self, authority: Authority, *hosts: str) -> tuple[Path, Path]:
+        """A certificate for the HTTP port under these host names (and the local ones), and its key.
+
+        Raises:
+            OperatorError: the directory cannot be written.
+        """
+        try:
+            self._server(authority, "https", (*_LOCAL, socket.gethostname(), *hosts))
+        except OSError as error:
+            raise OperatorError(f"cannot write {self.keys}: {error.strerror}") from None
+        return self.keys / "https.crt", self.keys / "https.key"
 
     def _authority(self, fleet: str) -> Authority:
         certificate, key = self.keys / "ca.pem", self.keys / "ca.key"
@@ -115,8 +128,9 @@ class DataDir:
         issued = authority.issue_client(name, key.public, now=now, days=_LIFE_DAYS)
         write_file(path, issued.pem.encode())
 
-    def _server(self, authority: Authority, hosts: tuple[str, ...]) -> None:
-        path, key = self.keys / "broker.crt", self._key("broker")
+    def _server(self, authority: Authority, stem: str, names: tuple[str, ...]) -> None:
+        path, key = self.keys / f"{stem}.crt", self._key(stem)
+        hosts = tuple(dict.fromkeys(name for name in names if name))
         if path.exists() and not _is_due(path) and set(hosts) <= hosts_of(path.read_text()):
             return
         if path.exists():  # names that were added before stay good

@@ -6,7 +6,7 @@ OperatorError
 └── Denied        the caller may not: its role, a spent claim    (HTTP 403)
     └── Unknown   nobody knows who asks: no token, a wrong one   (HTTP 401)
 TransientError
-└── TooMany       too many wrong tokens: wait                    (HTTP 429)
+└── TooMany       too many wrong tokens or requests: wait        (HTTP 429)
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Unknown(Denied):
 
 
 class TooMany(TransientError):
-    """Too many wrong tokens came from there; nothing is looked at for `seconds`."""
+    """Too much that was wrong came from there; nothing is looked at for `seconds`."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__("too many wrong tokens", hint=f"wait {seconds} s, then try again")
+    def __init__(self, seconds: int, *, what: str = "wrong tokens") -> None:
+        super().__init__(f"too many {what}", hint=f"wait {seconds} s, then try again")
         self.seconds = seconds
 
 

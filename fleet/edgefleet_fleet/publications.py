@@ -33,6 +33,8 @@ from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.work import Actor, Room, Work
 
+NEWEST_ROOT: Final = "root.json"
+"""What a device that enrols asks for: its claim has the digest of the newest root, not a number."""
 _KEPT: Final = 3  # versions of snapshot and targets: a device may be in the middle of a refresh
 _POLICIES: Final = (FLEET_POLICY, REVOKED_POLICY)
 NO_TRUST_HINT: Final = "fleet keys init --out OFFLINE-DIR --publisher publisher.pem"
@@ -165,12 +167,14 @@ class Publications:
                 self._freshen(work, now.targets)
 
     def read(self, name: str) -> bytes:
-        """A document by the name under which devices ask for it.
+        """A document by the name under which devices ask for it; `root.json` is the newest root.
 
         Raises:
             NotFound: there is none.
         """
         with self._room.store.begin() as tx:
+            if name == NEWEST_ROOT:
+                name = f"{_newest(tx.trust.names(), 'root')}.root.json"
             found = tx.trust.get(name)
         if found is None:
             raise NotFound(f"there is no document {name[:80]!r}")

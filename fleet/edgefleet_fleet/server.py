@@ -31,6 +31,7 @@ from edgefleet_fleet.blob_server import BlobServer
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.tls import Protocol, ServerTls
 from edgefleet_fleet.users import Users, hash_token
 from edgefleet_fleet.work import Room
 
@@ -144,23 +145,15 @@ async def _run(
         loop.call_soon_threadsafe(connected.set)
 
     loop = asyncio.get_running_loop()
-    server = _Server(
-        uvicorn.Config(
-            create_app(services),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=3,
-            server_header=False,
-        )
-    )
+    tls = await asyncio.to_thread(ServerTls.of, room)
+    server = _Server(_http(services, tls))
     tasks = [
         asyncio.create_task(
             link.run(take=services.ingest.take, connected=on_connected, asked=blobs.ask)
         ),
         asyncio.create_task(server.serve(sockets=[sock])),
         asyncio.create_task(blobs.run(link.send)),
-        asyncio.create_task(_renew(services)),
+        asyncio.create_task(_renew(services, tls)),
         asyncio.create_task(_tell_time(services)),
         asyncio.create_task(_stay_watched()),
     ]
@@ -202,9 +195,11 @@ async def _tell_time(services: Services) -> None:
         await asyncio.to_thread(services.publications.tell_time)
 
 
-async def _renew(services: Services) -> None:
+async def _renew(services: Services, tls: ServerTls | None) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
+        if tls is not None:
+            tls.reload()
         await asyncio.to_thread(services.publications.keep_fresh)
         await asyncio.to_thread(services.deployments.renew)
 
@@ -215,6 +210,21 @@ async def _stay_watched() -> None:
     while True:
         await asyncio.sleep(every_s or _RENEW_EVERY_S)
         notify("WATCHDOG=1")
+
+
+def _http(services: Services, tls: ServerTls | None) -> uvicorn.Config:
+    config = uvicorn.Config(
+        create_app(services),
+        http=Protocol,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
+        server_header=False,
+    )
+    config.load()
+    config.ssl = tls.context if tls is not None else None
+    return config
 
 
 class _Server(uvicorn.Server):

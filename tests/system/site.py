@@ -46,10 +46,15 @@ class Site:
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     publisher: PrivateKey = field(default_factory=PrivateKey.generate_p256)
+    is_tls: bool = True
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.http_port}"
+
+    @property
+    def ca(self) -> Path:
+        return self.data / "keys" / "ca.pem"
 
     @property
     def key(self) -> Path:
@@ -79,7 +84,10 @@ class Site:
     def get(self, path: str) -> Any:
         token = (self.data / "operator.token").read_text().strip()
         answer = requests.get(
-            f"{self.url}/api/v1{path}", headers={"Authorization": f"Bearer {token}"}, timeout=10
+            f"{self.url}/api/v1{path}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=10,
+            verify=str(self.ca),
         )
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -100,14 +108,16 @@ class Site:
             "fleet",
             *("fleet", "serve", "--data", self.data, "--name", "demo"),
             *("--listen", listen, "--mqtt-port", str(self.mqtt_port)),
+            *(("--tls", "own") if self.is_tls else ()),
         )
         self.wait("the fleet", self.is_fleet_up)
 
     def is_fleet_up(self) -> bool:
         try:
-            return requests.get(f"{self.url}/healthz", timeout=2).status_code == 200
-        except requests.RequestException:
+            answer = requests.get(f"{self.url}/healthz", timeout=2, verify=str(self.ca))
+        except (requests.RequestException, OSError):  # no answer, or no authority yet
             return False
+        return answer.status_code == 200
 
     def trust_publisher(self) -> None:
         self.publisher.save(self.key)
@@ -193,10 +203,10 @@ class Site:
 
 
 @contextmanager
-def open_site(root: Path) -> Iterator[Site]:
+def open_site(root: Path, *, is_tls: bool = True) -> Iterator[Site]:
     """A site whose control room is up and trusts the test's publisher."""
     require_mosquitto()
-    site = Site(root)
+    site = Site(root, is_tls=is_tls)
     try:
         site.start_fleet()
         site.trust_publisher()

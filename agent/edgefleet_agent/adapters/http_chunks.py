@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from edgefleet_agent.adapters.http_session import FOREIGN, Answer, HttpSession
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.transfer.transport import Sink
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
 from edgefleet_contract.errors import PeerError, TransientError
@@ -28,9 +29,15 @@ LONGEST_WAIT_S: Final = 3600.0
 class HttpChunks:
     """`Transport` over HTTP. With `mirrors` it asks these, whatever the order says."""
 
-    def __init__(self, *, mirrors: tuple[str, ...] | None = None, block_s: float = BLOCK_S) -> None:
+    def __init__(
+        self,
+        *,
+        mirrors: tuple[str, ...] | None = None,
+        tls: Tls | None = None,
+        block_s: float = BLOCK_S,
+    ) -> None:
         self._mirrors = mirrors
-        self._session = HttpSession(timeout=(CONNECT_S, READ_S), patience_s=block_s)
+        self._session = HttpSession(timeout=(CONNECT_S, READ_S), patience_s=block_s, tls=tls)
         self.name = "http" if mirrors is None else "mirror"
         self.is_metered = mirrors is None
 

@@ -14,13 +14,14 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import requests
 import requests.adapters
 import urllib3
 
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_contract.errors import TransientError
 
 FOREIGN: Final = (
@@ -33,13 +34,18 @@ FOREIGN: Final = (
 
 
 class HttpSession:
-    """GET requests of one thread at a time; `end` may be called from another."""
+    """Requests of one thread at a time; `end` may be called from another."""
 
-    def __init__(self, *, timeout: tuple[float, float], patience_s: float) -> None:
-        """`timeout`: to connect, and of each read; `patience_s`: for the head, and each piece."""
+    def __init__(
+        self, *, timeout: tuple[float, float], patience_s: float, tls: Tls | None = None
+    ) -> None:
+        """`timeout`: to connect, and of each read; `patience_s`: for the head, and each piece.
+
+        `tls`: for https; left out: the world's authorities are believed, and nothing is shown.
+        """
         self._timeout = timeout
         self._patience_s = patience_s
-        self._adapter = _Adapter()
+        self._adapter = _Adapter(tls)
         self._session = requests.Session()
         self._session.trust_env = False  # a device's peers are not behind a user's proxy settings
         for scheme in ("http://", "https://"):
@@ -49,18 +55,29 @@ class HttpSession:
         """Break off whatever is under way."""
         self._adapter.end()
 
-    @contextmanager
-    def get(self, url: str, headers: dict[str, str]) -> Iterator[Answer]:
-        """An answer whose head has arrived.
+    def get(self, url: str, headers: dict[str, str]) -> AbstractContextManager[Answer]:
+        """An answer whose head has arrived. Raises as `post` does."""
+        return self._ask("GET", url, headers, None)
+
+    def post(self, url: str, body: bytes) -> AbstractContextManager[Answer]:
+        """The answer to a JSON document.
 
         Raises:
             TransientError: it is compressed, which was not asked for.
             FOREIGN: what `requests` and `urllib3` raise.
         """
+        return self._ask("POST", url, {"Content-Type": "application/json"}, body)
+
+    @contextmanager
+    def _ask(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> Iterator[Answer]:
         with (
             _Watch(self.end, self._patience_s) as watch,
-            self._session.get(
+            self._session.request(
+                method,
                 url,
+                data=body,
                 headers={"Accept-Encoding": "identity", **headers},
                 stream=True,
                 timeout=self._timeout,
@@ -125,15 +142,16 @@ class _Watch:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Remembers the sockets that it opens."""
+    """Remembers the sockets that it opens; speaks TLS as it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._tls = tls
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more)
-        opened = self._sockets
+        opened, tls = self._sockets, self._tls
 
         class Plain(urllib3.connection.HTTPConnection):
             def connect(self) -> None:
@@ -142,8 +160,13 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
         class Secure(urllib3.connection.HTTPSConnection):
             def connect(self) -> None:
+                if tls is not None:
+                    self.ssl_context = tls.context()
+                    self.cert_reqs = self.ssl_context.verify_mode
+                    self.ca_certs = self.ca_cert_dir = self.ca_cert_data = None
                 super().connect()
                 opened.add(self.sock)
+                self.is_verified = True  # as far as it was asked for: urllib3 need not warn
 
         class PlainPool(urllib3.HTTPConnectionPool):
             ConnectionCls = Plain

@@ -34,6 +34,7 @@ RECONNECT_S: Final = (1, 60)
 MAX_QUEUED: Final = 10_000
 LARGEST_PACKET: Final = 268_435_455
 """What MQTT allows, where a broker names no limit of its own."""
+_EXPIRED: Final = "alert certificate expired"  # RFC 8446, section 6.2, as OpenSSL words it
 
 
 class MqttLink:
@@ -48,6 +49,7 @@ class MqttLink:
         on_certificate: gets the bytes of each answer to a request for a certificate.
         on_block: gets each message of `blob/data`.
         on_connected: called after each connection is made, for the full state to be sent.
+        on_expired: called when the broker says that our certificate has ended.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class MqttLink:
         on_connected: Callable[[], None],
         on_certificate: Callable[[bytes], None],
         on_block: Callable[[bytes], None],
+        on_expired: Callable[[], None],
     ) -> None:
         self._identity, self._config, self._boot_id = identity, config, boot_id
         self._on_order, self._on_trust, self._on_connected = on_order, on_trust, on_connected
         self._on_certificate, self._on_block = on_certificate, on_block
+        self._on_expired = on_expired
         self._largest_packet = LARGEST_PACKET
         enrolment = identity.enrolment
         self._client = mqtt.Client(
@@ -95,6 +99,7 @@ class MqttLink:
         self._client.on_connect_fail = lambda *_: self._trial_failed()
         self._trial: Callable[[bool], None] | None = None
         self._client.on_message = self._message
+        self._client.on_log = self._said
 
     def start(self) -> None:
         """Connect in the background, now and whenever the link is lost."""
@@ -132,6 +137,15 @@ class MqttLink:
         self._context.load_cert_chain(str(certificate), str(self._identity.key))
         self._trial = tried
         self.start()
+
+    def use_certificate(self) -> None:
+        """Connect anew with the certificate that the identity's file holds; blocks for a moment."""
+        self.try_certificate(self._identity.certificate, tried=lambda _: None)
+
+    def _said(self, _client: mqtt.Client, _userdata: Any, _level: int, text: str) -> None:
+        """A line of paho's log: the one place where it says with which alert TLS ended."""
+        if _EXPIRED in text.lower():
+            self._on_expired()
 
     def _trial_failed(self) -> None:
         tried, self._trial = self._trial, None

@@ -29,6 +29,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
 from edgefleet_agent.adapters.http_session import FOREIGN, HttpSession
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_contract import canonical
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import PeerError, TransientError, Unverified
@@ -75,9 +76,9 @@ class MetadataSource(Protocol):
 class HttpMetadata:
     """A base URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: Tls | None = None) -> None:
         self._url = url.rstrip("/")
-        self._session = HttpSession(timeout=(5.0, 10.0), patience_s=TOTAL_S)
+        self._session = HttpSession(timeout=(5.0, 10.0), patience_s=TOTAL_S, tls=tls)
 
     def read(self, name: str, max_bytes: int) -> Iterator[bytes]:
         """See `MetadataSource`."""
