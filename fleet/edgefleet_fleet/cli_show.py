@@ -165,7 +165,10 @@ def _cell(column: str, value: Any) -> str:
         return str(value)[:12] or "-"
     if column == "key_id":
         return str(value)[:16]
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    # a stranger's words neither move the cursor nor begin a row of their own
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 def _time(seconds: int) -> str:

@@ -108,6 +108,17 @@ def test_a_filter_or_waves_that_cannot_be_are_refused_with_a_hint(
     assert "fleet: hint: " in done.stderr
 
 
+def test_what_a_board_says_of_itself_draws_no_row_and_moves_no_cursor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from edgefleet_fleet import cli_show
+
+    row = {"device": "pi-1", "board": "Pi 5\npi-2  0000\x1b[2K\x1b[1A\u202e"}
+    cli_show.rows([row], as_json=False, columns=("device", "board"))
+    said = capsys.readouterr().out
+    assert said.splitlines()[1:] == ["pi-1    Pi 5?pi-2  0000?[2K?[1A?"]
+
+
 def test_a_missing_extra_explains_itself() -> None:
     program = "import sys; sys.modules['sqlalchemy'] = None\n"
     program += "from edgefleet_fleet.__main__ import main\nsys.exit(main())"
