@@ -11,6 +11,8 @@ import requests
 import uvicorn
 from fastapi import FastAPI
 
+from edgefleet_fleet.tls import Protocol, ServerTls
+
 
 class Web(requests.Session):
     """A session whose addresses begin at the server; redirects are looked at, not followed."""
@@ -27,16 +29,21 @@ class Web(requests.Session):
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[Web]:
+def serving(app: FastAPI, tls: ServerTls | None = None) -> Iterator[Web]:
     """The application, served on a free port by a thread."""
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=Protocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
+    config.load()
+    config.ssl = tls.context if tls is not None else None
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         # The socket listens already: a request waits until the server takes it.
         try:
-            with Web(f"http://127.0.0.1:{sock.getsockname()[1]}") as web:
+            scheme = "https" if tls is not None else "http"
+            with Web(f"{scheme}://127.0.0.1:{sock.getsockname()[1]}") as web:
                 yield web
         finally:
             server.should_exit = True

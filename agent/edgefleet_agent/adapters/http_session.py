@@ -179,4 +179,5 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def end(self) -> None:
         for one in list(self._sockets):
             with contextlib.suppress(OSError):  # it is closed already
-                one.shutdown(socket.SHUT_RDWR)
+                # Not `SSLSocket.shutdown`: that takes TLS away from under the reader.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
