@@ -63,7 +63,8 @@ class HttpSession:
         """The answer to a JSON document.
 
         Raises:
-            TransientError: it is compressed, which was not asked for.
+            TransientError: it is compressed, which was not asked for; or its head took too long
+                (a head that was broken off can be read as a whole one without a body).
             FOREIGN: what `requests` and `urllib3` raise.
         """
         return self._ask("POST", url, {"Content-Type": "application/json"}, body)
@@ -85,6 +86,7 @@ class HttpSession:
             ) as response,
         ):
             watch.more()
+            watch.check(url)
             coding = response.headers.get("Content-Encoding", "identity")
             if coding.lower() != "identity":
                 raise TransientError(f"{url} answered in the content coding {coding[:40]!r}")
@@ -112,6 +114,7 @@ class Answer:
                 due = seen + size
                 self._watch.more()
             yield piece
+        self._watch.check(self._response.url)
 
 
 class _Watch:
@@ -120,6 +123,7 @@ class _Watch:
     def __init__(self, end: Any, seconds: float) -> None:
         self._end, self._seconds = end, seconds
         self._done = threading.Event()
+        self._is_over = False
         self._deadline = time.monotonic() + seconds
         self._thread = threading.Thread(target=self._run, name="http-watch", daemon=True)
 
@@ -134,10 +138,16 @@ class _Watch:
     def more(self) -> None:
         self._deadline = time.monotonic() + self._seconds
 
+    def check(self, url: str) -> None:
+        """Nothing, unless time was up: what was read since may be half of it."""
+        if self._is_over:
+            raise TransientError(f"{url[:200]} is too slow")
+
     def _run(self) -> None:
         while (left := self._deadline - time.monotonic()) > 0:
             if self._done.wait(left):
                 return
+        self._is_over = True
         self._end()
 
 
