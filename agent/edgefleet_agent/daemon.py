@@ -40,6 +40,7 @@ from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.telemetry import model_telemetry
+from edgefleet_agent.unsealing import unsealer
 from edgefleet_contract import messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.topics import Channel
@@ -100,6 +101,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 publishers=lambda: keeper.publishers,
                 choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,
+                unseal=unsealer(identity),
             ),
             host=host,
             reporter=reporter,

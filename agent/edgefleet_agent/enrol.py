@@ -1,6 +1,6 @@
 """Enrolment: a claim, carried here by a person, becomes a certificate and a root of trust.
 
-The key is made on the device; only a certificate request leaves it. The fleet is not believed
+The keys are made on the device; only a certificate request leaves it. The fleet is not believed
 because of its address: its TUF root must hash to the digest in the claim, the metadata must verify
 by that root, and the certificate must be for our key and name and from the authority they name.
 """
@@ -15,7 +15,7 @@ import requests
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AttributeOID, NameOID
 from urllib3.exceptions import HTTPError
 
 from edgefleet_agent import identity
@@ -26,6 +26,7 @@ from edgefleet_contract.bundle import is_name, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_contract.messages import Capabilities, EnrolRequest, EnrolResponse
+from edgefleet_contract.sealed import render_seal_key
 from edgefleet_contract.trust import Claim, TrustFloors
 
 TRUST_FOLDER: Final = "trust"
@@ -54,7 +55,9 @@ def enrol(
             hint="use lower-case letters, digits, '.', '_' and '-'; give it with --device",
         )
     key = identity.device_key(state)
-    request = EnrolRequest(claim.secret, device, certificate_request(key, device), capabilities)
+    seal_key = render_seal_key(identity.seal_key(state).public_key())
+    csr = certificate_request(key, device, seal_key=seal_key)
+    request = EnrolRequest(claim.secret, device, csr, capabilities, seal_key)
     answer = _post(url, request)
     root = answer.root.encode("utf-8")
     if sha256(root) != claim.root_sha256:
@@ -74,10 +77,13 @@ def enrol(
     return enrolment
 
 
-def certificate_request(key: PrivateKey, device: str) -> str:
-    """A PEM certificate signing request for the device's name."""
+def certificate_request(key: PrivateKey, device: str, *, seal_key: str = "") -> str:
+    """A PEM certificate signing request for the device's name; it vouches for the seal key."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if seal_key:
+        said = seal_key.encode("ascii")
+        request = request.add_attribute(AttributeOID.UNSTRUCTURED_NAME, said)
     signed = request.sign(key.raw, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
 

@@ -211,16 +211,29 @@ def _pass(device: Device, _: Event) -> Outcome:
 
 def _commit(device: Device, chosen: tuple[Installed, ...]) -> Outcome:
     order = _install(device).order
-    wanted = {target.slot for target in order.targets}
+    wanted = {target.slot: target for target in order.targets}
     fresh = {item.target.slot: item for item in chosen}
-    slots = {slot: item for slot, item in {**device.slots, **fresh}.items() if slot in wanted}
-    dropped = tuple(sorted(set(device.slots) - wanted))
-    before = {slot: item for slot, item in device.slots.items() if slot in fresh}
+    slots = {
+        slot: _sealed_anew(item, wanted[slot])
+        for slot, item in {**device.slots, **fresh}.items()
+        if slot in wanted
+    }
+    dropped = tuple(sorted(set(device.slots) - set(wanted)))
+    before = {
+        slot: item
+        for slot, item in device.slots.items()
+        if slot in fresh and item.target.bundle_sha256 != fresh[slot].target.bundle_sha256
+    }
     previous = {
         slot: item for slot, item in {**device.previous, **before}.items() if slot in wanted
     }
     done = _move(replace(device, slots=slots, previous=previous), Phase.COMMITTED, detail="")
     return done, (Settle(dropped),)
+
+
+def _sealed_anew(item: Installed, target: Target) -> Installed:
+    """The same, opened as the newest order says: this device may have another key than before."""
+    return replace(item, target=target) if item.target == target else item
 
 
 def _blame(device: Device, event: StepFailed) -> tuple[Digest, ...]:
