@@ -21,9 +21,12 @@ _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 @router.head("/blobs/{sha256}", include_in_schema=False)
 @router.get("/blobs/{sha256}", response_class=Response)
 def blob(sha256: str, request: Request, services: TheServices) -> Response:
-    """The bytes of a blob, whole or one range of them (RFC 9110, section 14)."""
+    """The bytes of a blob, whole or one range of them (RFC 9110, section 14).
+
+    Files of bundles that no rollout hands out in the clear are not here [api-4.5].
+    """
     size = services.room.shelf.size(Digest(sha256)) if is_digest(sha256) else None
-    if size is None:
+    if size is None or not services.library.hands_out(Digest(sha256)):
         raise NotFound(f"blob {sha256[:16]!r} is not on the shelf")
     headers = {
         "ETag": f'"{sha256}"',

@@ -29,6 +29,7 @@ class RolloutBody(BaseModel):
     probation_s: int = Field(2, ge=0, le=24 * 3600)
     allow_downgrade: bool = False
     retry_quarantined: bool = False
+    sealed: bool = False
 
 
 @router.post("", status_code=201)

@@ -23,6 +23,7 @@ from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.unsealing import Unsealer, no_key
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
@@ -73,8 +74,10 @@ class Recorder:
 class Board:
     """A device in a folder; `boot` starts it, leaving the block cuts its power."""
 
-    def __init__(self, folder: Path, repository: Repository | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, repository: Repository | None = None, unseal: Unsealer = no_key
+    ) -> None:
+        self.folder, self.unseal = folder, unseal
         self.repository = repository or Repository(DIRECTOR, PUBLISHER)
         self.heard = Recorder()
         self.host: LocalHost
@@ -105,6 +108,7 @@ class Board:
                 publishers=lambda: self.keeper.publishers,
                 choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
                 hw="x86-64",
+                unseal=self.unseal,
             ),
             host=self.host,
             reporter=self.heard,

@@ -26,6 +26,7 @@ from edgefleet_fleet.adapters.sql.history import History
 from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.orders import Orders
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
+from edgefleet_fleet.adapters.sql.sealings import Sealings
 from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
 from edgefleet_fleet.adapters.sql.users import Users
 
@@ -41,6 +42,7 @@ class Transaction:
         self.certificates = Certificates(connection)
         self.claims = Claims(connection)
         self.bundles = Bundles(connection)
+        self.sealings = Sealings(connection)
         self.rollouts = Rollouts(connection)
         self.orders = Orders(connection)
         self.history = History(connection)
