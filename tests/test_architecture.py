@@ -18,7 +18,7 @@ CORES = {
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
-        *("cards", "sealed", "reasons", "blocks"),
+        *("cards", "sealed", "sealed_index", "reasons", "blocks"),
     ),
 }
 WORLD = {

@@ -4,6 +4,9 @@ The order of the checks is the acceptance of the design, steps 4 to 6: documents
 publisher's signature, what the bundle says against what the order said, room on the disk, then the
 files of the one variant that this board runs. The first failure refuses; nothing that was not
 verified is ever stored under its digest.
+
+Of a sealed bundle the store holds the sealed blobs that its index names, and never a file in the
+clear: the keys go to the child that opens them (`runtime/loading.py`).
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from typing import TypeAlias
 
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import Installed
-from edgefleet_agent.ports import Failed, Fetcher, ModelSpec, Moved
+from edgefleet_agent.ports import Failed, Fetcher, FileSeal, ModelSpec, Moved
+from edgefleet_agent.unsealing import Unsealer, file_seal, no_key
 from edgefleet_contract import __version__ as agent_version
 from edgefleet_contract.bundle import (
+    BundleFile,
     Digest,
     Manifest,
     Variant,
@@ -26,10 +31,12 @@ from edgefleet_contract.bundle import (
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import DeviceError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing
-from edgefleet_contract.messages import Target
+from edgefleet_contract.messages import Sealed, Target
 from edgefleet_contract.model_signature import MAX_BYTES as MAX_SIGNATURE_BYTES
 from edgefleet_contract.model_signature import open_bundle
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.sealed import Dek
+from edgefleet_contract.sealed_index import SealedFile, SealedIndex, check_index, parse_index
 
 Chooser: TypeAlias = Callable[[Manifest], "tuple[Variant, str] | Failed"]
 Progress: TypeAlias = Callable[[Target, int, int], None]
@@ -44,8 +51,29 @@ class Arrival:
     transferred: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """How the files of a target lie in the store: under their own digests, or sealed."""
+
+    target: Target
+    index: SealedIndex | None = None
+    dek: Dek | None = None
+
+    def digest(self, file: BundleFile) -> Digest:
+        return _digest_of(self.index, file)
+
+    def seal(self, file: BundleFile) -> FileSeal | None:
+        return file_seal(self.dek, self.target, file) if self.dek else None
+
+
+def _digest_of(index: SealedIndex | None, file: BundleFile) -> Digest:
+    """Under which digest a file lies in the store."""
+    return index.file(file.path).sha256 if index else file.sha256
+
+
 class Bundles:
-    """The bundles of one device. `publishers` gives the keys that may sign for it."""
+    """The bundles of one device. `publishers` gives the keys that may sign for it, `unseal` the
+    keys of sealed ones."""
 
     def __init__(
         self,
@@ -55,12 +83,14 @@ class Bundles:
         publishers: Callable[[], KeyRing],
         choose: Chooser,
         hw: str,
+        unseal: Unsealer = no_key,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._publishers = publishers
         self._choose = choose
         self._hw = hw
+        self._unseal = unseal
 
     def bring(
         self,
@@ -72,7 +102,8 @@ class Bundles:
 
         Raises:
             PeerError: the bundle is refused; its reason says why.
-            DeviceError: NO_SPACE, STORAGE_FAILED, NO_VARIANT, WRONG_HARDWARE or AGENT_TOO_OLD.
+            DeviceError: NO_SPACE, STORAGE_FAILED, NO_VARIANT, WRONG_HARDWARE or AGENT_TOO_OLD;
+                UNSEALING_FAILED where this device has no key.
             TransientError: try again later; what arrived is kept. AllowanceSpent, where it is.
         """
         name = f"{target.model}@{target.version}"
@@ -87,7 +118,12 @@ class Bundles:
         if isinstance(choice, Failed):
             raise DeviceError(f"{name}: {choice.detail}", reason=choice.reason)
         variant, engine = choice
-        files = manifest.files_for(variant)
+        kept = dict(zip((target.bundle_sha256, target.signature_sha256), documents, strict=True))
+        files: tuple[BundleFile | SealedFile, ...] = manifest.files_for(variant)
+        if target.sealed is not None:
+            raw, index = self._bring_index(target, target.sealed, manifest, sources, name)
+            kept[target.sealed.index_sha256] = raw
+            files = tuple(index.file(file.path) for file in files)
         missing = [file for file in files if not self._store.has(file.sha256)]
         self._store.require_space(sum(file.size for file in missing))
         total = sum(file.size for file in files)
@@ -103,24 +139,25 @@ class Bundles:
                 progress=lambda size, before=done: progress(target, before + size, total),  # type: ignore[misc] # mypy cannot infer a lambda's default
             )
             done += file.size
-        for digest, raw in zip(
-            (target.bundle_sha256, target.signature_sha256), documents, strict=True
-        ):
+        for digest, raw in kept.items():
             if not self._store.has(digest):
                 self._store.put(digest, raw)
         return Arrival(Installed(target, variant.name, engine), transferred)
 
     def spec(self, installed: Installed) -> ModelSpec:
-        """What is needed to run a model that is in the store.
+        """What is needed to run a model that is in the store; a sealed one is opened with what the
+        journal kept of its order, so no fleet is asked.
 
         Raises:
             DeviceError: STORAGE_FAILED, where the store lost something of it.
+            PeerError, DeviceError: UNSEALING_FAILED, where it was sealed for another key.
         """
         target = installed.target
         manifest = parse_manifest(self._store.read(target.bundle_sha256))
         variant = next(item for item in manifest.variants if item.name == installed.variant)
-        model = manifest.file(variant.model)
+        model, golden = manifest.file(variant.model), manifest.file(variant.golden)
         labels = manifest.file(manifest.labels) if manifest.labels else None
+        stored = self._stored(target)
         return ModelSpec(
             slot=target.slot,
             model=target.model,
@@ -128,11 +165,14 @@ class Bundles:
             bundle_sha256=target.bundle_sha256,
             variant=variant,
             engine=installed.engine,
-            model_path=self._store.path(model.sha256),
+            model_path=self._store.path(stored.digest(model)),
             model_sha256=model.sha256,
-            golden_path=self._store.path(manifest.file(variant.golden).sha256),
-            labels_path=self._store.path(labels.sha256) if labels else None,
+            golden_path=self._store.path(stored.digest(golden)),
+            labels_path=self._store.path(stored.digest(labels)) if labels else None,
             limits=variant.limits.get(self._hw),
+            model_seal=stored.seal(model),
+            golden_seal=stored.seal(golden),
+            labels_seal=stored.seal(labels) if labels else None,
         )
 
     def check(self, installed: Installed) -> None:
@@ -171,14 +211,46 @@ class Bundles:
         for installed in kept:
             target = installed.target
             found |= {target.bundle_sha256, target.signature_sha256}
+            found |= {target.sealed.index_sha256} if target.sealed else set()
             try:
                 manifest = parse_manifest(self._store.read(target.bundle_sha256))
+                index = self._index(target.sealed) if target.sealed else None
             except (DeviceError, PeerError):
                 continue  # it cannot be served either: nothing more is known to keep
             for variant in manifest.variants:
                 if variant.name == installed.variant:
-                    found |= {file.sha256 for file in manifest.files_for(variant)}
+                    files = manifest.files_for(variant)
+                    found |= {_digest_of(index, file) for file in files}
         return found
+
+    def _bring_index(
+        self,
+        target: Target,
+        sealed: Sealed,
+        manifest: Manifest,
+        sources: tuple[str, ...],
+        name: str,
+    ) -> tuple[bytes, SealedIndex]:
+        """Which blobs the files of a sealed bundle are. What cannot be opened is not fetched."""
+        self._unseal(target, sealed)
+        what = f"{name}/sealed index"
+        if self._store.has(sealed.index_sha256):
+            raw = self._store.read(sealed.index_sha256)
+        else:
+            raw = self._fetcher.fetch(
+                sealed.index_sha256, max_bytes=MAX_BYTES, sources=sources, what=what
+            )
+        index = parse_index(raw, what=what)
+        check_index(index, target.bundle_sha256, manifest, what=what)
+        return raw, index
+
+    def _index(self, sealed: Sealed) -> SealedIndex:
+        return parse_index(self._store.read(sealed.index_sha256))
+
+    def _stored(self, target: Target) -> _Stored:
+        if target.sealed is None:
+            return _Stored(target)
+        return _Stored(target, self._index(target.sealed), self._unseal(target, target.sealed))
 
     def _documents(
         self, target: Target, sources: tuple[str, ...], name: str

@@ -51,6 +51,7 @@ from edgefleet_agent.telemetry import model_telemetry
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_agent.transfer.pace import Pace
 from edgefleet_agent.transfer.transport import Transport
+from edgefleet_agent.unsealing import unsealer
 from edgefleet_contract import messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.topics import Channel
@@ -117,6 +118,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 publishers=lambda: keeper.publishers,
                 choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
                 hw=hw,
+                unseal=unsealer(identity),
             ),
             host=host,
             reporter=reporter,

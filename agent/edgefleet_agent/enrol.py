@@ -1,6 +1,6 @@
 """Enrolment: a claim, carried here by a person, becomes a certificate and a root of trust.
 
-The key is made on the device; only a certificate request leaves it. The fleet is not believed
+The keys are made on the device; only a certificate request leaves it. The fleet is not believed
 because of its address: its TUF root must hash to the digest in the claim, the metadata must verify
 by that root, and the certificate must be for our key and name and from the authority they name.
 
@@ -20,7 +20,7 @@ import requests
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AttributeOID, NameOID
 
 from edgefleet_agent import identity
 from edgefleet_agent.adapters.http_session import FOREIGN, HttpSession
@@ -33,6 +33,7 @@ from edgefleet_contract.bundle import is_name, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_contract.messages import Capabilities, EnrolPending, EnrolRequest, EnrolResponse
+from edgefleet_contract.sealed import render_seal_key
 from edgefleet_contract.trust import Claim, Trust, TrustFloors
 
 TRUST_FOLDER: Final = "trust"
@@ -76,7 +77,9 @@ def enrol(
     key = identity.device_key(state)
     root, trust = _introduce(state, url, claim)
     ca = trust.policy.ca
-    request = EnrolRequest(claim.secret, device, certificate_request(key, device), capabilities)
+    seal_key = render_seal_key(identity.seal_key(state).public_key())
+    csr = certificate_request(key, device, seal_key=seal_key)
+    request = EnrolRequest(claim.secret, device, csr, capabilities, seal_key)
     tls = Tls(ca + authorities)
     answer = await_answer(lambda: _request(url, request, tls), wait, key_id=key.public.id)
     check_certificate(answer.certificate, ca, key.public, device)
@@ -111,10 +114,13 @@ def _introduce(state: Path, url: str, claim: Claim) -> tuple[bytes, Trust]:
     return root, trust
 
 
-def certificate_request(key: PrivateKey, device: str) -> str:
-    """A PEM certificate signing request for the device's name."""
+def certificate_request(key: PrivateKey, device: str, *, seal_key: str = "") -> str:
+    """A PEM certificate signing request for the device's name; it vouches for the seal key."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if seal_key:
+        said = seal_key.encode("ascii")
+        request = request.add_attribute(AttributeOID.UNSTRUCTURED_NAME, said)
     signed = request.sign(key.raw, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
 

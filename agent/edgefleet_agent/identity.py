@@ -2,6 +2,7 @@
 
 identity/device.key       ECDSA P-256, PKCS#8, 0600; made here and never leaves; where systemd
                           gives a credential `device.key`, that is used and this does not exist
+identity/seal.key         X25519, in the same way: opens the bundles that are sealed for this device
 identity/device.crt       from the fleet's authority, common name = device name
 identity/root.json        the TUF root that the claim pinned
 identity/enrolment.json   fleet, device, broker; written last: its presence means enrolled
@@ -15,6 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
 from edgefleet_contract import canonical, codec
@@ -42,13 +47,15 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An enrolled device: where it belongs, whom it believes, and the paths that TLS needs."""
+    """An enrolled device: where it belongs, whom it believes, the paths that TLS needs, and where
+    the key is that opens sealed bundles (a device that enrolled before there were any has none)."""
 
     enrolment: Enrolment
     root: bytes
     key: Path
     certificate: Path
     authority: Path
+    seal_key: Path = Path("seal.key")
 
 
 def credential(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -79,6 +86,49 @@ def device_key(state: Path) -> PrivateKey:
         PrivateKey.generate_p256().save(path)
         FileSystem().fsync_dir(folder)
     return PrivateKey.load(path)
+
+
+def seal_key_path(state: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the key for sealed bundles is: given by systemd, or in the state folder."""
+    return credential("seal.key", environ) or state / FOLDER / "seal.key"
+
+
+def seal_key(state: Path) -> X25519PrivateKey:
+    """The key that opens what is sealed for this device: given by systemd, or made on first use.
+
+    Raises:
+        OperatorError: it cannot be read or written, or is not an X25519 key.
+    """
+    path = seal_key_path(state)
+    if not path.exists():
+        pem = X25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        try:
+            FileSystem().mkdir(state / FOLDER)
+            write_durably(FileSystem(), path, pem)
+        except OSError as error:
+            raise OperatorError(f"cannot write {path}: {error.strerror}") from None
+    return load_seal_key(path)
+
+
+def load_seal_key(path: Path) -> X25519PrivateKey:
+    """The key in a PKCS#8 PEM file.
+
+    Raises:
+        OperatorError: no such file, not readable, or not an X25519 key.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise OperatorError(f"cannot read the key {path}: {error.strerror}") from None
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        raise OperatorError(f"{path} is not a usable private key: {error}") from None
+    if not isinstance(key, X25519PrivateKey):
+        raise OperatorError(f"{path} holds another key than an X25519 one")
+    return key
 
 
 def is_enrolled(state: Path) -> bool:
@@ -128,4 +178,11 @@ def load(state: Path) -> Identity:
             f"the enrolment in {folder} cannot be used: {error}",
             hint=f"remove {folder / 'enrolment.json'} and enrol again",
         ) from None
-    return Identity(enrolment, root, key_path(state), folder / "device.crt", folder / "ca.crt")
+    return Identity(
+        enrolment,
+        root,
+        key_path(state),
+        folder / "device.crt",
+        folder / "ca.crt",
+        seal_key_path(state),
+    )

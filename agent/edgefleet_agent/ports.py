@@ -7,7 +7,7 @@ implement them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,12 +37,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSeal:
+    """How one sealed file is opened, in memory: `path` in `bundle`, the SHA-256 of what must come
+    out, and its key, 64 hex digits. It crosses to a child on its control channel, and to no disk.
+    """
+
+    bundle: Digest
+    path: str
+    sha256: Digest
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A verified model file in the store, and all that is needed to run and to judge it.
 
     `slot` is the name under which it is served. `engine` is the runtime that was chosen.
     `model_path` and `golden_path` are files of the content-addressed store (read-only; never
-    written again); `limits` is the signed envelope for this board, if the publisher gave one.
+    written again); `limits` is the signed envelope for this board, if the publisher gave one. A
+    file whose seal is given holds sealed bytes.
     """
 
     slot: str
@@ -56,6 +69,9 @@ class ModelSpec:
     golden_path: Path
     labels_path: Path | None = None
     limits: Limits | None = None
+    model_seal: FileSeal | None = None
+    golden_seal: FileSeal | None = None
+    labels_seal: FileSeal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,11 +233,19 @@ def finish(device: Device, _: Event) -> Outcome:
 def commit(device: Device, chosen: tuple[Installed, ...]) -> Outcome:
     """The one step by which new models become what is committed."""
     order = at_hand(device).order
-    wanted = {target.slot for target in order.targets}
+    wanted = {target.slot: target for target in order.targets}
     fresh = {item.target.slot: item for item in chosen}
-    slots = {slot: item for slot, item in {**device.slots, **fresh}.items() if slot in wanted}
-    dropped = tuple(sorted(set(device.slots) - wanted))
-    before = {slot: item for slot, item in device.slots.items() if slot in fresh}
+    slots = {
+        slot: sealed_anew(item, wanted[slot])
+        for slot, item in {**device.slots, **fresh}.items()
+        if slot in wanted
+    }
+    dropped = tuple(sorted(set(device.slots) - set(wanted)))
+    before = {
+        slot: item
+        for slot, item in device.slots.items()
+        if slot in fresh and item.target.bundle_sha256 != fresh[slot].target.bundle_sha256
+    }
     previous = {
         slot: item for slot, item in {**device.previous, **before}.items() if slot in wanted
     }
@@ -263,6 +271,11 @@ def remember(device: Device, order: Order, chosen: tuple[Installed, ...]) -> dic
     if not order.allow_downgrade:
         newest = {name: max(n, device.committed.get(name, 0)) for name, n in newest.items()}
     return {**device.committed, **newest}
+
+
+def sealed_anew(item: Installed, target: Target) -> Installed:
+    """The same, opened as the newest order says: this device may have another key than before."""
+    return replace(item, target=target) if item.target == target else item
 
 
 def blame(device: Device, event: StepFailed) -> tuple[Digest, ...]:

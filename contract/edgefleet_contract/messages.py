@@ -7,8 +7,10 @@ milliseconds); units stand in the names. Free text goes beside an enum, never in
 
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Final, TypeAlias, TypeVar
 
@@ -25,6 +27,7 @@ TIME_TYPE: Final = "application/vnd.edgefleet.time.v1+json"
 ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
 MAX_ORDER_LIFE_S: Final = 14 * 24 * 3600
 MAX_RETRY_AFTER_S: Final = 300
+_SEALED_DEK: Final = re.compile(r"[A-Za-z0-9+/]{106}[AEIMQUYcgkosw048]=")
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999: calendars end there
 _LONGEST: Final = {
     "agent": 64,
@@ -78,10 +81,35 @@ _FINAL: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """What one device needs to open a sealed bundle: the DEK, sealed for it, and which blobs.
+
+    `dek` is the base64 of `sealed.seal_dek`. HPKE gives other bytes at each sealing, so it does not
+    count when targets are compared: an order that is signed again asks for nothing new. The index
+    does, so a bundle in the clear and the same one sealed are two targets.
+    """
+
+    dek: str = field(compare=False, repr=False)
+    index_sha256: Digest
+
+    def __post_init__(self) -> None:
+        if _SEALED_DEK.fullmatch(self.dek) is None:
+            raise Malformed("a sealed key is 80 bytes in base64")
+        if not is_digest(self.index_sha256):
+            raise Malformed("the index's digest is not 64 lower-case hex digits")
+
+    @property
+    def sealed_dek(self) -> bytes:
+        """The 80 bytes."""
+        return base64.b64decode(self.dek)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A model that a device should run: which bundle, in which slot.
 
-    `slot` is the name under which the model is served. `max_bytes` bounds what is downloaded.
+    `slot` is the name under which the model is served. `max_bytes` bounds what is downloaded, in
+    plain bytes. `sealed` is given where the files are to be had sealed only [bundle-7.8].
     """
 
     slot: str
@@ -90,6 +118,7 @@ class Target:
     bundle_sha256: Digest
     signature_sha256: Digest
     max_bytes: int
+    sealed: Sealed | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.slot) or not is_name(self.model):
@@ -270,7 +299,11 @@ class SignedTime:
 
 @dataclass(frozen=True, slots=True)
 class EnrolRequest:
-    """A device asks for a certificate; its key was made on the device and stays there."""
+    """A device asks for a certificate; its keys were made on the device and stay there.
+
+    `seal_key` is the public half of what opens sealed bundles, 64 hex digits; older agents have
+    none. It stands in the certificate request as well, so that the device's key vouches for it.
+    """
 
     SCHEMA: ClassVar[str] = "edgefleet.enrol/1"
 
@@ -278,11 +311,14 @@ class EnrolRequest:
     device: str
     csr: str
     capabilities: Capabilities
+    seal_key: str = ""
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
         if not is_name(self.device):
             raise Malformed(f"device name {self.device[:80]!r}")
+        if self.seal_key and not is_digest(self.seal_key):
+            raise Malformed("the seal key is not 64 lower-case hex digits")
 
 
 @dataclass(frozen=True, slots=True)

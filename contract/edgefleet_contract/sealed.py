@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hpke import Suite
 
 DEK_SIZE: Final = 32
+KEY_SIZE: Final = 32
 TAG_SIZE: Final = 16
 SEALED_DEK_SIZE: Final = 32 + DEK_SIZE + TAG_SIZE
 """The encapsulated X25519 key, the DEK, the tag."""
@@ -69,6 +70,28 @@ class Dek:
 def make_dek() -> Dek:
     """A new key, from the system's randomness."""
     return Dek(secrets.token_bytes(DEK_SIZE))
+
+
+def parse_seal_key(text: str) -> X25519PublicKey:
+    """The public key, as a device says it: 64 lower-case hex digits, that can be sealed for.
+
+    Raises:
+        Malformed: it is spelled otherwise, or shares the same secret with everybody (a point of
+            low order).
+    """
+    if not is_digest(text):
+        raise Malformed("a seal key is 64 lower-case hex digits")
+    key = X25519PublicKey.from_public_bytes(bytes.fromhex(text))
+    try:
+        X25519PrivateKey.generate().exchange(key)
+    except ValueError:
+        raise Malformed(f"the seal key {text[:12]} cannot be sealed for") from None
+    return key
+
+
+def render_seal_key(key: X25519PublicKey) -> str:
+    """How a device says its public key."""
+    return key.public_bytes_raw().hex()
 
 
 def seal_file(dek: Dek, bundle: Digest, path: str, raw: bytes) -> bytes:
@@ -112,7 +135,24 @@ def open_chunks(dek: Dek, bundle: Digest, path: str, pieces: Iterable[bytes]) ->
     Each chunk is authentic when it is given out, but only the end of the iteration says that the
     file is whole: what a cut stream gave is to be thrown away when this raises.
     """
-    cipher, bound = _cipher(dek, bundle, path)
+    return open_chunks_with(file_key(dek, bundle, path), bundle, path, pieces)
+
+
+def file_key(dek: Dek, bundle: Digest, path: str) -> bytes:
+    """The 32 bytes that open one file of the bundle, and nothing else [bundle-7.2].
+
+    Raises:
+        Malformed: `bundle` or `path` is not spelled as one.
+    """
+    info = f"{_DOMAIN}|file|".encode("ascii") + _bound(bundle, path)
+    return HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=None, info=info).derive(dek.raw)
+
+
+def open_chunks_with(
+    key: bytes, bundle: Digest, path: str, pieces: Iterable[bytes]
+) -> Iterator[bytes]:
+    """`open_chunks` with the key of the file, for whoever is not told the DEK."""
+    cipher, bound = ChaCha20Poly1305(key), _bound(bundle, path)
     for index, (chunk, is_last) in enumerate(_chunks(pieces, _SEALED_CHUNK)):
         # A last chunk is empty in an empty file only: one file has one sealed form.
         if index >= _MAX_CHUNKS or (is_last and index > 0 and len(chunk) == TAG_SIZE):
@@ -196,12 +236,13 @@ def _info(fleet: str, device: str, bundle: Digest) -> bytes:
 
 def _cipher(dek: Dek, bundle: Digest, path: str) -> tuple[ChaCha20Poly1305, bytes]:
     """The cipher of a file, and the data that each of its chunks is bound to."""
+    return ChaCha20Poly1305(file_key(dek, bundle, path)), _bound(bundle, path)
+
+
+def _bound(bundle: Digest, path: str) -> bytes:
     if not is_digest(bundle) or not is_safe_path(path):
         raise Malformed(f"cannot seal {path[:80]!r} of {bundle[:80]!r}")
-    bound = f"{bundle}|{path}"
-    info = f"{_DOMAIN}|file|{bound}".encode("ascii")
-    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(dek.raw)
-    return ChaCha20Poly1305(key), bound.encode("ascii")
+    return f"{bundle}|{path}".encode("ascii")
 
 
 def _nonce(index: int, is_last: bool) -> bytes:

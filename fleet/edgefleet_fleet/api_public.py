@@ -25,11 +25,14 @@ _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 @router.head("/blobs/{sha256}", include_in_schema=False)
 @router.get("/blobs/{sha256}", response_class=Response)
 def blob(sha256: str, request: Request, services: TheServices) -> Response:
-    """The bytes of a blob, whole or one range of them (RFC 9110, section 14)."""
+    """The bytes of a blob, whole or one range of them (RFC 9110, section 14).
+
+    Files of bundles that no rollout hands out in the clear are not here [api-4.5].
+    """
     is_tls = services.room.config.is_tls
     if is_tls:
         services.access.reader(request)
-    size = services.room.shelf.size(Digest(sha256)) if is_digest(sha256) else None
+    size = services.library.size(Digest(sha256)) if is_digest(sha256) else None
     if size is None:
         raise NotFound(f"blob {sha256[:16]!r} is not on the shelf")
     headers = {
@@ -52,7 +55,7 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
     kind = "application/octet-stream"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=kind)
-    pieces = services.room.shelf.read(Digest(sha256), start=start, length=length)
+    pieces = services.library.read(Digest(sha256), start=start, length=length)
     return StreamingResponse(pieces, status, headers, kind)
 
 

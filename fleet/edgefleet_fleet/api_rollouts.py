@@ -30,6 +30,7 @@ class RolloutBody(BaseModel):
     max_failures: int | None = None
     policy: dict[str, Any] = {}  # the words of the wire's policy [wire-4.6]
     allow_downgrade: bool = False
+    sealed: bool = False
 
 
 @router.post("", status_code=201)

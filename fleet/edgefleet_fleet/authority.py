@@ -16,7 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PrivateKey, PublicKey
@@ -40,10 +40,14 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A certificate request whose self-signature holds, so its sender has the key."""
+    """A certificate request whose self-signature holds, so its sender has the key.
+
+    `seal_key` is what it says that bundles may be sealed for; the same signature covers it.
+    """
 
     key: PublicKey
     csr: x509.CertificateSigningRequest
+    seal_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +149,12 @@ def open_request(pem: str) -> Request:
         csr = x509.load_pem_x509_csr(pem.encode())
         holds = csr.is_signature_valid
         public = csr.public_key()
+        seal_key = _seal_key(csr)
     except Exception as error:  # noqa: BLE001 - a stranger's DER: the library raises many kinds
         raise Malformed(f"certificate request: {type(error).__name__}: {error}") from None
     if not holds:
         raise Malformed("certificate request: its signature does not hold")
-    return Request(PublicKey.wrap(public, what="certificate request"), csr)
+    return Request(PublicKey.wrap(public, what="certificate request"), csr, seal_key)
 
 
 def hosts_of(pem: str) -> frozenset[str]:
@@ -165,6 +170,14 @@ def hosts_of(pem: str) -> frozenset[str]:
 def expiry_of(pem: str) -> datetime:
     """The last second of a certificate."""
     return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
+
+
+def _seal_key(csr: x509.CertificateSigningRequest) -> str:
+    try:
+        found = csr.attributes.get_attribute_for_oid(AttributeOID.UNSTRUCTURED_NAME)
+    except x509.AttributeNotFound:
+        return ""
+    return found.value.decode("ascii")
 
 
 def _builder(

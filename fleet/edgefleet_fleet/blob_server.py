@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from edgefleet_contract.blocks import Block, Status
 from edgefleet_contract.bundle import Digest
@@ -21,7 +21,7 @@ from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import BlobRequest, parse
 from edgefleet_contract.topics import Channel, match, topic
 from edgefleet_fleet.errors import NotFound
-from edgefleet_fleet.ports import Incoming, Shelf
+from edgefleet_fleet.ports import Incoming
 
 log = logging.getLogger("edgefleet.blobs")
 
@@ -41,11 +41,23 @@ class _Wish:
     length: int
 
 
+class Blobs(Protocol):
+    """What is handed out."""
+
+    def size(self, digest: Digest) -> int | None:
+        """How many bytes a blob has; None where there is none to be had."""
+        ...
+
+    def read(self, digest: Digest, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of a part of it."""
+        ...
+
+
 class BlobServer:
     """One queue of wishes for each device. `sent` counts `blocks`, `bytes`, `unknown`, `busy`."""
 
-    def __init__(self, shelf: Shelf, *, fleet: str, in_all: int = IN_ALL) -> None:
-        self._shelf, self._fleet, self._in_all = shelf, fleet, in_all
+    def __init__(self, blobs: Blobs, *, fleet: str, in_all: int = IN_ALL) -> None:
+        self._blobs, self._fleet, self._in_all = blobs, fleet, in_all
         self._waiting: OrderedDict[str, deque[_Wish]] = OrderedDict()
         self._refusals: deque[tuple[str, Block]] = deque(maxlen=1000)
         self._count = 0
@@ -111,12 +123,12 @@ class BlobServer:
     def _block(self, wish: _Wish) -> Block | None:
         """The block, read from the shelf; None where there is nothing to say."""
         try:
-            size = self._shelf.size(wish.sha256)
+            size = self._blobs.size(wish.sha256)
             if size is None:
                 return Block(wish.request, wish.sha256, status=Status.UNKNOWN)
             if wish.offset > size:
                 return None
-            pieces = self._shelf.read(wish.sha256, start=wish.offset, length=wish.length)
+            pieces = self._blobs.read(wish.sha256, start=wish.offset, length=wish.length)
             return Block(wish.request, wish.sha256, wish.offset, size, b"".join(pieces))
         except NotFound:
             return Block(wish.request, wish.sha256, status=Status.UNKNOWN)

@@ -218,6 +218,9 @@ def push_model(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try again where it failed before.")
     ] = False,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Send files that only the devices meant can open.")
+    ] = False,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Push what the fleet does not verify; devices do.")
     ] = False,
@@ -244,7 +247,9 @@ def push_model(
     found = read_bundle(bundle)
     if not no_check:
         check_files(found)
-    upload(room, found, check=not no_check, progress=show.talk)
+    taken = upload(room, found, check=not no_check, progress=show.talk)
+    if sealed and taken["in_clear"]:
+        show.talk("an earlier rollout hands this bundle out in the clear: sealing hides it no more")
     if key is not None:
         _release(room, found, load_key(key, passphrase_file))
     view = room.post(
@@ -259,6 +264,7 @@ def push_model(
             "max_failures": max_failures,
             "policy": asked,
             "allow_downgrade": allow_downgrade,
+            "sealed": sealed,
         },
     )
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")

@@ -95,6 +95,7 @@ def device(view: Any, *, as_json: bool) -> None:
         "device": view["id"],
         "presence": _presence(view, since=True),
         "key": view["key_id"],
+        "seal key": view["seal_key"] or "none: it cannot have sealed models",
         "board": f"{view['board']} ({view['hw']}, {view['arch']}), agent {view['agent']}",
         "engines": ", ".join(f"{name} {v}" for name, v in sorted(view["engines"].items())),
         "runs": _runs(view),

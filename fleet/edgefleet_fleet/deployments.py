@@ -21,9 +21,9 @@ from edgefleet_contract.messages import Capabilities, Order, Phase, Reported, Ta
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
-from edgefleet_fleet import tuf_repo
+from edgefleet_fleet import sealings, tuf_repo
 from edgefleet_fleet.cohort import Traits, check_waves, parse_filter
-from edgefleet_fleet.desired import Level, level, outcome_of, runs
+from edgefleet_fleet.desired import Level, level, outcome_of, runs, without_sealed
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.gates import GatePolicy
 from edgefleet_fleet.library import require_complete
@@ -53,6 +53,7 @@ class Wish:
     max_failures: int | None = None
     policy: Policy = DEFAULT_POLICY
     allow_downgrade: bool = False
+    sealed: bool = False
 
 
 class Deployments:
@@ -61,6 +62,7 @@ class Deployments:
     def __init__(self, room: Room, publications: Publications) -> None:
         self._room = room
         self._publications = publications
+        self._sealings = sealings.Sealings(room)
 
     def create(self, wish: Wish, *, actor: Actor) -> str:
         """Begin a rollout; its id.
@@ -72,6 +74,8 @@ class Deployments:
         """
         wanted = parse_filter(wish.to)
         check_waves(wish.waves)
+        if wish.sealed:  # before the work: it may take a while
+            self._sealings.seal(wish.bundle, wish.signature_sha256, actor=actor)
         with self._room.work(actor) as work:
             found = work.tx.bundles.get(wish.bundle, wish.signature_sha256)
             bundle = require_complete(found, wish.bundle)
@@ -91,6 +95,9 @@ class Deployments:
                 raise OperatorError("max-failures must be 1 or more")
             devices = [d.id for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
             _check_canaries(wish.canaries, devices, str(wanted))
+            sealing = work.tx.sealings.get(bundle.digest) if wish.sealed else None
+            if not wish.sealed:
+                work.tx.bundles.set_in_clear(bundle.digest)
             number = work.tx.rollouts.next_number()
             row = RolloutRow(
                 id=f"{bundle.model}-{bundle.version}-r{number}",
@@ -104,6 +111,7 @@ class Deployments:
                     bundle.digest,
                     bundle.signature_sha256,
                     bundle.size,
+                    sealings.draft(sealing) if sealing else None,
                 ),
                 to=str(wanted),
                 salt=secrets.token_hex(8),
@@ -277,7 +285,8 @@ class Deployments:
         started, commands = machine.begin(plan, devices)
         work.tx.rollouts.keep(row.id, None, started, at=work.now)
         dirty |= self._carry_out(work, row, commands)
-        detail = f"{row.target.model}-{row.target.version} to {row.to}: {len(devices)} devices"
+        how = ", sealed" if row.target.sealed else ""
+        detail = f"{row.target.model}-{row.target.version}{how} to {row.to}: {len(devices)} devices"
         work.record("rollout.begin", row.id, detail)
         work.changed("rollout", row.id)
         self._settle(work, dirty)
@@ -306,10 +315,32 @@ class Deployments:
             dirty.add(command.device)
             if not isinstance(command, machine.Ask):
                 continue
+            if row.target.sealed is not None and not self._has_seal_key(work, command.device):
+                dirty |= self._refuse(work, row.id, command.device)
+                continue
             for other, _member in work.tx.rollouts.of_device(command.device):
                 if other.number < row.number and other.target.slot == row.target.slot:
                     dirty |= self._apply(work, other, machine.Taken(command.device))
         return dirty
+
+    @staticmethod
+    def _has_seal_key(work: Work, device: str) -> bool:
+        found = work.tx.devices.get(device)
+        return found is not None and bool(found.seal_key)
+
+    def _refuse(self, work: Work, rollout: str, device: str) -> set[str]:
+        """Answer for a device that nothing can be sealed for: a sealed model is never sent bare."""
+        work.tx.rollouts.note_phase(
+            rollout,
+            device,
+            Phase.REJECTED,
+            Reason.UNSEALING_FAILED,
+            sealings.NO_KEY,
+            at=work.now,
+        )
+        row = work.tx.rollouts.get(rollout)
+        assert row is not None
+        return self._apply(work, row, machine.Ended(device, good=False))
 
     def _settle(self, work: Work, dirty: set[str], *, again: bool = False) -> None:
         """Give every device in `dirty` the order that it should have, if it has another."""
@@ -365,13 +396,17 @@ class Deployments:
     def _level(self, work: Work, device: Device) -> Level:
         running = device.reported.models if device.reported is not None else ()
         history = work.tx.rollouts.asks_of(device.id)
+        if not device.seal_key:
+            history = without_sealed(history)
         known: dict[Digest, Target] = {ask.target.bundle_sha256: ask.target for ask in history}
         for model in running:
             target = work.tx.bundles.target(model.bundle_sha256, slot=model.slot)
             if target is not None:
-                known.setdefault(model.bundle_sha256, target)
+                known.setdefault(model.bundle_sha256, sealings.draft_of(work.tx, target))
             elif model.bundle_sha256 not in known:
                 log.warning("%s runs a bundle unknown here in slot %s", device.id, model.slot)
+        if not device.seal_key:
+            known = {digest: target for digest, target in known.items() if target.sealed is None}
         return level(history, running, known)
 
     def _issue(self, work: Work, device: Device, wanted: Level) -> None:
@@ -383,7 +418,10 @@ class Deployments:
             issued=work.now,
             expires=work.now + self._room.config.order_days * _DAY_S,
             rollout=wanted.rollout,
-            targets=wanted.targets,
+            targets=tuple(
+                sealings.for_device(work.tx, target, device, fleet=self._room.fleet)
+                for target in wanted.targets
+            ),
             sources=(f"{self._room.base_url}/blobs",),
             metadata=(f"{self._room.base_url}/tuf",),
             metadata_min=tuf_repo.version_of(self._publications.require(work.tx).timestamp),

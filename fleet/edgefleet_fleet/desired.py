@@ -8,7 +8,7 @@ run, and where that is not known, to what an older rollout asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Phase, Reported, RunningModel, Target
@@ -76,6 +76,14 @@ def level(
     )
 
 
+def without_sealed(history: Sequence[SlotAsk]) -> tuple[SlotAsk, ...]:
+    """The history for a device that can open nothing: what was asked of it sealed was in vain."""
+    return tuple(
+        replace(ask, outcome=Outcome.BAD) if ask.target.sealed is not None else ask
+        for ask in history
+    )
+
+
 def outcome_of(phase: Phase, reason: Reason | None) -> bool | None:
     """Whether a phase that a device reports ends what it was asked, and how; None: not yet.
 
@@ -107,12 +115,4 @@ def _choose(
     found = known.get(running.bundle_sha256) if running is not None else None
     if running is None or found is None or found.bundle_sha256 in vain:
         return None, None, bool(vain)
-    target = Target(
-        running.slot,
-        found.model,
-        found.version,
-        found.bundle_sha256,
-        found.signature_sha256,
-        found.max_bytes,
-    )
-    return target, None, bool(vain)
+    return replace(found, slot=running.slot), None, bool(vain)

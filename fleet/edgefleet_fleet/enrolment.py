@@ -11,12 +11,13 @@ import secrets
 from collections.abc import Sequence
 
 from edgefleet_contract.bundle import sha256
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.messages import EnrolPending, EnrolRequest, EnrolResponse
+from edgefleet_contract.sealed import parse_seal_key
 from edgefleet_contract.trust import Claim
 from edgefleet_fleet.admission import Listed, check_list, must_wait, refusal
 from edgefleet_fleet.approvals import NEW_CLAIM, Approvals, use
-from edgefleet_fleet.authority import RESERVED, open_request
+from edgefleet_fleet.authority import RESERVED, Request, open_request
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Denied, NotFound
@@ -101,10 +102,11 @@ class Enrolment:
                 this device; or an operator said no.
             Conflict: another key has the name.
             TransientError: too many devices wait for an operator.
-            Malformed: the certificate request is not one.
+            Malformed: the certificate request is not one, or does not vouch for the seal key.
         """
         name = request.device
         csr = open_request(request.csr)
+        _check_seal_key(request, csr)
         if name in RESERVED:
             raise Denied(f"no device may be called {name!r}")
         with self._room.work(Actor(f"device:{name}"[:64], address)) as work:
@@ -126,8 +128,10 @@ class Enrolment:
                 expires=int(issued.expires.timestamp()),
                 at=work.now,
                 capabilities=request.capabilities,
+                seal_key=request.seal_key,
             )
-            again = known is not None and known.is_forgotten  # its last order was taken back
+            # Its last order was taken back, or is sealed for a key that it has no more.
+            again = known is not None and (known.is_forgotten or known.seal_key != request.seal_key)
             self._deployments.welcome(work, name, request.capabilities, again=again)
             work.record("device.enrol", name, f"key {csr.key.id[:8]}")
             work.changed("device", name)
@@ -186,3 +190,12 @@ class Enrolment:
             work.record("device.forget", device)
             work.changed("device", device)
         self.certificates.enforce()
+
+
+def _check_seal_key(request: EnrolRequest, csr: Request) -> None:
+    """The seal key is the device's word: whoever sends an old certificate request again cannot
+    have models sealed for a key of their own."""
+    if request.seal_key != csr.seal_key:
+        raise Malformed("the certificate request does not vouch for the seal key")
+    if request.seal_key:
+        parse_seal_key(request.seal_key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgefleet_contract.bundle import (
@@ -43,6 +44,7 @@ class Library:
     def __init__(self, room: Room, publications: Publications) -> None:
         self._room = room
         self._publications = publications
+        self._handed_out: set[Digest] = set()
 
     def receive(
         self, manifest_bytes: bytes, signature: bytes, *, check: bool, actor: Actor
@@ -98,6 +100,30 @@ class Library:
         if size is None:
             raise NotFound(f"no bundle names blob {digest[:8]}")
         return self._room.shelf.put(Digest(digest), source, max_bytes=size)
+
+    def size(self, digest: Digest) -> int | None:
+        """The size of a blob that anybody may have; None where there is none."""
+        found = self._room.shelf.size(digest)
+        return found if found is not None and self.hands_out(digest) else None
+
+    def read(self, digest: Digest, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of such a blob, or of a part of it."""
+        return self._room.shelf.read(digest, start=start, length=length)
+
+    def hands_out(self, digest: Digest) -> bool:
+        """Whether anybody may have a blob that is on the shelf.
+
+        A file of a bundle is handed out once a rollout asks for it in the clear. Until then, and
+        for sealed rollouts, what devices fetch are sealed blobs, chunk lists and documents. What
+        was handed out once is no secret any more, so a yes is remembered.
+        """
+        if digest in self._handed_out:
+            return True
+        with self._room.store.begin() as tx:
+            withheld = tx.bundles.is_withheld(digest)
+        if not withheld:
+            self._handed_out.add(digest)
+        return not withheld
 
     def complete(self, digest: str, signature_sha256: str, *, actor: Actor) -> Bundle:
         """Check that every blob is there, derive the chunk lists, and let it be rolled out.

@@ -9,13 +9,15 @@ from edgefleet_contract.bundle import Digest, Role
 from edgefleet_contract.messages import Phase, Reported, Target
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.sealed import Dek
 from edgefleet_fleet.roles import Role as UserRole
 from edgefleet_fleet.rollout import Cause, Outcome, State
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that enrolled. `key_id` is empty once it was forgotten."""
+    """A device that enrolled. `key_id` is empty once it was forgotten; `seal_key` (its public key
+    for sealed bundles, hex) where its agent has none."""
 
     id: str
     key_id: str
@@ -32,6 +34,7 @@ class Device:
     board: str
     reported: Reported | None
     revoked_at: int | None = None
+    seal_key: str = ""
 
     @property
     def is_forgotten(self) -> bool:
@@ -109,7 +112,10 @@ class BundleFile:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle under one signature; `signer` is empty where the fleet did not check it."""
+    """A bundle under one signature; `signer` is empty where the fleet did not check it.
+
+    `in_clear` says that some rollout hands it out unsealed: its files can be had by their digests.
+    """
 
     digest: Digest
     signature_sha256: Digest
@@ -120,6 +126,16 @@ class Bundle:
     created_by: str
     signer: str
     complete: bool
+    in_clear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """The key of a sealed bundle, and the index of its sealed blobs on the shelf."""
+
+    bundle: Digest
+    dek: Dek
+    index_sha256: Digest
 
 
 @dataclass(frozen=True, slots=True)

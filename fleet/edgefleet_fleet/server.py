@@ -135,7 +135,7 @@ async def _run(
         room.restart_broker = broker.restarter(asyncio.get_running_loop())
     link = GmqttLink(_endpoint(data, room), fleet=room.fleet)
     room.link = link
-    blobs = BlobServer(room.shelf, fleet=room.fleet)
+    blobs = BlobServer(services.library, fleet=room.fleet)
     connected = asyncio.Event()
 
     def on_connected() -> None:

@@ -159,6 +159,7 @@ def bundle(found: Bundle) -> View:
         "signer": found.signer,
         "verified": bool(found.signer),
         "complete": found.complete,
+        "in_clear": found.in_clear,
         "created_at": found.created_at,
         "created_by": found.created_by,
     }
@@ -276,6 +277,7 @@ def _device(found: Device, order: OrderRow | None) -> View:
         "enrolled_at": found.enrolled_at,
         "certificate_expires": found.certificate_expires,
         "key_id": found.key_id,
+        "seal_key": found.seal_key,
         "revoked_at": found.revoked_at,
         "agent": found.agent,
         "boot_id": found.boot_id,
@@ -309,6 +311,7 @@ def _target(target: Target) -> View:
         "model": target.model,
         "version": target.version,
         "bundle_sha256": target.bundle_sha256,
+        "sealed": target.sealed is not None,
     }
 
 

@@ -25,6 +25,7 @@ from edgefleet_agent.ports import BoardState
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.transfer.mover import Mover
+from edgefleet_agent.unsealing import Unsealer, no_key
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
@@ -87,8 +88,10 @@ class Weather:
 class Board:
     """A device in a folder; `boot` starts it, leaving the block cuts its power."""
 
-    def __init__(self, folder: Path, repository: Repository | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, repository: Repository | None = None, unseal: Unsealer = no_key
+    ) -> None:
+        self.folder, self.unseal = folder, unseal
         self.repository = repository or Repository(DIRECTOR, PUBLISHER)
         self.heard = Recorder()
         self.surroundings = Weather()
@@ -120,6 +123,7 @@ class Board:
                 publishers=lambda: self.keeper.publishers,
                 choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
                 hw="x86-64",
+                unseal=self.unseal,
             ),
             host=self.host,
             reporter=self.heard,

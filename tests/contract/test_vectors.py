@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from edgefleet_contract import bundle, canonical, messages, sealed
+from edgefleet_contract import bundle, canonical, messages, sealed, sealed_index
 from edgefleet_contract.blocks import Block
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
@@ -65,9 +65,14 @@ def read_block(body: bytes) -> bytes:
     return Block.parse(body).render()
 
 
+def read_index(body: bytes) -> bytes:
+    return sealed_index.render_index(sealed_index.parse_index(body))
+
+
 READERS: dict[str, Callable[[bytes], bytes]] = {
     "block": read_block,
     "canonical": read_canonical,
+    "index": read_index,
     "manifest": read_manifest,
     "order": read_order,
     "sealed": read_sealed,

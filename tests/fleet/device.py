@@ -17,7 +17,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AttributeOID, NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
@@ -70,17 +70,24 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def csr_of(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+def csr_of(key: ec.EllipticCurvePrivateKey, name: str, seal_key: str = "") -> str:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if seal_key:
+        request = request.add_attribute(AttributeOID.UNSTRUCTURED_NAME, seal_key.encode())
     signed = request.sign(key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def request_of(
-    claim: str, name: str, key: ec.EllipticCurvePrivateKey, able: Capabilities = PI5
+    claim: str,
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    able: Capabilities = PI5,
+    seal_key: str = "",
 ) -> EnrolRequest:
-    return EnrolRequest(parse_claim(claim).secret, name, csr_of(key, name), able)
+    csr = csr_of(key, name, seal_key)
+    return EnrolRequest(parse_claim(claim).secret, name, csr, able, seal_key)
 
 
 def enrol(url: str, claim: str, name: str, folder: Path) -> Identity:

@@ -12,6 +12,7 @@ import pytest
 
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.messages import Target
 from edgefleet_contract.topics import Channel, topic
 from tests.agent.test_installer import make_bundle
 from tests.contract.makers import order_of, target_of
@@ -124,18 +125,32 @@ def test_one_root_key_changes_nothing_and_new_ones_take_over(site: Site) -> None
 
 
 def forge(
-    site: Site, director: PrivateKey, *, seq: int, version: int = 0, bundle: Path | None = None
+    site: Site,
+    director: PrivateKey,
+    *,
+    seq: int,
+    version: int = 0,
+    bundle: Path | None = None,
+    target: Target | None = None,
+    device: str = "pi-1",
 ) -> None:
     """An order by whoever has this key and the broker's service certificate."""
-    target = target_of(bundle or site.root / "bundles" / f"digits-{version}")
+    target = target or target_of(bundle or site.root / "bundles" / f"digits-{version}")
     now = int(time.time())
-    order = order_of(target, seq=seq, issued=now, expires=now + 600, sources=(f"{site.url}/blobs",))
+    order = order_of(
+        target,
+        seq=seq,
+        device=device,
+        issued=now,
+        expires=now + 600,
+        sources=(f"{site.url}/blobs",),
+    )
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "", protocol=mqtt.MQTTv5)
     folder = site.data / "keys"
     client.tls_set(folder / "ca.pem", folder / "service.crt", folder / "service.key")
     client.connect("127.0.0.1", site.mqtt_port)
     client.loop_start()
     raw = messages.seal_order(order, director)
-    client.publish(topic("demo", "pi-1", Channel.DESIRED), raw, qos=1).wait_for_publish(10)
+    client.publish(topic("demo", device, Channel.DESIRED), raw, qos=1).wait_for_publish(10)
     client.disconnect()
     client.loop_stop()

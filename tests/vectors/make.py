@@ -77,6 +77,9 @@ def order_vectors() -> None:
     order = messages.Order("demo", "pi-1", 7, 1_700_000_000, 1_700_600_000, "r-1", (target,))
     good = messages.seal_order(order, director)
     write("order", "good", "ok", good, "signed by the director")
+    opened = messages.Sealed(base64.b64encode(bytes(range(80))).decode(), b.Digest("c" * 64))
+    sealed_order = replace(order, targets=(replace(target, sealed=opened),))
+    write("order", "sealed", "ok", messages.seal_order(sealed_order, director), "a sealed bundle")
     write("order", "unknown-key", "unknown_key", messages.seal_order(order, stranger), "stranger")
     payload = canonical.render(codec.encode(order))
     sealed = seal(payload, payload_type=messages.ORDER_TYPE, keys=(director,))
@@ -99,6 +102,8 @@ def order_vectors() -> None:
         ("no-device", payload.replace(b'"device":"pi-1",', b""), "a field is missing"),
         ("other-schema", payload.replace(b"order/1", b"order/2"), "an unknown major version"),
         ("text-number", payload.replace(b'"seq":7', b'"seq":"7"'), "a string for a number"),
+        ("short-sealed-key", with_sealed(payload, "A" * 104), "a sealed key of 78 bytes"),
+        ("loose-sealed-key", with_sealed(payload, "A" * 106 + "B="), "another base64 spelling"),
         ("bad-digest", payload.replace(b"a" * 64, b"A" * 64), "a digest in upper case"),
     ):
         signed = seal(body, payload_type=messages.ORDER_TYPE, keys=(director,))
@@ -107,6 +112,13 @@ def order_vectors() -> None:
     raw["payload"] = raw["payload"].rstrip("=") + "\n"
     write("order", "loose-base64", "malformed", json.dumps(raw).encode(), "another base64 spelling")
     write("order", "truncated", "malformed", good[:-10], "the end is missing")
+
+
+def with_sealed(payload: bytes, dek: str) -> bytes:
+    """The body of an order whose target has this sealed key."""
+    value = json.loads(payload)
+    value["targets"][0]["sealed"] = {"dek": dek, "index_sha256": "c" * 64}
+    return canonical.render(value)
 
 
 def manifest() -> b.Manifest:

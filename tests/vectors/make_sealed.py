@@ -2,7 +2,8 @@
 
 A body is canonical JSON. Of a file: `dek`, `bundle`, `path`, the plain text as the first `size`
 bytes of SHAKE-256 of `seed`, and either `sealed` (hex) or, where it is long, `sealed_sha256`. Of a
-DEK: `private` (X25519, raw), `fleet`, `device`, `bundle`, `dek`, `sealed`.
+DEK: `private` (X25519, raw), `fleet`, `device`, `bundle`, `dek`, `sealed`. An index is its own
+vector, in the folder `index`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import hashlib
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edgefleet_contract import canonical
-from edgefleet_contract.bundle import CHUNK_SIZE, sha256
+from edgefleet_contract.bundle import CHUNK_SIZE, chunk_list, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.sealed import Dek, seal_dek, seal_file
+from edgefleet_contract.sealed_index import SealedFile, SealedIndex, render_index
 from tests.vectors.make import write
 
 DEK = Dek(bytes(range(32)))
@@ -101,6 +103,50 @@ def dek_vectors() -> None:
     write("sealed", "dek-name", "malformed", raw, "a name that is none")
 
 
+def index() -> SealedIndex:
+    """Of a bundle with two files."""
+    files = []
+    for path, size in (("labels.txt", 20), (PATH, CHUNK_SIZE + 1)):
+        blob = seal_file(DEK, BUNDLE, path, plain(path, size))
+        files.append(SealedFile(path, len(blob), sha256(blob), sha256(chunk_list(blob))))
+    return SealedIndex(BUNDLE, tuple(files))
+
+
+def index_vectors() -> None:
+    good = render_index(index())
+    write("index", "good", "ok", good, "two files")
+    value = canonical.parse(good, what="index")
+    assert isinstance(value, dict)
+    files = value["files"]
+    assert isinstance(files, list)
+    first, second = files
+    assert isinstance(first, dict)
+    changes: tuple[tuple[str, dict[str, Json], str], ...] = (
+        ("nothing", {"files": []}, "no file: a bundle has some, but that is not the parser's"),
+        ("unsorted", {"files": [second, first]}, "files out of order"),
+        ("twice", {"files": [first, first]}, "a path twice"),
+        ("path", {"files": [{**first, "path": "../x"}]}, "a path that leads out"),
+        ("manifest", {"files": [{**first, "path": "bundle.json"}]}, "the manifest is not sealed"),
+        ("size", {"files": [{**first, "size": 15}]}, "less than a tag"),
+        ("large", {"files": [{**first, "size": 2**32 + 2**20 + 1}]}, "over 4 GiB, sealed"),
+        ("text-size", {"files": [{**first, "size": "36"}]}, "a size as text"),
+        ("digest", {"files": [{**first, "sha256": "A" * 64}]}, "a digest in upper case"),
+        ("short-digest", {"files": [{**first, "chunk_list_sha256": "a" * 63}]}, "63 digits"),
+        ("bundle", {"bundle": "demo"}, "a bundle that is no digest"),
+        ("schema", {"schema": "edgefleet.sealed-index/2"}, "an unknown version"),
+        ("field", {"dek": DEK.raw.hex()}, "a field that is not known"),
+        ("many", {"files": [{**first, "path": f"{n:03}"} for n in range(257)]}, "257 files"),
+    )
+    for name, change, comment in changes:
+        expect = "ok" if name == "nothing" else "malformed"
+        write("index", name, expect, canonical.render({**value, **change}), comment)
+    without = {name: item for name, item in value.items() if name != "bundle"}
+    write("index", "no-bundle", "malformed", canonical.render(without), "a field is missing")
+    write("index", "blank", "malformed", good + b" ", "a blank after it")
+    write("index", "cut", "malformed", good[:-1], "the end is missing")
+
+
 if __name__ == "__main__":
     file_vectors()
     dek_vectors()
+    index_vectors()

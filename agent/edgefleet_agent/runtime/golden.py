@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -37,8 +38,8 @@ class Golden:
     first: Call
 
 
-def read_golden(path: Path, variant: Variant) -> Golden:
-    """The vectors in a file, checked against what the variant declares.
+def read_golden(source: Path | BinaryIO, variant: Variant) -> Golden:
+    """The vectors in a file, or what was opened of one, held against what the variant declares.
 
     Raises:
         Malformed: not a `.npz`, an array missing or too many, a dtype or shape that does not fit.
@@ -48,7 +49,7 @@ def read_golden(path: Path, variant: Variant) -> Golden:
         *(f"output.{i}" for i in range(len(variant.outputs))),
     ]
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(source, allow_pickle=False) as archive:
             if sorted(archive.files) != sorted(names):
                 raise Malformed(
                     f"golden vectors: arrays {sorted(archive.files)}, expected {sorted(names)}"

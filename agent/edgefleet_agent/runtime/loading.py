@@ -1,20 +1,24 @@
 """Opens a verified model file in a child process: bytes, digest, session, declared tensors.
 
-Trial and worker load in the same way, so what passed the trial is what serves.
+Trial and worker load in the same way, so what passed the trial is what serves. A sealed file is
+opened here, into memory: nothing of it is written.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.ports import Failed, ModelSpec
+from edgefleet_agent.ports import Failed, FileSeal, ModelSpec
 from edgefleet_agent.runtime.engine import CannotLoad, Session, difference
 from edgefleet_agent.runtime.engines import open_session
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import Digest, Limits, Variant, sha256
+from edgefleet_contract.bundle import CHUNK_SIZE, Digest, Limits, Variant, sha256
 from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
 
@@ -34,6 +38,8 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     cpu_s: int = 0
     data_bytes: int = 0
+    model_seal: FileSeal | None = None
+    golden_seal: FileSeal | None = None
 
 
 def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 0) -> Job:
@@ -48,6 +54,8 @@ def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 
         limits=spec.limits or Limits(),
         cpu_s=cpu_s,
         data_bytes=data_bytes,
+        model_seal=spec.model_seal,
+        golden_seal=spec.golden_seal,
     )
 
 
@@ -78,8 +86,61 @@ def load(job: Job, raw: bytes) -> Session | Failed:
 
 
 def read_model(job: Job) -> bytes | Failed:
-    """The bytes of the model file, or STORAGE_FAILED."""
+    """The bytes of the model, or STORAGE_FAILED, UNSEALING_FAILED or DIGEST_MISMATCH."""
     try:
+        if job.model_seal is not None:
+            return unsealed(Path(job.model_path), job.model_seal)
         return Path(job.model_path).read_bytes()
     except OSError as error:
         return Failed(Reason.STORAGE_FAILED, f"{job.variant.model}: {error.strerror}")
+    except (PeerError, DeviceError) as error:
+        return Failed(error.reason, error.message)
+
+
+def golden_source(job: Job) -> Path | io.BytesIO:
+    """Where the golden vectors are read from.
+
+    Raises:
+        PeerError: UNSEALING_FAILED or DIGEST_MISMATCH.
+        DeviceError: STORAGE_FAILED.
+    """
+    path = Path(job.golden_path)
+    if job.golden_seal is None:
+        return path
+    try:
+        return io.BytesIO(unsealed(path, job.golden_seal))
+    except OSError as error:
+        raise DeviceError(
+            f"{job.golden_seal.path}: {error.strerror}", reason=Reason.STORAGE_FAILED
+        ) from None
+
+
+def unsealed(path: Path, seal: FileSeal) -> bytes:
+    """What was sealed in a file, exactly the bytes that the manifest names.
+
+    Sealed bytes are dropped as they are read, so that a sealed model needs as much memory as one
+    in the clear.
+
+    Raises:
+        PeerError: UNSEALING_FAILED, or DIGEST_MISMATCH where something else was sealed.
+        OSError: the file cannot be read.
+    """
+    from edgefleet_contract.sealed import open_chunks_with  # brings a crypto library with it
+
+    opened = io.BytesIO()
+    with path.open("rb") as file:
+        for chunk in open_chunks_with(
+            bytes.fromhex(seal.key), seal.bundle, seal.path, _pieces(file)
+        ):
+            opened.write(chunk)
+    raw = opened.getvalue()
+    if sha256(raw) != seal.sha256:
+        raise PeerError(
+            f"{seal.path}: what was sealed is not what was signed", reason=Reason.DIGEST_MISMATCH
+        )
+    return raw
+
+
+def _pieces(file: io.BufferedReader) -> Iterator[bytes]:
+    while piece := file.read(CHUNK_SIZE):
+        yield piece

@@ -23,10 +23,10 @@ from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
 from edgefleet_agent.runtime.golden import Call, Golden, read_golden, worst_difference
-from edgefleet_agent.runtime.loading import Job, load, parse_job, read_model
+from edgefleet_agent.runtime.loading import Job, golden_source, load, parse_job, read_model
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Limits
-from edgefleet_contract.errors import Malformed
+from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
 MIN_RUNS: Final = 20
@@ -54,11 +54,11 @@ def run_trial(job: Job) -> TrialReport | Failed:
     try:
         preload(job.engine)
         child.confine(cpu_s=job.cpu_s, data_bytes=job.data_bytes)
-        return _measure(job, read_golden(Path(job.golden_path), job.variant))
+        return _measure(job, read_golden(golden_source(job), job.variant))
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
-    except Malformed as error:
-        return Failed(Reason.MALFORMED, error.message)
+    except (PeerError, DeviceError) as error:
+        return Failed(error.reason, error.message)
     except CannotRun as error:
         return Failed(Reason.GOLDEN_MISMATCH, f"an inference failed: {error}")
     except MemoryError:

@@ -13,7 +13,6 @@ import selectors
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.ports import Failed
@@ -22,9 +21,9 @@ from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
 from edgefleet_agent.runtime.frames import GREETING, Ask, BrokenFrame, Frame, FrameReader, header
 from edgefleet_agent.runtime.golden import read_golden
-from edgefleet_agent.runtime.loading import Job, load, parse_job, read_model
+from edgefleet_agent.runtime.loading import Job, golden_source, load, parse_job, read_model
 from edgefleet_agent.serving import rest_v1
-from edgefleet_contract.errors import Malformed
+from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
 _PIECE: Final = 256 * 1024
@@ -110,15 +109,15 @@ def prepare(job: Job) -> Session | Failed:
     try:
         preload(job.engine)
         child.confine(data_bytes=job.data_bytes)
-        golden = read_golden(Path(job.golden_path), job.variant)
+        golden = read_golden(golden_source(job), job.variant)
         raw = read_model(job)
         session = raw if isinstance(raw, Failed) else load(job, raw)
         if not isinstance(session, Failed):
             session.run(golden.first.feeds)
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
-    except Malformed as error:
-        return Failed(Reason.MALFORMED, error.message)
+    except (PeerError, DeviceError) as error:
+        return Failed(error.reason, error.message)
     except (CannotRun, MemoryError) as error:
         return Failed(Reason.LOAD_FAILED, f"warm-up: {error}")
     return session

@@ -42,6 +42,7 @@ class Bundles:
             "created_by": by,
             "signer": signer,
             "complete": False,
+            "in_clear": False,
         }
         if not insert_once(self._connection, table, values) and signer:
             self._connection.execute(
@@ -63,6 +64,19 @@ class Bundles:
         self._connection.execute(
             table.update().where(self._is(digest, signature_sha256)).values(complete=True)
         )
+
+    def set_in_clear(self, digest: Digest) -> None:
+        """Note that a rollout hands the bundle out unsealed; nothing takes that back."""
+        self._connection.execute(
+            table.update().where(table.c.digest == digest).values(in_clear=True)
+        )
+
+    def is_withheld(self, blob: str) -> bool:
+        """Whether a blob is a file of bundles, and none of them is handed out in the clear."""
+        query = sa.select(sa.func.max(sa.cast(table.c.in_clear, sa.Integer))).where(
+            table.c.digest == files.c.bundle, files.c.sha256 == blob
+        )
+        return self._connection.execute(query).scalar() == 0
 
     def get(self, digest: str, signature_sha256: str | None = None) -> Bundle | None:
         """A bundle; without a signature, the one that was verified, then the newest."""
@@ -133,4 +147,5 @@ def _bundle(row: Any) -> Bundle:
         created_by=row.created_by,
         signer=row.signer,
         complete=row.complete,
+        in_clear=row.in_clear,
     )

@@ -40,6 +40,7 @@ class Devices:
         expires: int,
         at: int,
         capabilities: Capabilities,
+        seal_key: str = "",
     ) -> None:
         """Add a device, or give a known one its new certificate."""
         values = {
@@ -51,6 +52,7 @@ class Devices:
             "hw": capabilities.hw,
             "arch": capabilities.arch,
             "board": capabilities.board,
+            "seal_key": seal_key,
         }
         if self.get(device) is not None:
             self._update(device, values)
@@ -60,7 +62,8 @@ class Devices:
 
     def forget(self, device: str) -> None:
         """Let the name be enrolled again by any key; what it reported is dropped."""
-        self._update(device, {"key_id": "", "online": False, "reported": None, "revoked_at": None})
+        gone = {"key_id": "", "seal_key": "", "online": False, "reported": None, "revoked_at": None}
+        self._update(device, gone)
 
     def revoke(self, device: str, *, at: int) -> None:
         """Take a device out of service; its row, its name and what it said stay."""
@@ -115,4 +118,5 @@ def _device(row: Any) -> Device:
         board=row.board,
         reported=reported,
         revoked_at=row.revoked_at,
+        seal_key=row.seal_key,
     )

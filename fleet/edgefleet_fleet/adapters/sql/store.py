@@ -27,6 +27,7 @@ from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.orders import Orders
 from edgefleet_fleet.adapters.sql.requests import Requests
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
+from edgefleet_fleet.adapters.sql.sealings import Sealings
 from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
 from edgefleet_fleet.adapters.sql.users import Users
 
@@ -43,6 +44,7 @@ class Transaction:
         self.claims = Claims(connection)
         self.requests = Requests(connection)
         self.bundles = Bundles(connection)
+        self.sealings = Sealings(connection)
         self.rollouts = Rollouts(connection)
         self.orders = Orders(connection)
         self.history = History(connection)

@@ -42,6 +42,7 @@ device = sa.Table(
     sa.Column("board", sa.String(256), nullable=False),
     sa.Column("reported", sa.Text, nullable=True),
     sa.Column("revoked_at", _TIME, nullable=True),
+    sa.Column("seal_key", sa.String(64), nullable=False, server_default=""),
 )
 certificate = sa.Table(
     "certificate",
@@ -125,6 +126,7 @@ bundle = sa.Table(
     sa.Column("created_by", sa.String(64), nullable=False),
     sa.Column("signer", _DIGEST, nullable=False),
     sa.Column("complete", sa.Boolean, nullable=False),
+    sa.Column("in_clear", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Index("ix_bundle_model_version", "model", "version"),
 )
 bundle_file = sa.Table(
@@ -136,6 +138,14 @@ bundle_file = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("sha256", _DIGEST, nullable=False, index=True),
     sa.Column("chunk_list_sha256", _DIGEST, nullable=False),
+)
+sealing = sa.Table(
+    "sealing",
+    metadata,
+    sa.Column("bundle", _DIGEST, primary_key=True),
+    sa.Column("dek", sa.LargeBinary, nullable=False),
+    sa.Column("index_sha256", _DIGEST, nullable=False),
+    sa.Column("at", _TIME, nullable=False),
 )
 rollout = sa.Table(
     "rollout",
