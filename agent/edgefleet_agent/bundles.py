@@ -17,14 +17,13 @@ from typing import TypeAlias
 
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import Installed
-from edgefleet_agent.ports import Failed, Fetcher, FileSeal, ModelSpec, Moved
+from edgefleet_agent.ports import Choice, Failed, Fetcher, FileSeal, ModelSpec, Moved
 from edgefleet_agent.unsealing import Unsealer, file_seal, no_key
 from edgefleet_contract import __version__ as agent_version
 from edgefleet_contract.bundle import (
     BundleFile,
     Digest,
     Manifest,
-    Variant,
     parse_manifest,
     parse_version,
 )
@@ -38,7 +37,7 @@ from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek
 from edgefleet_contract.sealed_index import SealedFile, SealedIndex, check_index, parse_index
 
-Chooser: TypeAlias = Callable[[Manifest], "tuple[Variant, str] | Failed"]
+Chooser: TypeAlias = Callable[[Manifest], Choice | Failed]
 Progress: TypeAlias = Callable[[Target, int, int], None]
 """Called with the target, the bytes that are in the store, and the bytes there will be."""
 
@@ -117,7 +116,7 @@ class Bundles:
         choice = self._choose(manifest)
         if isinstance(choice, Failed):
             raise DeviceError(f"{name}: {choice.detail}", reason=choice.reason)
-        variant, engine = choice
+        variant = choice.variant
         kept = dict(zip((target.bundle_sha256, target.signature_sha256), documents, strict=True))
         files: tuple[BundleFile | SealedFile, ...] = manifest.files_for(variant)
         if target.sealed is not None:
@@ -142,7 +141,8 @@ class Bundles:
         for digest, raw in kept.items():
             if not self._store.has(digest):
                 self._store.put(digest, raw)
-        return Arrival(Installed(target, variant.name, engine), transferred)
+        installed = Installed(target, variant.name, choice.engine, choice.why)
+        return Arrival(installed, transferred)
 
     def spec(self, installed: Installed) -> ModelSpec:
         """What is needed to run a model that is in the store; a sealed one is opened with what the

@@ -95,9 +95,8 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
     notifier = Notifier()
     in_band = MqttChunks(device, window=config.transfer.window)
     async with LocalHost(config.serving) as host:
-        reporter = FleetReporter(
-            device=device, boot_id=boot_id, capabilities=capabilities(engines, hw)
-        )
+        able = capabilities(engines, hw)
+        reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)
         floors = _Floors()
         keeper = TrustKeeper(
             TufClient(state / TRUST_FOLDER, identity.root),
@@ -116,7 +115,13 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 store=store,
                 fetcher=mover(store, state, config.transfer, in_band, tls),
                 publishers=lambda: keeper.publishers,
-                choose=partial(choose, engines=engines, hw=hw, preference=config.runtime.engines),
+                choose=partial(
+                    choose,
+                    engines=engines,
+                    hw=hw,
+                    preference=config.runtime.engines,
+                    memory_mib=able.memory_bytes // 2**20,
+                ),
                 hw=hw,
                 unseal=unsealer(identity),
             ),

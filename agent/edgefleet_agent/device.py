@@ -21,11 +21,12 @@ DAY_S: Final = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A committed model: what the order named, and the variant and runtime chosen for it here."""
+    """A model on this device: what the order named, and what was chosen for it here, and why."""
 
     target: Target
     variant: str
     engine: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

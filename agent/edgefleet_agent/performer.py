@@ -93,6 +93,7 @@ class Performer:
                 item.target.bundle_sha256,
                 item.variant,
                 item.engine,
+                item.why,
             )
             for slot, item in sorted(self.serving.items())
         )

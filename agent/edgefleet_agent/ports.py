@@ -49,6 +49,15 @@ class FileSeal:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """The variant of a bundle that this board is to run, on which runtime, and why this one."""
+
+    variant: Variant
+    engine: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A verified model file in the store, and all that is needed to run and to judge it.
 

@@ -162,7 +162,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class RunningModel:
-    """A model that serves: what it is, and which variant was chosen on what runtime."""
+    """A model that serves: what it is, which variant was chosen on what runtime, and why."""
 
     slot: str
     model: str
@@ -170,6 +170,7 @@ class RunningModel:
     bundle_sha256: Digest
     variant: str
     engine: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import pytest
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
-from edgefleet_agent.ports import Failed
+from edgefleet_agent.ports import Choice, Failed
 from edgefleet_agent.transfer.mover import Mover
-from edgefleet_contract.bundle import Manifest, Variant
+from edgefleet_contract.bundle import Manifest
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Target
@@ -23,8 +23,8 @@ from tests.contract.makers import target_of, write_bundle
 KEY = PrivateKey.generate_p256()
 
 
-def first(manifest: Manifest) -> tuple[Variant, str] | Failed:
-    return manifest.variants[0], "onnxruntime"
+def first(manifest: Manifest) -> Choice | Failed:
+    return Choice(manifest.variants[0], "onnxruntime")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.identity import Enrolment, Identity
 from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
-from edgefleet_agent.ports import BoardState
+from edgefleet_agent.ports import BoardState, Choice
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.transfer.mover import Mover
@@ -121,7 +121,7 @@ class Board:
                 store=store,
                 fetcher=Mover(store, [HttpChunks()]),
                 publishers=lambda: self.keeper.publishers,
-                choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
+                choose=lambda manifest: Choice(manifest.variants[0], "onnxruntime"),
                 hw="x86-64",
                 unseal=self.unseal,
             ),

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_agent.ports import Failed
+from edgefleet_agent.ports import Choice, Failed
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_contract.bundle import (
     BundleFile,
     Digest,
     Format,
+    Limits,
     Manifest,
     Role,
     TensorSpec,
@@ -72,7 +73,35 @@ ALL = {"onnxruntime": "1.32.0", "litert": "2.3.0", "tflite-runtime": "2.14.0"}
 def test_the_publishers_order_stands_within_what_the_board_has(
     engines: dict[str, str], preference: tuple[str, ...], wanted: tuple[Variant, str]
 ) -> None:
-    assert choose(BOTH, engines, "pi5", preference) == wanted
+    found = choose(BOTH, engines, "pi5", preference)
+    assert isinstance(found, Choice)
+    assert (found.variant, found.engine) == wanted
+
+
+@pytest.mark.parametrize(
+    ("engines", "preference", "why"),
+    [
+        (ALL, (), "the publisher's first choice fits"),
+        (ALL, ("litert",), "litert is preferred here"),
+        ({"litert": "2.0.0"}, (), "onnx-int8 needs onnxruntime 1.19"),
+    ],
+)
+def test_a_choice_says_why(engines: dict[str, str], preference: tuple[str, ...], why: str) -> None:
+    found = choose(BOTH, engines, "pi5", preference)
+    assert isinstance(found, Choice)
+    assert found.why == why
+
+
+def test_a_variant_that_needs_more_memory_than_the_board_has_is_passed_over() -> None:
+    large = replace(ONNX, limits={"pi5": Limits(ram_mib=900)})
+    found = choose(manifest(large, TFLITE), ALL, "pi5", memory_mib=512)
+    assert isinstance(found, Choice)
+    assert found.variant == TFLITE
+    assert found.why == "onnx-int8 takes up to 900 MiB, the board has 512"
+    alone = choose(manifest(large), ALL, "pi5", memory_mib=512)
+    assert isinstance(alone, Failed)
+    assert alone.reason is Reason.NO_VARIANT
+    assert isinstance(choose(manifest(large), ALL, "pi5", memory_mib=1_024), Choice)
 
 
 def test_no_fitting_runtime_says_what_was_needed_and_what_is_there() -> None:
@@ -90,7 +119,7 @@ def test_a_bundle_for_other_boards_is_the_wrong_hardware() -> None:
     other = manifest(replace(ONNX, hw=("pi4", "pi5")))
     failed = choose(other, ALL, "x86-64")
     assert failed == Failed(Reason.WRONG_HARDWARE, "digits-7 is for pi4, pi5; this board is x86-64")
-    assert choose(other, ALL, "pi4") == (other.variants[0], "onnxruntime")
+    assert isinstance(choose(other, ALL, "pi4"), Choice)
 
 
 def test_an_engine_never_gets_the_other_format() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgefleet_agent import identity, install
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Begin, Device, Installed, OrderTaken
@@ -21,6 +21,7 @@ from edgefleet_agent.enrol import certificate_request
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime.loading import job_for, parse_job, read_model, render_job
 from edgefleet_agent.runtime.trial_runner import try_model
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_agent.unsealing import no_key
 from edgefleet_contract import bundle as b
 from edgefleet_contract.errors import DeviceError, OperatorError, PeerError, TransientError
@@ -49,7 +50,7 @@ def device(folder: Path, *, key: PrivateKey = KEY) -> Bundles:
     ring = KeyRing([key.public])
     return Bundles(
         store=store,
-        fetcher=HttpFetcher(store),
+        fetcher=Mover(store, (HttpChunks(),)),
         publishers=lambda: ring,
         choose=first,
         hw="arm64",

@@ -23,6 +23,7 @@ from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Installed
+from edgefleet_agent.ports import Choice
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
@@ -80,7 +81,7 @@ class Ground:
             store=store,
             fetcher=Mover(store, [HttpChunks(block_s=BLOCK_S)]),
             publishers=lambda: self.ring,
-            choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
+            choose=lambda manifest: Choice(manifest.variants[0], "onnxruntime"),
             hw="x86-64",
         )
 
