@@ -7,6 +7,7 @@ channel. The two real releases come from PyPI.
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import zipfile
@@ -35,7 +36,7 @@ class Network:
         return cls(
             [
                 ((rng.standard_normal((a, b)) * (2 / a) ** 0.5).astype("f4"), np.zeros(b, "f4"))
-                for a, b in zip(SIZES, SIZES[1:], strict=False)
+                for a, b in itertools.pairwise(SIZES)
             ]
         )
 

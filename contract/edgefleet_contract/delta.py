@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.bundle import MAX_FILE_SIZE, Digest, is_digest
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.lanes import ITEMS
+from edgefleet_contract.lanes import Layout
 
 MAGIC: Final = b"edgefleet.delta/1\n"
 MAX_HEAD: Final = 256 * 1024
@@ -39,6 +39,7 @@ WORTH: Final = 0.8
 WHOLE: Final = "whole"
 LITERAL: Final = "literal"
 _PREAMBLE: Final = len(MAGIC) + 4
+_LAYOUTS: Final = frozenset(Layout)
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
 """Called with an offset and a length: the bytes there, fewer where the file ends."""
@@ -69,26 +70,26 @@ class Code(IntEnum):
 class Operation:
     """The next `size` bytes of the new file.
 
-    `at` is where they are read in the old file; `item` is the width of their lanes, and the number
-    of planes that their streams hold. A NEW has no `at`, a COPY no `item`: they are 0 and 1.
+    `at` is where they are read in the old file, `layout` how their streams hold them. A NEW has no
+    `at`, a COPY no streams.
     """
 
     code: Code
     at: int
     size: int
-    item: int = 1
+    layout: Layout = Layout.BYTES
 
     def __post_init__(self) -> None:
-        if self.at < 0 or self.size < 1 or self.item not in ITEMS or self.size % self.item:
-            raise Malformed(f"delta: {self.code.name} of {self.size} at {self.at} by {self.item}")
+        if self.at < 0 or self.size < 1 or self.size % self.layout.planes:
+            raise Malformed(f"delta: {self.code.name} of {self.size} bytes at {self.at}")
 
     def streams(self) -> tuple[str, ...]:
-        """The names of the streams that it takes `size / item` bytes of."""
+        """The names of the streams that it takes an equal share of its bytes from."""
         if self.code is Code.COPY:
             return ()
-        if self.code is Code.NEW and self.item == 1:
+        if self.code is Code.NEW and self.layout is Layout.BYTES:
             return (LITERAL,)
-        return tuple(f"{self.item}.{plane}" for plane in range(self.item))
+        return tuple(f"{self.layout.value}.{plane}" for plane in range(self.layout.planes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Head:
             if one.code is not Code.NEW and one.at + one.size > self.old_size:
                 raise Malformed(f"delta: reads {one.size} at {one.at} of {self.old_size}")
             for name in one.streams():
-                sizes[name] += one.size // one.item
+                sizes[name] += one.size // one.layout.planes
         if made != self.new_size:
             raise Malformed(f"delta: its operations make {made} of {self.new_size} bytes")
         return dict(sizes)
@@ -164,13 +165,14 @@ def render_head(head: Head) -> bytes:
     Raises:
         Malformed: it would be longer than a reader takes.
     """
-    rows, end = [], 0
+    rows: list[tuple[int, ...]] = []
+    end = 0
     for one in head.operations:
         if one.code is Code.NEW:
-            rows.append((one.code.value, one.size, one.item))
+            rows.append((one.code.value, one.size, one.layout.value))
             continue
         row = (one.code.value, one.at - end, one.size)
-        rows.append(row if one.code is Code.COPY else (*row, one.item))
+        rows.append(row if one.code is Code.COPY else (*row, one.layout.value))
         end = one.at + one.size
     written = _Document(
         *(head.kind, head.old, head.old_size, head.new, head.new_size, head.packed, tuple(rows))
@@ -208,13 +210,13 @@ def _operations(rows: tuple[tuple[int, ...], ...]) -> tuple[Operation, ...]:
     found, end = [], 0
     for row in rows:
         match row:
-            case (Code.NEW, size, item):
-                found.append(Operation(Code.NEW, 0, size, item))
+            case (Code.NEW, size, layout) if layout in _LAYOUTS:
+                found.append(Operation(Code.NEW, 0, size, Layout(layout)))
                 continue
             case (Code.COPY, skip, size):
                 found.append(Operation(Code.COPY, end + skip, size))
-            case ((Code.SUB | Code.XOR) as code, skip, size, item):
-                found.append(Operation(Code(code), end + skip, size, item))
+            case ((Code.SUB | Code.XOR) as code, skip, size, layout) if layout in _LAYOUTS:
+                found.append(Operation(Code(code), end + skip, size, Layout(layout)))
             case _:
                 raise Malformed(f"delta: there is no operation {list(row[:4])}")
         end = found[-1].at + size

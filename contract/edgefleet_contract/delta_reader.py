@@ -26,7 +26,7 @@ PIECE: Final = 64 * 1024
 class Zstd(Protocol):
     """The part of `compression.zstd` (Python 3.14, or its backport) that reading needs."""
 
-    ZstdError: type[Exception]
+    ZstdError: Any
     ZstdDict: Any
     ZstdDecompressor: Any
     DecompressionParameter: Any
@@ -94,9 +94,10 @@ def _pieces(head: Head, streams: dict[str, _Stream], old: ReadAt) -> Iterator[by
 def _piece(one: Operation, at: int, size: int, streams: list[_Stream], old: ReadAt) -> bytes:
     if one.code is Code.COPY:
         return _exactly(old, at, size)
-    raw = lanes.join([stream.take(size // one.item) for stream in streams])
+    layout = one.layout
+    raw = lanes.join([stream.take(size // layout.planes) for stream in streams], layout)
     if one.code is Code.SUB:
-        return lanes.add(raw, _exactly(old, at, size), one.item)
+        return lanes.add(raw, _exactly(old, at, size), layout.item)
     if one.code is Code.XOR:
         return lanes.xor(raw, _exactly(old, at, size))
     return raw

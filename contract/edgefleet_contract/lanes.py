@@ -5,16 +5,37 @@ integers do the work: one operation for thousands of lanes, with the top bit of 
 apart so that nothing is carried into the next (Lamport, "Multiple byte processing with full-word
 instructions", 1975). A device applies a delta so without loading NumPy.
 
-Laws: `add(subtract(new, old, w), old, w) == new`; `join(split(raw, w), w) == raw`.
+Laws: `add(subtract(new, old, w), old, w) == new`; `join(split(raw, l), l) == raw`.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from functools import lru_cache
-from typing import Final
 
-ITEMS: Final = (1, 2, 4, 8)
-"""How wide a lane can be, bytes."""
+
+class Layout(IntEnum):
+    """How wide a lane is, and into which planes a run of lanes is taken apart.
+
+    Differences of small integers are packed better by their digits: CRUMBS are lanes of one byte,
+    four of them at a time, in planes of their lowest two bits, the next two, and so on.
+    """
+
+    CRUMBS = 0
+    BYTES = 1
+    PAIRS = 2
+    QUADS = 4
+    OCTETS = 8
+
+    @property
+    def item(self) -> int:
+        """The width of a lane, bytes."""
+        return self.value or 1
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are; each has the same share of the bytes."""
+        return self.value or 4
 
 
 def subtract(new: bytes, old: bytes, item: int) -> bytes:
@@ -47,20 +68,37 @@ def xor(one: bytes, other: bytes) -> bytes:
     return mixed.to_bytes(len(one), "little")
 
 
-def split(raw: bytes, item: int) -> list[bytes]:
-    """The planes: all first bytes of the lanes, all second bytes, and so on."""
-    return [raw[plane::item] for plane in range(item)] if item > 1 else [raw]
+def split(raw: bytes, layout: Layout) -> list[bytes]:
+    """The planes: all first bytes of the lanes, all second bytes, and so on; or by digits."""
+    if layout is Layout.BYTES:
+        return [raw]
+    if layout is Layout.CRUMBS:
+        raw = _transpose(raw)
+    return [raw[plane :: layout.planes] for plane in range(layout.planes)]
 
 
-def join(planes: list[bytes]) -> bytes:
+def join(planes: list[bytes], layout: Layout) -> bytes:
     """The lanes of such planes."""
-    item = len(planes)
-    if item == 1:
+    if layout is Layout.BYTES:
         return planes[0]
-    raw = bytearray(item * len(planes[0]))
+    raw = bytearray(layout.planes * len(planes[0]))
     for number, plane in enumerate(planes):
-        raw[number::item] = plane
-    return bytes(raw)
+        raw[number :: layout.planes] = plane
+    return _transpose(bytes(raw)) if layout is Layout.CRUMBS else bytes(raw)
+
+
+def _transpose(raw: bytes) -> bytes:
+    """Each four bytes as a matrix of 4 by 4 digits of two bits, transposed; its own inverse."""
+    value = int.from_bytes(raw, "little")
+    for distance, pattern in ((6, b"\xcc\0\xcc\0"), (12, b"\xf0\xf0\0\0")):
+        swapped = ((value >> distance) ^ value) & _repeated(pattern, len(raw))
+        value ^= swapped ^ (swapped << distance)
+    return value.to_bytes(len(raw), "little")
+
+
+@lru_cache(maxsize=8)
+def _repeated(pattern: bytes, size: int) -> int:
+    return int.from_bytes(pattern * (size // len(pattern)), "little")
 
 
 @lru_cache(maxsize=8)

@@ -1,8 +1,8 @@
 """The HTTP service: puts the routes together. What each route does stands in `api_*.py`.
 
 Every route declares the permission that it needs (`api_common.py`), or is named in `OPEN`: blobs
-(a blob's digest is the right to read it), TUF documents, health, metrics, enrolment (a claim is
-the right), the ways in and out, and what the pages look like. A test holds routes to that.
+and deltas (a digest is the right to read them), TUF documents, health, metrics, enrolment (a claim
+is the right), the ways in and out, and what the pages look like. A test holds routes to that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from edgefleet_contract import __version__
 from edgefleet_fleet import problems
 from edgefleet_fleet.access import Access
+from edgefleet_fleet.deltas import Deltas
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.ingest import Ingest
@@ -30,6 +31,7 @@ OPEN: Final = frozenset(
         "/api/v1/login",
         "/api/v1/logout",
         "/blobs/{sha256}",
+        "/blobs/{sha256}/delta/{old}",
         "/healthz",
         "/login",
         "/logout",
@@ -52,6 +54,7 @@ class Services:
     enrolment: Enrolment
     deployments: Deployments
     ingest: Ingest
+    deltas: Deltas
 
 
 def services_of(room: Room, publications: Publications) -> Services:
@@ -65,6 +68,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         Enrolment(room, deployments, publications),
         deployments,
         Ingest(room, deployments),
+        Deltas(room, room.keys.deltas),
     )
 
 

@@ -1,8 +1,10 @@
-"""Routes that anybody may ask: blobs by digest (devices do), health, metrics."""
+"""Routes that anybody may ask: blobs by digest and deltas (devices do), health, metrics."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -15,6 +17,7 @@ from edgefleet_fleet.api_common import TheServices
 from edgefleet_fleet.errors import NotFound
 
 router = APIRouter(tags=["public"])
+_PIECE: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -25,11 +28,35 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
     size = services.room.shelf.size(Digest(sha256)) if is_digest(sha256) else None
     if size is None:
         raise NotFound(f"blob {sha256[:16]!r} is not on the shelf")
-    headers = {
-        "ETag": f'"{sha256}"',
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "public, max-age=31536000, immutable",
-    }
+    digest = Digest(sha256)
+    read = partial(services.room.shelf.read, digest)
+    return _give(request, size, sha256, "public, max-age=31536000, immutable", read)
+
+
+@router.get("/blobs/{sha256}/delta/{old}", response_class=Response)
+def delta(sha256: str, old: str, request: Request, services: TheServices) -> Response:
+    """What makes a blob from another one (docs/spec/bundle.md, section 8)."""
+    known = is_digest(sha256) and is_digest(old)
+    path = services.deltas.find(Digest(old), Digest(sha256)) if known else None
+    if path is None:
+        raise NotFound(f"there is no delta from {old[:16]!r} to {sha256[:16]!r}")
+    size = path.stat().st_size
+
+    def read(*, start: int, length: int) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            file.seek(start)
+            while length and (piece := file.read(min(length, _PIECE))):
+                length -= len(piece)
+                yield piece
+
+    return _give(request, size, f"{sha256}-{old}-{size}", "public, max-age=3600", read)
+
+
+def _give(
+    request: Request, size: int, tag: str, keep: str, read: Callable[..., Iterator[bytes]]
+) -> Response:
+    """Bytes that `read` gives from a start on, whole or one range of them."""
+    headers = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Cache-Control": keep}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     found = _parse_range(request.headers.get("range", ""), size)
@@ -45,8 +72,7 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
     kind = "application/octet-stream"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=kind)
-    pieces = services.room.shelf.read(Digest(sha256), start=start, length=length)
-    return StreamingResponse(pieces, status, headers, kind)
+    return StreamingResponse(read(start=start, length=length), status, headers, kind)
 
 
 @router.get("/healthz")

@@ -37,6 +37,7 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     fields = body.model_dump()
     fields["canaries"], fields["waves"] = tuple(body.canaries), tuple(body.waves)
     rollout = services.deployments.create(Wish(**fields), actor=actor)
+    services.deltas.expect(body.bundle)
     return _view(services, rollout)
 
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from backports import zstd
 
@@ -27,7 +27,7 @@ from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.delta_plan import PIECE, plan, planes
 
 NOT_WORTH_IT: Final = 3
-"""The exit status where there is no delta below the share of the new file that is worth it."""
+"""How `main` exits where there is no delta below the share of the new file that is worth it."""
 _BEST_LEVEL: Final = 19
 _LARGE_LEVEL: Final = 9
 _LARGE: Final = 64 * 1024 * 1024
@@ -110,7 +110,7 @@ def _feed(
         names = one.streams()
         for skip in range(0, one.size if names else 0, PIECE):
             at = 0 if one.code is Code.NEW else one.at + skip
-            piece = Operation(one.code, at, min(PIECE, one.size - skip), one.item)
+            piece = Operation(one.code, at, min(PIECE, one.size - skip), one.layout)
             for name, plane in zip(names, planes(old, new, start + skip, piece), strict=True):
                 streams[name].take(plane)
         start += one.size
@@ -120,15 +120,15 @@ class _Packer:
     """One stream, packed into a temporary file."""
 
     def __init__(
-        self, raw: int, level: int, window_log: int, prefix: object, stack: ExitStack
+        self, raw: int, level: int, window_log: int, prefix: Any, stack: ExitStack
     ) -> None:
-        options = {
+        options: dict[int, int] = {
             zstd.CompressionParameter.compression_level: level,
             zstd.CompressionParameter.window_log: window_log,
         }
         self._packer = zstd.ZstdCompressor(options=options, zstd_dict=prefix)
         self._packer.set_pledged_input_size(raw)
-        self.file: BinaryIO = stack.enter_context(tempfile.TemporaryFile())
+        self.file: BinaryIO = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
 
     def take(self, raw: bytes) -> None:
         """Pack these."""
@@ -166,7 +166,7 @@ def check(old: memoryview, new: memoryview, delta: BinaryIO) -> None:
         old_digest=_sha256(old),
         new_digest=_sha256(new),
         new_size=len(new),
-        write=lambda piece: None,
+        write=len,
     )
 
 

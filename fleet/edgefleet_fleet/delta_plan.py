@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 from edgefleet_contract import lanes
 from edgefleet_contract.delta import Code, Operation
+from edgefleet_contract.lanes import Layout
 from edgefleet_fleet.tensor_spans import Span, tensor_spans
 
 Cost: TypeAlias = Callable[[bytes], int]
@@ -29,6 +30,13 @@ _SAMPLES: Final = 3
 _BLOCKS: Final = 200_000
 _SMALLEST_BLOCK: Final = 64
 _SMALLEST_CODED: Final = 64
+_LAYOUTS: Final = {
+    1: (Layout.BYTES, Layout.CRUMBS),
+    2: (Layout.PAIRS,),
+    4: (Layout.QUADS,),
+    8: (Layout.OCTETS,),
+}
+"""How numbers of so many bytes may be taken apart."""
 _FILLED: Final = 512
 """Equal bytes of up to this many between two tensors are taken as differences of zero."""
 
@@ -75,9 +83,7 @@ def _after(region: _Region, expected: int) -> int:
     return expected if region.at is None else region.at + region.end - region.start
 
 
-def _pairs(
-    old: tuple[Span, ...], new: tuple[Span, ...]
-) -> Iterator[tuple[Span, Span | None]]:
+def _pairs(old: tuple[Span, ...], new: tuple[Span, ...]) -> Iterator[tuple[Span, Span | None]]:
     """Each new span, and the old one that it most likely comes from."""
     named = {(span.name, span.item): span for span in old}
     names = {(span.name, span.item) for span in new}
@@ -173,11 +179,11 @@ def _choose(old: memoryview, new: memoryview, region: _Region, cost: Cost) -> Op
     if size < _SMALLEST_CODED:
         return Operation(Code.NEW, 0, size)
     found = [Operation(Code.NEW, 0, size)]
-    for item in region.items:
-        if size % item == 0:
-            found.append(Operation(Code.NEW, 0, size, item))
+    for layout in [layout for item in region.items for layout in _LAYOUTS[item]]:
+        if size % layout.planes == 0:
+            found.append(Operation(Code.NEW, 0, size, layout))
             if at is not None:
-                found += [Operation(code, at, size, item) for code in (Code.SUB, Code.XOR)]
+                found += [Operation(code, at, size, layout) for code in (Code.SUB, Code.XOR)]
     return min(found, key=lambda one: _sample_cost(old, new, region.start, one, cost))
 
 
@@ -200,7 +206,7 @@ def _sample_cost(
     for skip in list(range(0, one.size, step))[:_SAMPLES]:
         piece = replace(one, at=one.at + skip, size=min(PIECE, one.size - skip))
         total += sum(cost(plane) for plane in planes(old, new, start + skip, piece))
-    return total, one.item
+    return total, one.layout.planes
 
 
 def planes(old: memoryview, new: memoryview, start: int, one: Operation) -> list[bytes]:
@@ -209,10 +215,10 @@ def planes(old: memoryview, new: memoryview, start: int, one: Operation) -> list
     if one.code is Code.COPY:
         return []
     if one.code is Code.SUB:
-        raw = lanes.subtract(raw, bytes(old[one.at : one.at + one.size]), one.item)
+        raw = lanes.subtract(raw, bytes(old[one.at : one.at + one.size]), one.layout.item)
     elif one.code is Code.XOR:
         raw = lanes.xor(raw, bytes(old[one.at : one.at + one.size]))
-    return lanes.split(raw, one.item)
+    return lanes.split(raw, one.layout)
 
 
 def _fill(chosen: list[Operation]) -> Iterator[Operation]:
@@ -225,26 +231,31 @@ def _fill(chosen: list[Operation]) -> Iterator[Operation]:
             and one.size <= _FILLED
             and before is not None
             and after is not None
-            and (before.code, before.item) == (after.code, after.item)
+            and (before.code, before.layout) == (after.code, after.layout)
             and before.code in (Code.SUB, Code.XOR)
             and (before.at + before.size, one.at + one.size) == (one.at, after.at)
-            and one.size % before.item == 0
+            and one.size % before.layout.planes == 0
         ):
-            yield Operation(before.code, one.at, one.size, before.item)
+            yield Operation(before.code, one.at, one.size, before.layout)
         else:
             yield one
+
+
+def _can_join(one: Operation, after: Operation) -> bool:
+    follows = one.code is Code.NEW or one.at + one.size == after.at
+    return follows and (one.code, one.layout) == (after.code, after.layout)
 
 
 def _join(chosen: Iterator[Operation]) -> Iterator[Operation]:
     """Neighbours that can be one operation are."""
     held: Operation | None = None
     for one in chosen:
-        if held is not None and (held.code, held.item) == (one.code, one.item):
-            if one.code is Code.NEW or held.at + held.size == one.at:
-                held = replace(held, size=held.size + one.size)
-                continue
-        if held is not None:
+        if held is None:
+            held = one
+        elif _can_join(held, one):
+            held = replace(held, size=held.size + one.size)
+        else:
             yield held
-        held = one
+            held = one
     if held is not None:
         yield held

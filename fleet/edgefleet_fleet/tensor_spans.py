@@ -62,8 +62,9 @@ _INSIDE: Final[dict[str, dict[int, str]]] = {
 # What a message is called by: a node by its first output. A graph is not: exporters number them.
 _CALLED: Final = {"function": 1, "node": 2, "attribute": 1, "tensor": 8}
 _ONNX_ITEMS: Final = {
-    **{1: 4, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8},
-    **{12: 4, 13: 8, 14: 4, 15: 8, 16: 2},
+    kind: item
+    for item, kinds in ((2, (4, 5, 10, 16)), (4, (1, 6, 12, 14)), (8, (7, 11, 13, 15)))
+    for kind in kinds
 }
 _FLOAT_DATA, _RAW_DATA, _DOUBLE_DATA = 4, 9, 10
 
@@ -135,8 +136,9 @@ def _varint(raw: memoryview, at: int, end: int) -> tuple[int, int]:
 _MODEL_SUBGRAPHS, _MODEL_BUFFERS, _SUBGRAPH_TENSORS, _BUFFER_DATA = 8, 12, 4, 4
 _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME = 6, 8, 10
 _TFLITE_ITEMS: Final = {
-    **{0: 4, 1: 2, 2: 4, 4: 8, 7: 2, 8: 4, 10: 8},
-    **{11: 8, 12: 8, 15: 4, 16: 2, 18: 2},
+    kind: item
+    for item, kinds in ((2, (1, 7, 16, 18)), (4, (0, 2, 8, 15)), (8, (4, 10, 11, 12)))
+    for kind in kinds
 }
 
 
