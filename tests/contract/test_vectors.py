@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from edgefleet_contract import bundle, canonical, messages, sealed
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_contract.model_signature import open_bundle
+from tests.contract import deltas
 
 ROOT = Path(__file__).parents[1] / "vectors"
 
@@ -60,8 +62,19 @@ def read_sealed(body: bytes) -> bytes:
     return body
 
 
+def read_delta(body: bytes) -> bytes:
+    told = canonical.parse(body, what="vector")
+    assert isinstance(told, dict)
+    text = {name: str(value) for name, value in told.items()}
+    old = deltas.noise(text["old_seed"], int(text["old_size"]))
+    new, size = bundle.Digest(text["new"]), int(text["new_size"])
+    assert bundle.sha256(deltas.read(base64.b64decode(text["delta"]), old, new, size)) == new
+    return body
+
+
 READERS: dict[str, Callable[[bytes], bytes]] = {
     "canonical": read_canonical,
+    "delta": read_delta,
     "manifest": read_manifest,
     "order": read_order,
     "sealed": read_sealed,
