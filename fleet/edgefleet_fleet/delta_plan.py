@@ -109,7 +109,8 @@ class _Blocks:
             b"".join(b"\\x%02x" % byte for byte in range(low, 256, 8)) for low in (3, 5)
         )
         self._block = re.compile(
-            b"(?s).{%d,%d}?(?:[%s][%s]|\\Z)|.+" % (least, 16 * least, first, second)
+            b"(?s).{%d,%d}?(?:[%s][%s]|\\Z)|.{%d}|.+"
+            % (least, 16 * least, first, second, 16 * least)
         )
         self._known: dict[bytes, int] = {}
         self._is_cut = False

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edgefleet_contract.bundle import Digest, Role
+from edgefleet_contract.errors import EdgefleetError
 from edgefleet_fleet.delta_encoder import NOT_WORTH_IT
 from edgefleet_fleet.work import Room
 
@@ -124,7 +125,7 @@ class Deltas:
         while (pair := self._next()) is not None:
             try:
                 await self._make(pair)
-            except OSError as error:
+            except (OSError, EdgefleetError) as error:
                 log.warning("delta %s to %s: %s", pair.old[:8], pair.new[:8], error)
             finally:
                 with self._lock:

@@ -84,7 +84,7 @@ def main() -> None:
     refused("spaces", edited(good, b'"kind":', b'"kind": '), "another spelling of the head")
     refused("unknown-field", edited(good, b'{"kind"', b'{"hint":1,"kind"'), "a field nobody knows")
     refused("unknown-kind", edited(good, b'"tensor"', b'"python"'), "a kind nobody knows")
-    refused("too-long", edited(good, b"[0,0,1000]", b"[0,0,1001]"), "more than the new file")
+    refused("too-long", edited(good, b"[3,100,1]", b"[3,101,1]"), "more than the new file")
     refused("too-short", edited(good, b"[0,0,1000]", b"[0,0,999]"), "less than the new file")
     refused("overlap", edited(good, b"[0,400,600]", b"[0,400,600],[0,-600,600]"), "made twice")
     refused("past-the-end", edited(good, b"[0,400,600]", b"[0,401,600]"), "past the old file")
@@ -94,7 +94,7 @@ def main() -> None:
     refused("unknown-operation", edited(good, b"[0,0,1000]", b"[9,0,1000]"), "unknown operation")
     refused("unknown-layout", edited(good, b",500,0]", b",500,3]"), "lanes of three bytes")
     refused("odd-lanes", edited(good, b"[3,100,1]", b"[3,97,4],[3,3,1]"), "lanes that do not fit")
-    refused("stream-missing", edited(good, b'"0.0":', b'"0.9":'), "a stream under another name")
+    refused("stream-missing", edited(good, b'"8.7":', b'"8.8":'), "a stream under another name")
     refused("other-old", edited(good, sha256(OLD).encode(), b"0" * 64), "for another old file")
     refused("other-new", edited(good, sha256(NEW).encode(), b"0" * 64), "to another new file")
     whole_size = b'"new_size":4000'
