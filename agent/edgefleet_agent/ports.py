@@ -299,3 +299,28 @@ class Fetcher(Protocol):
             DeviceError: NO_SPACE or STORAGE_FAILED.
         """
         ...
+
+
+class DeltaSource(Protocol):
+    """Brings deltas, which nobody vouches for: what they make is held against its digest."""
+
+    def cancel(self) -> None:
+        """Make the transfer at hand, in another thread, raise `Canceled` soon."""
+        ...
+
+    def resume(self) -> None:
+        """Allow transfers again."""
+        ...
+
+    def fetch_delta(
+        self, old: Digest, new: Digest, *, size: int, sources: tuple[str, ...]
+    ) -> Path | None:
+        """The delta from `old` to `new`, a file of `size` bytes; None where there is none.
+
+        A transfer that broke off goes on at the next call, as long as the store is not collected.
+
+        Raises:
+            DeviceError: NO_SPACE or STORAGE_FAILED.
+            Canceled: the caller asked for an end.
+        """
+        ...

@@ -1,7 +1,7 @@
 """The HTTP service: puts the routes together. What each route does stands in `api_*.py`.
 
 Every route declares the permission that it needs (`api_common.py`), or is named in `OPEN`: blobs
-(over TLS they ask for a device's certificate or a user; without it, a digest is the right to read
+and deltas (over TLS they ask for a device's certificate or a user; without it, a digest is the right to read
 it), TUF documents, health, metrics, enrolment (a claim is the right), renewal (the key that
 enrolled is), the ways in and out, and what the pages look like. A test holds routes to that.
 """
@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from edgefleet_contract import __version__
 from edgefleet_fleet import problems
 from edgefleet_fleet.access import Access
+from edgefleet_fleet.deltas import Deltas
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.ingest import Ingest
@@ -32,6 +33,7 @@ OPEN: Final = frozenset(
         "/api/v1/logout",
         "/api/v1/renew",
         "/blobs/{sha256}",
+        "/blobs/{sha256}/delta/{old}",
         "/healthz",
         "/login",
         "/logout",
@@ -54,6 +56,7 @@ class Services:
     enrolment: Enrolment
     deployments: Deployments
     ingest: Ingest
+    deltas: Deltas
 
 
 def services_of(room: Room, publications: Publications) -> Services:
@@ -67,6 +70,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         Enrolment(room, deployments, publications),
         deployments,
         Ingest(room, deployments),
+        Deltas(room, room.keys.deltas),
     )
 
 

@@ -1,4 +1,4 @@
-"""Routes without a permission: blobs by digest (devices ask for them), health, metrics.
+"""Routes without a permission: blobs by digest and deltas (devices ask for them), health, metrics.
 
 Over TLS a blob is for devices in service, by their certificates, and for users. Without it a
 blob's digest is the right to read it.
@@ -7,6 +7,8 @@ blob's digest is the right to read it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -19,6 +21,7 @@ from edgefleet_fleet.api_common import TheServices
 from edgefleet_fleet.errors import NotFound
 
 router = APIRouter(tags=["public"])
+_PIECE: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -29,17 +32,53 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
 
     Files of bundles that no rollout hands out in the clear are not here [api-4.5].
     """
-    is_tls = services.room.config.is_tls
-    if is_tls:
-        services.access.reader(request)
+    _check_reader(request, services)
     size = services.library.size(Digest(sha256)) if is_digest(sha256) else None
     if size is None:
         raise NotFound(f"blob {sha256[:16]!r} is not on the shelf")
-    headers = {
-        "ETag": f'"{sha256}"',
-        "Accept-Ranges": "bytes",
-        "Cache-Control": f"{'private' if is_tls else 'public'}, max-age=31536000, immutable",
-    }
+    digest = Digest(sha256)
+    read = partial(services.library.read, digest)
+    return _give(request, size, sha256, _kept(services, "max-age=31536000, immutable"), read)
+
+
+@router.get("/blobs/{sha256}/delta/{old}", response_class=Response)
+def delta(sha256: str, old: str, request: Request, services: TheServices) -> Response:
+    """What makes a blob from another one (docs/spec/bundle.md, section 8).
+
+    It says as much as the blob does, and is had on the same terms.
+    """
+    _check_reader(request, services)
+    known = is_digest(sha256) and is_digest(old) and services.library.size(Digest(sha256))
+    path = services.deltas.find(Digest(old), Digest(sha256)) if known else None
+    if path is None:
+        raise NotFound(f"there is no delta from {old[:16]!r} to {sha256[:16]!r}")
+    size = path.stat().st_size
+
+    def read(*, start: int, length: int) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            file.seek(start)
+            while length and (piece := file.read(min(length, _PIECE))):
+                length -= len(piece)
+                yield piece
+
+    return _give(request, size, f"{sha256}-{old}-{size}", _kept(services, "max-age=3600"), read)
+
+
+def _check_reader(request: Request, services: TheServices) -> None:
+    if services.room.config.is_tls:
+        services.access.reader(request)
+
+
+def _kept(services: TheServices, how: str) -> str:
+    """`Cache-Control`: over TLS, a shared cache would give to those who may not have it."""
+    return f"{'private' if services.room.config.is_tls else 'public'}, {how}"
+
+
+def _give(
+    request: Request, size: int, tag: str, keep: str, read: Callable[..., Iterator[bytes]]
+) -> Response:
+    """Bytes that `read` gives from a start on, whole or one range of them."""
+    headers = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Cache-Control": keep}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     found = _parse_range(request.headers.get("range", ""), size)
@@ -55,8 +94,7 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
     kind = "application/octet-stream"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=kind)
-    pieces = services.library.read(Digest(sha256), start=start, length=length)
-    return StreamingResponse(pieces, status, headers, kind)
+    return StreamingResponse(read(start=start, length=length), status, headers, kind)
 
 
 @router.get("/healthz")

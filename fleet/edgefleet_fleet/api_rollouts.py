@@ -40,6 +40,7 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     fields["canaries"], fields["waves"] = tuple(body.canaries), tuple(body.waves)
     fields["policy"] = codec.decode(Policy, body.policy, what="policy")
     rollout = services.deployments.create(Wish(**fields), actor=actor)
+    services.deltas.expect(body.bundle)
     return _view(services, rollout)
 
 

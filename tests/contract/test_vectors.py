@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgefleet_contract.blocks import Block
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_contract.model_signature import open_bundle
+from tests.contract import deltas
 
 ROOT = Path(__file__).parents[1] / "vectors"
 
@@ -69,9 +71,20 @@ def read_index(body: bytes) -> bytes:
     return sealed_index.render_index(sealed_index.parse_index(body))
 
 
+def read_delta(body: bytes) -> bytes:
+    told = canonical.parse(body, what="vector")
+    assert isinstance(told, dict)
+    text = {name: str(value) for name, value in told.items()}
+    old = deltas.noise(text["old_seed"], int(text["old_size"]))
+    new, size = bundle.Digest(text["new"]), int(text["new_size"])
+    assert bundle.sha256(deltas.read(base64.b64decode(text["delta"]), old, new, size)) == new
+    return body
+
+
 READERS: dict[str, Callable[[bytes], bytes]] = {
     "block": read_block,
     "canonical": read_canonical,
+    "delta": read_delta,
     "index": read_index,
     "manifest": read_manifest,
     "order": read_order,

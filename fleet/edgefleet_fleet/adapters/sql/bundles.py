@@ -117,6 +117,25 @@ class Bundles:
         size: int | None = self._connection.execute(query).scalar()
         return size
 
+    def are_kin(self, old: str, new: str, *, max_bytes: int) -> bool:
+        """Whether two blobs are one file of one model, in two bundles."""
+        one, other = files.alias(), files.alias()
+        mine, theirs = table.alias(), table.alias()
+        query = (
+            sa.select(sa.literal(1))
+            .select_from(one)
+            .join(other, sa.and_(one.c.path == other.c.path, one.c.role == other.c.role))
+            .join(mine, mine.c.digest == one.c.bundle)
+            .join(
+                theirs, sa.and_(theirs.c.digest == other.c.bundle, theirs.c.model == mine.c.model)
+            )
+            .where(one.c.sha256 == old, other.c.sha256 == new)
+            .where(one.c.role.in_((Role.MODEL.value, Role.WEIGHTS.value)))
+            .where(one.c.size <= max_bytes, other.c.size <= max_bytes)
+            .limit(1)
+        )
+        return self._connection.execute(query).first() is not None
+
     def target(self, digest: str, *, slot: str) -> Target | None:
         """What an order needs to know of a bundle."""
         found = self.get(digest)
