@@ -174,7 +174,7 @@ def test_sealed_and_in_the_clear_are_two_targets_and_the_clear_files_go(
     clear = bring(made, target_of(folder), shelf)
     target = sealed.target(new_seal_key(tmp_path / "pi")[0].public_key())
     before = Device(slots={"digits": clear})
-    (changed,) = install.changed(before, order_of(target))
+    (changed,) = transitions.changed(before, order_of(target))
     made.collect([bring(made, changed, shelf)])
     assert plain_in(tmp_path / "pi", CONTENT) == []
 

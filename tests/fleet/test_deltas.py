@@ -35,13 +35,15 @@ def deltas(services: Services) -> Deltas:
 
 @pytest.fixture
 def versions(services: Services, publisher: PrivateKey, tmp_path: Path) -> list[Path]:
-    """Two versions of a model on the shelf."""
+    """Two versions of a model on the shelf, handed out in the clear."""
     folders = [
         write_bundle(tmp_path, publisher, version=number, content=content)
         for number, content in enumerate((FIRST, SECOND), 1)
     ]
     for folder in folders:
         push(services, folder)
+        with services.room.store.begin() as tx:
+            tx.bundles.set_in_clear(sha256((folder / "bundle.json").read_bytes()))
     return folders
 
 

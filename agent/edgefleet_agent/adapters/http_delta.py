@@ -1,4 +1,4 @@
-"""Deltas over HTTP: `GET <source>/<new>/delta/<old>` [wire-5.4].
+"""Deltas over HTTP: `GET <source>/<new>/delta/<old>` [wire-5.6].
 
 A delta is a favour: a source that has none, or is in trouble, is passed over, and where no source
 has one the caller fetches the whole file. What arrived is believed for nothing (`delta.py`), and is
