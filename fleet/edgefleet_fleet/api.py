@@ -2,8 +2,9 @@
 
 Every route declares the permission that it needs (`api_common.py`), or is named in `OPEN`: blobs
 and deltas (over TLS they ask for a device's certificate or a user; without it, a digest is the
-right to read it), TUF documents, health, metrics, enrolment (a claim is the right), renewal (the key that
-enrolled is), the ways in and out, and what the pages look like. A test holds routes to that.
+right to read it), TUF documents, health, metrics, enrolment (a claim is the right), renewal (the
+key that enrolled is), the ways in and out, and what the pages look like. A test holds routes to
+that.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent import identity, install
+from edgefleet_agent import identity, install, transitions
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
