@@ -81,6 +81,12 @@ def test_a_broker_of_ones_own_is_configured_by_a_table(tmp_path: Path) -> None:
         ),
         ({"public_url": "https://f.example/"}, "https://f.example", "f.example"),
         ({"listen": "[::1]:8080"}, "http://[::1]:80", "::1"),
+        (
+            {"listen": "0.0.0.0:8080", "public_host": "f.example", "tls": "own"},
+            "https://f.example:80",
+            "f.example",
+        ),
+        ({"tls_cert": "c", "tls_key": "k"}, "https://127.0.0.1:80", "127.0.0.1"),
     ],
 )
 def test_devices_are_told_an_address_that_they_can_reach(
@@ -89,3 +95,37 @@ def test_devices_are_told_an_address_that_they_can_reach(
     found = load(None, {}, **flags)
     assert found.base_url(80) == url
     assert found.broker_host() == host
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"tls": "on"}, "tls"),
+        ({"tls_cert": "c"}, "come together"),
+        ({"tls": "own", "tls_cert": "c", "tls_key": "k"}, "leave one out"),
+        ({"tls": "own", "public_url": "http://f.example"}, "not https"),
+    ],
+)
+def test_tls_that_contradicts_itself_is_refused(flags: dict[str, str], said: str) -> None:
+    with pytest.raises(OperatorError, match=said):
+        load(None, {}, **flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_exposed"),
+    [
+        ({}, False),
+        ({"listen": "localhost:1"}, False),
+        ({"listen": "[::1]:1"}, False),
+        ({"listen": "127.0.0.9:1"}, False),
+        ({"listen": "0.0.0.0:1"}, True),
+        ({"listen": "[::]:1"}, True),
+        ({"listen": "192.0.2.1:1"}, True),
+        ({"listen": "f.example:1"}, True),
+        ({"listen": "0.0.0.0:1", "tls": "own"}, False),
+    ],
+)
+def test_a_port_that_others_can_reach_in_the_clear_is_known(
+    flags: dict[str, str], is_exposed: bool
+) -> None:
+    assert load(None, {}, **flags).is_exposed is is_exposed

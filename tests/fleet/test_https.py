@@ -20,7 +20,7 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_contract.messages import CertificateRequest, CertificateResponse, parse, render
 from edgefleet_fleet.api import Services, create_app
-from edgefleet_fleet.authority import Authority, expiry_of
+from edgefleet_fleet.authority import Authority, expiry_of, hosts_of
 from edgefleet_fleet.config import Tls
 from edgefleet_fleet.roles import Role
 from edgefleet_fleet.tls import ServerTls
@@ -224,6 +224,22 @@ def test_without_tls_a_digest_is_the_right_to_read_a_blob(services: Services, bl
     with serving(create_app(services)) as web:
         answer = web.get(blob)
         assert (answer.status_code, answer.headers["cache-control"][:6]) == (200, "public")
+
+
+def test_the_own_certificate_stands_for_the_names_that_devices_are_told(
+    services: Services,
+) -> None:
+    room = services.room
+    room.config = dataclasses.replace(room.config, tls=Tls.OWN, public_host="f.example")
+    room.base_url = "https://fleet.example:8080"
+    ServerTls.of(room)
+    made = room.keys.keys / "https.crt"
+    names = {"localhost", "127.0.0.1", "::1", "f.example", "fleet.example"}
+    assert names <= hosts_of(made.read_text())
+    assert (room.keys.keys / "https.key").stat().st_mode & 0o777 == 0o600
+    before = made.read_bytes()
+    ServerTls.of(room)
+    assert made.read_bytes() == before
 
 
 def test_files_that_are_no_certificate_are_named(services: Services, tmp_path: Path) -> None:
