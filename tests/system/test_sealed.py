@@ -166,9 +166,7 @@ def test_a_sealed_model_serves_the_same_answers_and_never_lies_in_the_clear(site
     assert answers(site, "pi-1", made)
 
     # nothing of it lies on the device, nor anywhere that a device writes
-    assert plain_in(
-        site.root / "bundles", made.model, made.golden
-    )  # it can be found
+    assert plain_in(site.root / "bundles", made.model, made.golden)  # it can be found
     assert plain_in(state, made.model, made.golden) == []
     assert elsewhere(site, made, began) == []
     assert made.model[:512] not in site.log("pi-1").encode()
