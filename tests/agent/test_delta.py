@@ -11,9 +11,10 @@ import pytest
 from backports import zstd
 
 from edgefleet_agent.adapters.fs import FileSystem
-from edgefleet_agent.adapters.http_download import HttpFetcher
+from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.delta import apply_delta, find_zstd
+from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
 from edgefleet_contract.delta import Code, Kind, Operation
 from edgefleet_contract.lanes import Layout
@@ -81,7 +82,7 @@ def test_a_whole_transfer_goes_on_from_what_a_broken_delta_made(store: Store) ->
     assert apply(store, short) is Reason.MALFORMED
     with serve() as shelf:
         shelf.put(NEW)
-        transferred = HttpFetcher(store).fetch_file(
+        transferred = Mover(store, (HttpChunks(),)).fetch_file(
             NEW_DIGEST,
             size=len(NEW),
             chunk_list_sha256=shelf.put(b.chunk_list(NEW)),

@@ -17,7 +17,6 @@ from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Begin, Device, Installed, OrderTaken
-from edgefleet_agent.enrol import certificate_request
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime.loading import job_for, parse_job, read_model, render_job
 from edgefleet_agent.runtime.trial_runner import try_model
@@ -30,13 +29,13 @@ from edgefleet_contract.messages import Phase, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import seal_file
 from edgefleet_contract.sealed_index import SealedIndex, render_index
+from tests.agent.hosting import until
 from tests.agent.models import WEIGHTS, pixels
 from tests.agent.sealing import new_seal_key, plain_in, seal_bundle
 from tests.agent.shelf import Shelf, serve
 from tests.agent.test_bundles import KEY, first
 from tests.agent.test_installer import PUBLISHER, Board, make_bundle
 from tests.contract.makers import order_of, target_of, write_bundle
-from tests.fleet.running import until
 
 
 @pytest.fixture
@@ -340,11 +339,3 @@ def test_a_key_that_is_none_or_another_is_said(tmp_path: Path) -> None:
         path.write_bytes(raw)
         with pytest.raises(OperatorError):
             identity.seal_key(tmp_path)
-
-
-def test_the_device_key_vouches_for_the_seal_key() -> None:
-    from edgefleet_fleet.authority import open_request
-
-    key = PrivateKey.generate_p256()
-    assert open_request(certificate_request(key, "pi-1", seal_key="ab" * 32)).seal_key == "ab" * 32
-    assert open_request(certificate_request(key, "pi-1")).seal_key == ""

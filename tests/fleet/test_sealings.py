@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from edgefleet_agent.enrol import certificate_request
 from edgefleet_contract.bundle import Digest, chunk_list, parse_manifest, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, Unverified
 from edgefleet_contract.keys import PrivateKey
@@ -19,6 +20,7 @@ from edgefleet_contract.sealed import make_dek, open_dek, open_file, render_seal
 from edgefleet_contract.sealed_index import check_index, parse_index
 from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.authority import open_request
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.records import Sealing
@@ -277,6 +279,13 @@ def test_a_seal_key_that_the_device_does_not_vouch_for_is_refused(
         found = tx.devices.get("pi-1")
     assert found is not None
     assert found.seal_key == good
+
+
+def test_the_request_that_an_agent_makes_vouches_for_its_seal_key() -> None:
+    key = PrivateKey.generate_p256()
+    said = render_seal_key(X25519PrivateKey.generate().public_key())
+    assert open_request(certificate_request(key, "pi-1", seal_key=said)).seal_key == said
+    assert open_request(certificate_request(key, "pi-1")).seal_key == ""
 
 
 def test_the_key_of_a_bundle_shows_itself_nowhere(stage: Stage, caplog: object) -> None:

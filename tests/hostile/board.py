@@ -26,10 +26,10 @@ from tests.hostile.ground import Ground, blobs_of
 class Victim:
     """A board with version 1 committed; `attack` is an order, or bytes that should be one."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, name: str = "board") -> None:
         self._ground = ground
         self._loop = asyncio.new_event_loop()
-        self._board = Board(ground.folder / "board")
+        self._board = Board(ground.folder / name, unseal=ground.unseal)
         self._seq = 1
         ground.liar.blobs |= blobs_of(ground.old)
         self._loop.run_until_complete(self._board.__aenter__())

@@ -6,7 +6,7 @@ import importlib
 
 MODULES = (
     *("documents", "signatures", "orders", "directories"),
-    *("transfers", "models", "board", "control_room"),
+    *("transfers", "models", "board", "sealed", "control_room"),
 )
 
 

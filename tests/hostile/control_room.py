@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from edgefleet_contract import codec, messages
@@ -22,6 +23,7 @@ from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import EnrolRequest, Phase, Presence, render
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.sealed import render_seal_key
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import metrics, views
 from edgefleet_fleet.adapters.sql.store import sqlite_url
@@ -213,20 +215,7 @@ def enrolment(ground: Ground) -> Iterator[Attempt]:
 
         for name, raw in _twists(render(good)).items():
             yield attempt(name, raw)
-        taken = good.csr
-        middle = len(taken) // 2
-        spoilt = taken[:middle] + ("A" if taken[middle] != "A" else "B") + taken[middle + 1 :]
-        for name, csr in {
-            "no request": "",
-            "a NUL": "\0",
-            "a key": PrivateKey.generate_p256().public.pem,
-            "a request with a changed byte": spoilt,
-            "half a request": taken[:middle],
-            "an RSA key": signed_by(rsa.generate_private_key(65537, 2048)),
-            "a Bitcoin key": signed_by(ec.generate_private_key(ec.SECP256K1())),
-            "an Ed448 key": signed_by(ed448.Ed448PrivateKey.generate(), None),
-            "a certificate": found.services.room.authority.pem,
-        }.items():
+        for name, csr in _requests(good.csr, found.services.room.authority.pem):
             yield attempt(f"csr: {name}", render(replace(good, csr=csr)))
         for name in ("edgefleet-service", "edgefleet-observer"):
             csr = csr_of(new_key(), name)
@@ -238,6 +227,8 @@ def enrolment(ground: Ground) -> Iterator[Attempt]:
         for name in ("", "A" * 43, "\ud800", "' OR 1=1 --", "a" * 100_000):
             raw = json.dumps({**value, "secret": name}).encode()
             yield attempt(f"secret {name[:20]!r}", raw)
+        for name, more in _seal_keys():
+            yield attempt(f"a seal key {name}", json.dumps({**value, **more}).encode())
         owner = request_of(line, "pi-1", new_key())
         yield attempt("the name of another device", render(owner))
         listed = found.services.enrolment.make_claim(
@@ -258,6 +249,42 @@ def enrolment(ground: Ground) -> Iterator[Attempt]:
             return name.value
 
         yield Attempt("a csr for the service's name", named_in_certificate, same="pi-7")
+
+
+def _requests(taken: str, certificate: str) -> Iterator[tuple[str, str]]:
+    """What is no certificate request, or one for a key of a kind that nobody gets."""
+    middle = len(taken) // 2
+    spoilt = taken[:middle] + ("A" if taken[middle] != "A" else "B") + taken[middle + 1 :]
+    yield from {
+        "no request": "",
+        "a NUL": "\0",
+        "a key": PrivateKey.generate_p256().public.pem,
+        "a request with a changed byte": spoilt,
+        "half a request": taken[:middle],
+        "an RSA key": signed_by(rsa.generate_private_key(65537, 2048)),
+        "a Bitcoin key": signed_by(ec.generate_private_key(ec.SECP256K1())),
+        "an Ed448 key": signed_by(ed448.Ed448PrivateKey.generate(), None),
+        "a certificate": certificate,
+    }.items()
+
+
+def _seal_keys() -> Iterator[tuple[str, dict[str, object]]]:
+    """Keys that models are not to be sealed for: nobody's, everybody's, or another's."""
+    mine = render_seal_key(X25519PrivateKey.generate().public_key())
+    for name, said, vouched in (
+        ("in the place of the device's", mine, "ab" * 32),
+        ("that nobody vouches for", mine, ""),
+        ("that is left out", "", mine),
+        ("of zeros, which shares its secret with all", "00" * 32, "00" * 32),
+        ("of one", "01" + "00" * 31, "01" + "00" * 31),
+        ("in upper case", "AB" * 32, "AB" * 32),
+        ("of 31 bytes", "ab" * 31, "ab" * 31),
+        ("of 4 MB", "ab" * 2_000_000, ""),
+        ("with a NUL", "ab" * 31 + "a\0", ""),
+    ):
+        yield name, {"csr": csr_of(new_key(), "pi-7", vouched), "seal_key": said}
+    for wrong in (None, 7, ["ab" * 32], {"key": "ab" * 32}, True):
+        yield repr(wrong), {"seal_key": wrong}
 
 
 def signed_by(key: Any, digest: Any = hashes.SHA256()) -> str:  # noqa: B008 - a constant

@@ -23,15 +23,19 @@ from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Installed
-from edgefleet_agent.ports import Choice
+from edgefleet_agent.ports import Choice, Failed, ModelSpec
+from edgefleet_agent.runtime.golden import read_golden
+from edgefleet_agent.runtime.loading import golden_source, job_for, read_model
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.envelope import pae
+from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Order, Target
 from edgefleet_contract.model_signature import PAYLOAD_TYPE, open_bundle
+from tests.agent.sealing import new_seal_key
 from tests.agent.test_installer import DIRECTOR, PUBLISHER, make_bundle
 from tests.contract.makers import order_of, target_of
 from tests.hostile.attempts import files_below
@@ -54,6 +58,7 @@ class Ground:
         self.manifest = (self.good / b.MANIFEST).read_bytes()
         self.signature = (self.good / b.SIGNATURE).read_bytes()
         self.blobs = blobs_of(self.old) | blobs_of(self.good)
+        self.seal_key, self.unseal = new_seal_key(folder / "seal")
         self._count = itertools.count()
 
     @cached_property
@@ -83,6 +88,7 @@ class Ground:
             publishers=lambda: self.ring,
             choose=lambda manifest: Choice(manifest.variants[0], "onnxruntime"),
             hw="x86-64",
+            unseal=self.unseal,
         )
 
     _kept: Installed
@@ -115,8 +121,19 @@ class Ground:
         target = Target(
             "digits", "digits", 2, b.sha256(manifest), b.sha256(signature), max_bytes=max_bytes
         )
+        return self._fetch(target)
+
+    def bring_sealed(self, target: Target, blobs: dict[str, bytes]) -> object:
+        """A sealed bundle, fetched into the store and opened; the digest of the model in it."""
+        assert self.store
+        self.liar.blobs = {**self.blobs, **blobs}
+        return self._fetch(target, opened=True)
+
+    def _fetch(self, target: Target, *, opened: bool = False) -> object:
         try:
             arrival = self._bundles.bring(target, (self.liar.url,), lambda *_: None)
+            if opened:
+                return opened_by_a_child(self._bundles.spec(arrival.installed))
         finally:
             self._bundles.collect((self._kept,))
         return arrival.installed.target.bundle_sha256
@@ -183,6 +200,16 @@ class Ground:
             files, name = {}, "digits-2"
         files[b.MANIFEST] = b.sha256(manifest)
         return self.sign_statement(state(self.statement, files, name))
+
+
+def opened_by_a_child(spec: ModelSpec) -> object:
+    """The digest of the model that a child has in its memory; raises what it refuses."""
+    job = job_for(spec, threads=1)
+    read_golden(golden_source(job), job.variant)
+    raw = read_model(job)
+    if isinstance(raw, Failed):
+        raise DeviceError(raw.detail, reason=raw.reason)
+    return b.sha256(raw)
 
 
 def state(statement: dict[str, Any], files: dict[str, str], name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_nothing_hostile_is_accepted_or_left_on_disk(here: Ground, name: str) ->
     assert [one for one in ended if not one.is_good] == []
 
 
-EAGER = {"boards", "messages", "enrolment"}
+EAGER = {"boards", "sealed_boards", "messages", "enrolment"}
 """Classes whose ground goes with their generator: taken one after the other."""
 
 
