@@ -221,14 +221,8 @@ def enrolment(ground: Ground) -> Iterator[Attempt]:
             csr = csr_of(new_key(), name)
             yield attempt(f"named {name}", render(replace(good, device=name, csr=csr)))
         value = json.loads(render(good))
-        for name in ("", "-", "../x", "a" * 65, "A", "pi 7", "pi-7\n", "+", "#", "\u0130"):
-            raw = json.dumps({**value, "device": name}).encode()
-            yield attempt(f"named {name!r}", raw)
-        for name in ("", "A" * 43, "\ud800", "' OR 1=1 --", "a" * 100_000):
-            raw = json.dumps({**value, "secret": name}).encode()
-            yield attempt(f"secret {name[:20]!r}", raw)
-        for name, more in _seal_keys():
-            yield attempt(f"a seal key {name}", json.dumps({**value, **more}).encode())
+        for name, more in _fields():
+            yield attempt(name, json.dumps({**value, **more}).encode())
         owner = request_of(line, "pi-1", new_key())
         yield attempt("the name of another device", render(owner))
         listed = found.services.enrolment.make_claim(
@@ -266,6 +260,16 @@ def _requests(taken: str, certificate: str) -> Iterator[tuple[str, str]]:
         "an Ed448 key": signed_by(ed448.Ed448PrivateKey.generate(), None),
         "a certificate": certificate,
     }.items()
+
+
+def _fields() -> Iterator[tuple[str, dict[str, object]]]:
+    """Fields of a request that nobody gets a certificate with."""
+    for name in ("", "-", "../x", "a" * 65, "A", "pi 7", "pi-7\n", "+", "#", "\u0130"):
+        yield f"named {name!r}", {"device": name}
+    for secret in ("", "A" * 43, "\ud800", "' OR 1=1 --", "a" * 100_000):
+        yield f"secret {secret[:20]!r}", {"secret": secret}
+    for name, more in _seal_keys():
+        yield f"a seal key {name}", more
 
 
 def _seal_keys() -> Iterator[tuple[str, dict[str, object]]]:
