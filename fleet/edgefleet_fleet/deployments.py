@@ -95,7 +95,6 @@ class Deployments:
                 raise OperatorError("max-failures must be 1 or more")
             devices = [d.id for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
             _check_canaries(wish.canaries, devices, str(wanted))
-            sealing = work.tx.sealings.get(bundle.digest) if wish.sealed else None
             if not wish.sealed:
                 work.tx.bundles.set_in_clear(bundle.digest)
             number = work.tx.rollouts.next_number()
@@ -111,7 +110,7 @@ class Deployments:
                     bundle.digest,
                     bundle.signature_sha256,
                     bundle.size,
-                    sealings.draft(sealing) if sealing else None,
+                    sealings.draft(work.tx, bundle.digest) if wish.sealed else None,
                 ),
                 to=str(wanted),
                 salt=secrets.token_hex(8),

@@ -78,42 +78,52 @@ class Sealings:
             work.changed("bundle", digest)
 
     def _seal_file(self, dek: Dek, bundle: Digest, file: BundleFile) -> SealedFile:
-        """A file's sealed form on the shelf: once for its digests, once for its bytes."""
+        """A file's sealed form on the shelf: sealed once for its digests, once for its bytes."""
         shelf = self._room.shelf
-        plain = hashlib.sha256()
-        for piece in shelf.read(file.sha256):
-            plain.update(piece)
+        plain, whole = hashlib.sha256(), hashlib.sha256()
+        table, size = bytearray(), 0
+        for chunk in _cut(self._sealed(dek, bundle, file, plain)):
+            whole.update(chunk)
+            table += hashlib.sha256(chunk).digest()
+            size += len(chunk)
         if plain.hexdigest() != file.sha256:
             raise OperatorError(
                 f"{file.path}: blob {file.sha256[:8]} has gone bad on the shelf",
                 hint="restore it from a backup, or push the bundle to a new shelf",
             )
-        whole, table, size = hashlib.sha256(), bytearray(), 0
-        for chunk in _cut(self._sealed(dek, bundle, file)):
-            whole.update(chunk)
-            table += hashlib.sha256(chunk).digest()
-            size += len(chunk)
         digest, chunks = Digest(whole.hexdigest()), sha256(bytes(table))
         shelf.put(digest, _Pieces(self._sealed(dek, bundle, file)), max_bytes=size)
         shelf.put(chunks, _Pieces(iter((bytes(table),))), max_bytes=len(table))
         return SealedFile(file.path, size, digest, chunks)
 
-    def _sealed(self, dek: Dek, bundle: Digest, file: BundleFile) -> Iterator[bytes]:
-        return seal_chunks(dek, bundle, file.path, self._room.shelf.read(file.sha256))
+    def _sealed(
+        self, dek: Dek, bundle: Digest, file: BundleFile, plain: hashlib._Hash | None = None
+    ) -> Iterator[bytes]:
+        """The sealed chunks of a file; `plain` is told what went in."""
+
+        def read() -> Iterator[bytes]:
+            for piece in self._room.shelf.read(file.sha256):
+                if plain is not None:
+                    plain.update(piece)
+                yield piece
+
+        return seal_chunks(dek, bundle, file.path, read())
 
 
-def draft(sealing: Sealing) -> Sealed:
+def draft(tx: Transaction, bundle: Digest) -> Sealed:
     """What a level says of a sealed bundle, before it is sealed for a device: opens nothing."""
+    sealing = tx.sealings.get(bundle)
+    assert sealing is not None  # it was sealed before anything says so
     return Sealed(_FOR_NOBODY, sealing.index_sha256)
 
 
 def draft_of(tx: Transaction, target: Target) -> Target:
     """A target by which nobody asked (a device says that it runs it): sealed, unless some rollout
     hands the bundle out in the clear."""
-    bundle, sealing = tx.bundles.get(target.bundle_sha256), tx.sealings.get(target.bundle_sha256)
-    if sealing is None or bundle is None or bundle.in_clear:
+    bundle = tx.bundles.get(target.bundle_sha256)
+    if bundle is None or bundle.in_clear or tx.sealings.get(target.bundle_sha256) is None:
         return target
-    return replace(target, sealed=draft(sealing))
+    return replace(target, sealed=draft(tx, target.bundle_sha256))
 
 
 def for_device(tx: Transaction, target: Target, device: Device, *, fleet: str) -> Target:
@@ -121,7 +131,7 @@ def for_device(tx: Transaction, target: Target, device: Device, *, fleet: str) -
     if target.sealed is None:
         return target
     sealing = tx.sealings.get(target.bundle_sha256)
-    assert sealing is not None  # drafts are made of one
+    assert sealing is not None  # it was sealed before anything said so
     raw = seal_dek(
         sealing.dek,
         parse_seal_key(device.seal_key),
@@ -129,8 +139,9 @@ def for_device(tx: Transaction, target: Target, device: Device, *, fleet: str) -
         device=device.id,
         bundle=target.bundle_sha256,
     )
-    sealed = Sealed(base64.b64encode(raw).decode("ascii"), sealing.index_sha256)
-    return replace(target, sealed=sealed)
+    return replace(
+        target, sealed=Sealed(base64.b64encode(raw).decode("ascii"), sealing.index_sha256)
+    )
 
 
 class _Pieces:

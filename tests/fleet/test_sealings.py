@@ -136,6 +136,17 @@ def test_a_device_without_a_key_is_refused_by_name_and_reason_and_sent_nothing(
     assert all(target.sealed is None for target in order_for(stage, "old").targets)
 
 
+def test_a_device_without_a_key_keeps_in_the_clear_what_it_had_in_the_clear(stage: Stage) -> None:
+    enrol(stage, "old", sealing=False)
+    stage.roll_out(1)
+    stage.commit("old")
+    before = order_for(stage, "old")
+    again = replace(wish_of(before.targets[0]), sealed=True)
+    rollout = stage.services.deployments.create(again, actor=ME)
+    assert stage.view(rollout)["by_reason"] == {"unsealing_failed": 1}
+    assert order_for(stage, "old").targets == before.targets
+
+
 def test_a_canary_without_a_key_pauses_the_rollout(stage: Stage) -> None:
     enrol(stage, "old", sealing=False)
     enrol(stage, "new")
