@@ -103,7 +103,7 @@ class Board:
                 store=store,
                 fetcher=HttpFetcher(store),
                 publishers=lambda: self.keeper.publishers,
-                choose=lambda manifest: (manifest.variants[0], "onnxruntime"),
+                choose=lambda manifest: (manifest.variants[0], *manifest.variants[0].runtimes),
                 hw="x86-64",
             ),
             host=self.host,
