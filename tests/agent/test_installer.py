@@ -121,7 +121,9 @@ class Board:
                 store=store,
                 fetcher=Mover(store, [HttpChunks()]),
                 publishers=lambda: self.keeper.publishers,
-                choose=lambda manifest: Choice(manifest.variants[0], "onnxruntime"),
+                choose=lambda manifest: Choice(
+                    manifest.variants[0], *manifest.variants[0].runtimes
+                ),
                 hw="x86-64",
                 unseal=self.unseal,
             ),

@@ -248,6 +248,41 @@ def tflite() -> None:
         (HERE / f"{name}.tflite").write_bytes(bytes(builder.Output()))
 
 
+def crash() -> None:
+    """Two valid models that kill their runtime, as it is today.
+
+    `crash.tflite` is an IF whose branches are the graph that it stands in: LiteRT prepares branches
+    before it knows the condition, and goes down until its stack ends (SIGSEGV, on any board).
+    `divide.onnx` answers x[0] / x[1] in int32. onnxruntime looks for a divisor of 0, and not for
+    -2^31 / -1, which has no int32: x86 traps (SIGFPE), ARM wraps around.
+    """
+    graph = tfl.SubGraphT()
+    graph.tensors = [_tensor(name, tfl.TensorType.BOOL, (1,), 0, False) for name in ("x", "y")]
+    operator = tfl.OperatorT()
+    operator.inputs, operator.outputs = [0, 0], [1]
+    operator.builtinOptionsType = tfl.BuiltinOptions.IfOptions
+    operator.builtinOptions = tfl.IfOptionsT()  # then 0, else 0: this graph
+    graph.inputs, graph.outputs, graph.operators = [0], [1], [operator]
+    code = tfl.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = tfl.BuiltinOperator.IF
+    code.version = 1
+    model = tfl.ModelT()
+    model.version, model.buffers = 3, [tfl.BufferT()]
+    model.operatorCodes, model.subgraphs = [code], [graph]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (HERE / "crash.tflite").write_bytes(bytes(builder.Output()))
+    save(
+        "divide",
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+            helper.make_node("Div", ["a", "b"], ["y"]),
+        ],
+        [info("x", T.INT32, "n", 2)],
+        [info("y", T.INT32, "n", 1)],
+    )
+
+
 def _tensor(
     name: str, kind: int, shape: tuple, buffer: int, exact: bool, signature: tuple | None = None
 ) -> tfl.TensorT:
@@ -262,5 +297,5 @@ def _tensor(
 
 
 if __name__ == "__main__":
-    for make in (linear, busy, rivals, greedy, several, refused, tflite):
+    for make in (linear, busy, rivals, greedy, several, refused, tflite, crash):
         make()
