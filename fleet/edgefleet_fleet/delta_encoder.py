@@ -32,6 +32,9 @@ _BEST_LEVEL: Final = 19
 _LARGE_LEVEL: Final = 9
 _LARGE: Final = 64 * 1024 * 1024
 """From this size on, the best level would take minutes."""
+_WINDOW_LOGS: Final = {d.WHOLE: d.WINDOW_LOG, d.LITERAL: d.PLANE_WINDOW_LOG}
+_PLANE_WINDOW_LOG: Final = 18
+"""256 KiB: planes hardly repeat themselves, and a reader has many windows open at once."""
 _QUICK_LEVEL: Final = 3
 _HOPELESS: Final = 0.75
 """What the best level makes of the size at the quick one, at most."""
@@ -79,9 +82,11 @@ def _pack(
         names = Head(kind, *files, dict.fromkeys(_names(kind, operations), 1), operations).raw()
     except Malformed:
         return None  # more operations than a reader takes
-    window = d.PLANE_WINDOW_LOG if kind is Kind.TENSOR else d.WINDOW_LOG
     level = _BEST_LEVEL if len(new) < _LARGE else _LARGE_LEVEL
-    streams = {name: _Packer(raw, level, window, prefix, stack) for name, raw in names.items()}
+    streams = {
+        name: _Packer(raw, level, _WINDOW_LOGS.get(name, _PLANE_WINDOW_LOG), prefix, stack)
+        for name, raw in names.items()
+    }
     if kind is Kind.TENSOR:
         _feed(old, new, operations, streams)
     else:

@@ -181,9 +181,20 @@ def trained_pairs() -> Iterator[tuple[str, bytes, bytes]]:
 
 RELEASES = (
     ("silero-vad", "5.1.2", "6.2.0", "silero_vad/data/silero_vad.onnx"),
-    ("silero-vad", "5.1.2", "6.2.0", "silero_vad/data/silero_vad_half.onnx"),
-    ("pymicro-wakeword", "1.0.0", "2.0.0", "pymicro_wakeword/models/okay_nabu.tflite"),
+    ("pymicro-wakeword", "1.0.0", "2.5.0", "pymicro_wakeword/models/okay_nabu.tflite"),
 )
+
+
+def large_pair() -> tuple[bytes, bytes]:
+    """64 MiB of float32, and the same after steps of about a thousandth: what applying costs."""
+    rng = np.random.default_rng(1)
+    old = [rng.standard_normal((2048, 2048), dtype="f4") for _ in range(4)]
+    new = [part * (1 + rng.standard_normal(part.shape, dtype="f4") / 1000) for part in old]
+
+    def written(parts: list[Floats]) -> bytes:
+        return float_onnx(Network([(part, np.zeros(2048, "f4")) for part in parts]))
+
+    return written(old), written(new)
 
 
 def real_pairs() -> Iterator[tuple[str, bytes, bytes]]:
