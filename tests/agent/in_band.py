@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,12 @@ from edgefleet_contract.blocks import Block, Status
 from edgefleet_contract.bundle import Digest, chunk_list, sha256
 from edgefleet_contract.messages import BlobRequest, parse
 from edgefleet_contract.topics import Channel, topic
+from edgefleet_fleet.adapters.mosquitto import find_program
 from tests.agent.hosting import until
 from tests.fleet.device import Connection
+from tests.fleet.running import free_port
 from tests.fleet.stage import FLEET
+from tests.fleet.test_broker_access import is_open
 
 Answers = Callable[[BlobRequest, list[Block]], list[bytes]]
 
@@ -95,3 +100,21 @@ def identity_of(keys: Path, port: int) -> Identity:
     """Device `a` of the broker in tests/fleet/test_broker_access.py."""
     where = Enrolment(FLEET, "a", "127.0.0.1", port)
     return Identity(where, b"", keys / "device.key", keys / "device.crt", keys / "ca.pem")
+
+
+@contextmanager
+def small_packets(keys: Path, most: int) -> Iterator[int]:
+    """The broker of these keys once more, with packets of `most` bytes; its port."""
+    port = free_port()
+    text = (keys.parent / "broker" / "mosquitto.conf").read_text()
+    text = re.sub(r"(?m)^listener \d+", f"listener {port}", text)
+    text = re.sub(r"(?m)^max_packet_size \d+", f"max_packet_size {most}", text)
+    conf = keys.parent / "small.conf"
+    conf.write_text(text.replace("persistence true", "persistence false"))
+    broker = subprocess.Popen([find_program(), "-c", str(conf)], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: is_open(port))
+        yield port
+    finally:
+        broker.terminate()
+        broker.wait(10)

@@ -18,7 +18,7 @@ from edgefleet_contract.blocks import Block, Status
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.messages import BlobRequest
 from edgefleet_contract.reasons import Reason
-from tests.agent.in_band import Teller, honest, identity_of, linked, telling
+from tests.agent.in_band import Teller, honest, identity_of, linked, small_packets, telling
 from tests.fleet.test_broker_access import broker
 
 __all__ = ["broker"]
@@ -72,6 +72,18 @@ def test_a_file_arrives_in_a_window_of_blocks(
     asked = [o for r in teller.asked if r.sha256 == b.sha256(RAW) for o in r.offsets]
     assert asked == list(range(0, len(RAW), b.CHUNK_SIZE))  # each block once
     assert max(len(r.offsets) for r in teller.asked) == 8
+
+
+def test_blocks_fit_the_largest_packet_that_the_broker_takes(
+    store: Store, broker: tuple[Path, int]
+) -> None:
+    with small_packets(broker[0], 20_000) as port, telling(broker[0], port) as teller:
+        teller.put(RAW)
+        made = MqttChunks("a")
+        with linked(identity_of(broker[0], port), made):
+            assert fetch(store, made) == len(RAW)
+    assert {request.length for request in teller.asked} == {16_384}
+    assert store.read(b.sha256(RAW)) == RAW
 
 
 def test_what_is_good_on_disk_is_not_asked_for(
