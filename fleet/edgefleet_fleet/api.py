@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from edgefleet_contract import __version__
 from edgefleet_fleet import problems
 from edgefleet_fleet.access import Access
+from edgefleet_fleet.blob_server import BlobServer
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.ingest import Ingest
@@ -52,6 +53,7 @@ class Services:
     enrolment: Enrolment
     deployments: Deployments
     ingest: Ingest
+    blobs: BlobServer
 
 
 def services_of(room: Room, publications: Publications) -> Services:
@@ -65,6 +67,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         Enrolment(room, deployments, publications),
         deployments,
         Ingest(room, deployments),
+        BlobServer(room.shelf, fleet=room.fleet),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.http_chunks import HttpChunks
@@ -144,6 +146,9 @@ def test_devices_are_served_in_turn_and_ingest_goes_on(site: Site, tmp_path: Pat
     for thread in threads:
         thread.join(60)
     assert finished == {"pi-1": len(RAW), "pi-2": len(RAW)}
+    metrics = requests.get(f"{site.url}/metrics", timeout=10).text
+    (sent,) = re.findall(r"(?m)^edgefleet_blob_sent_bytes_total (\d+)", metrics)
+    assert int(sent) >= 2 * len(RAW)
 
 
 NGINX = """daemon off; worker_processes 1; error_log stderr; pid {root}/nginx.pid;
