@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgefleet_agent import config
 from edgefleet_agent.adapters.folder_chunks import FolderChunks
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
@@ -230,3 +232,35 @@ def test_a_blob_that_only_the_fleet_lacks_fails_at_once(
     with pytest.raises(PeerError) as caught:
         fetch(mover, shelf.url)
     assert caught.value.reason is Reason.NOT_FOUND
+
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/transfers.md"
+
+
+def test_the_guide_shows_the_defaults_and_settings_that_are_taken(tmp_path: Path) -> None:
+    defaults, night = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    for text in (defaults, night):
+        (tmp_path / "agent.toml").write_text(text)
+        loaded = config.load(None, tmp_path)
+        if text is defaults:
+            assert loaded.transfer == config.TransferConfig()
+    assert loaded.transfer.hours == (HourCap(22, 6, 0),)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "order = []",
+        'order = ["pigeon"]',
+        'order = ["http", "http"]',
+        'mirrors = ["cache.local"]',
+        "max_bytes_per_s = 5",
+        "window = 0",
+        "window = 65",
+        "windows = 8",
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "agent.toml").write_text(f"[transfer]\n{line}\n")
+    with pytest.raises(OperatorError):
+        config.load(None, tmp_path)
