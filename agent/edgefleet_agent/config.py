@@ -55,7 +55,7 @@ class TransferConfig:
     relative ones are below the state folder), `mirror` (base URLs of caches of the site), `http`
     (what the order names), `mqtt` (in band).
     `max_bytes_per_s` caps what comes over the uplink, that is by `http` and `mqtt` (0: no cap);
-    `hours` are caps for hours of the day. `window`: blocks on their way at once by `mqtt`.
+    `hours` are caps for hours of the day. `window`: the most blocks on their way at once by `mqtt`.
     `metered` says that the uplink costs by the byte: installs that want one that does not wait for
     a stick or a mirror.
     """
@@ -65,7 +65,7 @@ class TransferConfig:
     mirrors: tuple[str, ...] = ()
     max_bytes_per_s: int = 0
     hours: tuple[HourCap, ...] = ()
-    window: int = 8
+    window: int = 16
     metered: bool = False
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from edgefleet_contract import __version__
 from edgefleet_fleet import problems
 from edgefleet_fleet.access import Access
+from edgefleet_fleet.blob_server import BlobServer
 from edgefleet_fleet.deltas import Deltas
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
@@ -58,20 +59,23 @@ class Services:
     deployments: Deployments
     ingest: Ingest
     deltas: Deltas
+    blobs: BlobServer
 
 
 def services_of(room: Room, publications: Publications) -> Services:
     """The parts on one room."""
     deployments = Deployments(room, publications)
+    library = Library(room, publications)
     return Services(
         room,
         Access(room, Users(room)),
         publications,
-        Library(room, publications),
+        library,
         Enrolment(room, deployments, publications),
         deployments,
         Ingest(room, deployments),
         Deltas(room, room.keys.deltas),
+        BlobServer(library, fleet=room.fleet),
     )
 
 

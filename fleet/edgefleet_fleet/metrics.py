@@ -60,6 +60,19 @@ def text(services: Services) -> str:
         "Messages that were dropped, by cause.",
         {_labels(cause=k): n for k, n in sorted(services.ingest.dropped.items())},
     )
+    sent = services.blobs.sent
+    lines += _family(
+        "edgefleet_blob_answers_total",
+        "counter",
+        "Answers to devices that fetch blobs over the broker, by kind.",
+        {_labels(kind=kind): sent[kind] for kind in ("blocks", "unknown", "busy")},
+    )
+    lines += _family(
+        "edgefleet_blob_sent_bytes_total",
+        "counter",
+        "Bytes of blobs that were sent over the broker.",
+        {"": sent["bytes"]},
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -27,7 +27,6 @@ from edgefleet_fleet.adapters.mosquitto import Mosquitto
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.api import Services, create_app, services_of
-from edgefleet_fleet.blob_server import BlobServer
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
@@ -135,7 +134,6 @@ async def _run(
         room.restart_broker = broker.restarter(asyncio.get_running_loop())
     link = GmqttLink(_endpoint(data, room), fleet=room.fleet)
     room.link = link
-    blobs = BlobServer(services.library, fleet=room.fleet)
     connected = asyncio.Event()
 
     def on_connected() -> None:
@@ -149,10 +147,10 @@ async def _run(
     server = _Server(_http(services, tls))
     tasks = [
         asyncio.create_task(
-            link.run(take=services.ingest.take, connected=on_connected, asked=blobs.ask)
+            link.run(take=services.ingest.take, connected=on_connected, asked=services.blobs.ask)
         ),
         asyncio.create_task(server.serve(sockets=[sock])),
-        asyncio.create_task(blobs.run(link.send)),
+        asyncio.create_task(services.blobs.run(link.send)),
         asyncio.create_task(_renew(services, tls)),
         asyncio.create_task(_tell_time(services)),
         asyncio.create_task(_stay_watched()),

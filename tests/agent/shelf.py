@@ -23,6 +23,7 @@ class Shelf(ThreadingHTTPServer):
         self.cut_after: int | None = None
         self.ranges = True
         self.status = 200
+        self.retry_after = ""
         self.endless = False
 
     @property
@@ -63,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"\0" * 65536)
             except OSError:
                 return
+        if shelf.retry_after:
+            self.send_header("Retry-After", shelf.retry_after)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         if shelf.cut_after is not None and len(payload) > shelf.cut_after:

@@ -223,6 +223,11 @@ def make_bundle(
     return folder
 
 
+def first_choice(manifest: b.Manifest) -> Choice:
+    (variant, *_) = manifest.variants
+    return Choice(variant, *variant.runtimes)
+
+
 @pytest.fixture
 def shelf() -> Iterator[Shelf]:
     with serve() as running:

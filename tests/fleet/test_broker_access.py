@@ -17,7 +17,14 @@ from typing import Final
 import pytest
 
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.topics import FROM_DEVICE, TO_DEVICE, Channel, topic, trust_topic
+from edgefleet_contract.topics import (
+    FROM_DEVICE,
+    TO_DEVICE,
+    Channel,
+    every_device,
+    topic,
+    trust_topic,
+)
 from edgefleet_fleet.adapters.mosquitto import acl_text, configuration_text, find_program
 from edgefleet_fleet.authority import Authority
 from edgefleet_fleet.datadir import DataDir
@@ -123,7 +130,7 @@ def test_what_each_reads_is_what_it_may(broker: tuple[Path, int], stem: str) -> 
         for where in OURS:
             service.publish(where, mark, retain=True)
     with who(broker, stem) as reader:
-        for where in ("#", *EVERYTHING):
+        for where in ("#", every_device(FLEET, Channel.BLOB_DATA), *EVERYTHING):
             reader.subscribe(where)
         reader.subscribe(MAY_READ[stem][-1])  # what was on the way before is there by now
         until(lambda: {where for where, _ in reader.arrived.queue} >= set(MAY_READ[stem]))

@@ -26,7 +26,7 @@ from edgefleet_contract.topics import Channel
 
 log = logging.getLogger(__name__)
 
-WINDOW: Final = 8
+WINDOW: Final = 16
 SILENCE_S: Final = 60.0
 """How long nothing may come before the way is given up: 64 KiB at 1 kB a second."""
 AWAY_S: Final = 30.0

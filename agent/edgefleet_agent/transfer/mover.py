@@ -134,7 +134,8 @@ class Mover:
                         return moved + valve.seen
                 finally:
                     moved += valve.seen
-                    self._moved[transport.name] += valve.seen
+                    if valve.seen:
+                        self._moved[transport.name] += valve.seen
         if self._canceled.is_set():
             raise Canceled(sink.what)
         raise trouble.verdict()

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
+FIRST: Final = 8
 FIRST_WAIT_S: Final = 3.0
 WAITS_S: Final = (0.5, 30.0)
 
 
 class Window:
-    """The window of one transfer; `size` is never above `most`."""
+    """The window of one transfer; it begins at 8, and `size` is never above `most`."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.size = most
+        self.size = min(FIRST, most)
         self.wait_s = FIRST_WAIT_S
         self._came = 0
         self._mean_s: float | None = None
