@@ -98,11 +98,15 @@ class Downloaded:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A download broke off in a way that waiting may cure. `jitter` is in [0, 1)."""
+    """A download broke off in a way that waiting may cure. `jitter` is in [0, 1).
+
+    `reason` is NOT_FOUND where every source answered and none has it: a mirror may lag behind.
+    """
 
     detail: str
     now: int
     jitter: float
+    reason: Reason = Reason.DOWNLOAD_FAILED
 
 
 @dataclass(frozen=True, slots=True)

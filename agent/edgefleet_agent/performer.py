@@ -127,6 +127,10 @@ class Performer:
             ]
         except TransientError as error:
             return Interrupted(error.message, int(self._clock()), random.random())
+        except PeerError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            return Interrupted(error.message, int(self._clock()), random.random(), error.reason)
         self.measured["download_bytes"] = float(sum(item.transferred for item in arrivals))
         return Downloaded(tuple(item.installed for item in arrivals))
 
