@@ -95,7 +95,7 @@ def padded_model(version: int, size: int) -> bytes:
 
 
 @contextmanager
-def open_far_site(root: Path) -> Iterator[FarSite]:
+def open_far_site(root: Path, *, keepalive_s: int = 30) -> Iterator[FarSite]:
     """Everything up and enrolled in fair weather, version 1 installed."""
     require_mosquitto()
     with Namespace() as fleet, Namespace() as device, fleet.entered(), Link(fleet, device) as link:
@@ -103,7 +103,9 @@ def open_far_site(root: Path) -> Iterator[FarSite]:
         try:
             site.start_fleet()
             site.trust_publisher()
-            site.enrol(PI)
+            config = site.enrol(PI) / "agent.toml"
+            text = config.read_text()
+            config.write_text(text.replace("[mqtt]", f"[mqtt]\nkeepalive_s = {keepalive_s}"))
             site.start_agent(PI)
             first = Scenario("fair weather", FAIR, 100_000)
             outcome = first.run(site)

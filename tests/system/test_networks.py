@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.network import DEVICE, FAIR, FLEET, Link, Namespace, Weather, require_namespaces
-from tests.system.networks import SCENARIOS, Scenario, open_far_site, spoken
+from tests.system.networks import PI, SCENARIOS, Scenario, open_far_site, spoken
 
 pytestmark = pytest.mark.system
 
@@ -26,12 +26,20 @@ def scenario(name: str) -> Scenario:
     return next(one for one in SCENARIOS if one.name == name)
 
 
-def test_a_rollout_completes_over_bad_links_and_carries_little_twice(tmp_path: Path) -> None:
-    with open_far_site(tmp_path) as site:
+def test_a_rollout_completes_over_bad_links_and_a_dead_one_is_noticed(tmp_path: Path) -> None:
+    with open_far_site(tmp_path, keepalive_s=8) as site:
         for name, most in (("loss 15 %", 2.5), ("404 for a while", 1.5)):
             found = replace(scenario(name), size=300_000, limit_s=100).run(site)
             assert found.completed, f"{found}\n{spoken(site)}"
             assert found.ratio < most
+        seen = len(site.log(PI))
+        site.link.forget()
+        site.wait(
+            "the agent to notice within a keep-alive, not two",
+            lambda: "disconnected from the broker" in site.log(PI)[seen:],
+            seconds=13,
+        )
+        site.wait("a new link", lambda: " connected to the broker" in site.log(PI)[seen:])
 
 
 @contextmanager
