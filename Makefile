@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
 
-.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile
+.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile networks
 
 help:
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -55,6 +55,9 @@ format: env ## lay the code out
 
 hostile: env ## every hostile input at every door: tried, accepted (0), left on a disk (0)
 	@$(BIN)/python -m tests.hostile
+
+networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
+	@$(BIN)/python -m tests.system.networks
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap

@@ -143,6 +143,7 @@ class Interrupted:
     """A download broke off in a way that waiting may cure. `jitter` is in [0, 1).
 
     `wait_s` is what a server asked for, seconds; `transferred` counts bytes of the wire.
+    `reason` is NOT_FOUND where every source answered and none has it: a mirror may lag behind.
     """
 
     detail: str
@@ -150,6 +151,7 @@ class Interrupted:
     jitter: float
     wait_s: float = 0.0
     transferred: int = 0
+    reason: Reason = Reason.DOWNLOAD_FAILED
 
 
 @dataclass(frozen=True, slots=True)

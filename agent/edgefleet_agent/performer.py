@@ -161,9 +161,11 @@ class Performer:
         except TransientError as error:
             wait_s, moved = error.retry_after_s or 0.0, self._count_moved()
             return Interrupted(error.message, now, random.random(), wait_s, moved)
-        except EdgefleetError:
-            self._count_moved()
-            raise
+        except EdgefleetError as error:
+            moved = self._count_moved()
+            if not isinstance(error, PeerError) or error.reason is not Reason.NOT_FOUND:
+                raise
+            return Interrupted(error.message, now, random.random(), 0.0, moved, error.reason)
         chosen = tuple(item.installed for item in arrivals)
         return Downloaded(chosen, now, self._count_moved())
 

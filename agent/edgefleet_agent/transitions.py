@@ -41,6 +41,8 @@ MAX_STARTS: Final = 3
 """How often a step may be begun again after a power cut before it is given up."""
 MAX_DOWNLOADS: Final = 30
 """How often a broken download is taken up again; with the back-off below, about two hours."""
+MAX_MISSING: Final = 3
+"""The same where no source has a file: about ten seconds, since it may be nowhere."""
 MAX_BACKOFF_S: Final = 300.0
 MAX_WAIT_S: Final = 3600.0
 """The longest pause that a server may ask for."""
@@ -164,8 +166,8 @@ def broken(device: Device, event: Event) -> Outcome:
     device = replace(device, spent=device.spent.add(event.now, event.transferred))
     install = at_hand(device)
     attempt = install.attempt + 1
-    if attempt > MAX_DOWNLOADS:
-        return fail(device, StepFailed(Reason.DOWNLOAD_FAILED, event.detail))
+    if attempt > (MAX_MISSING if event.reason is Reason.NOT_FOUND else MAX_DOWNLOADS):
+        return fail(device, StepFailed(event.reason, event.detail))
     if event.now > install.order.expires:
         return fail(device, StepFailed(Reason.ORDER_EXPIRED, event.detail))
     pause = min(MAX_BACKOFF_S, 2.0 ** min(attempt, 10)) * (0.5 + event.jitter / 2)

@@ -335,6 +335,17 @@ def test_a_broken_download_is_taken_up_again_later_and_later() -> None:
     assert device.install.reason is Reason.DOWNLOAD_FAILED
 
 
+def test_a_file_that_no_source_has_is_asked_for_a_few_times_and_then_not_found() -> None:
+    device, _ = play(Device(), *happy(order_of(target(1)), chosen(1))[:2])
+    gone = Interrupted("404", now=1_000, jitter=0.5, reason=Reason.NOT_FOUND)
+    for _ in range(transitions.MAX_MISSING):
+        device, commands = play(device, gone)
+        assert isinstance(commands[-1], Download)
+    device, _ = play(device, gone)
+    assert device.install is not None
+    assert (device.phase, device.install.reason) == (Phase.FAILED, Reason.NOT_FOUND)
+
+
 def test_a_download_ends_with_its_order() -> None:
     order = order_of(target(1))
     device, _ = play(

@@ -304,6 +304,38 @@ def test_every_bad_bundle_is_refused_with_its_reason_and_the_old_one_serves(
     asyncio.run(story())
 
 
+class Lagging(dict[str, bytes]):
+    """Blobs that are there from the second time on that somebody asks."""
+
+    def __init__(self, late: dict[str, bytes]) -> None:
+        super().__init__()
+        self.late = late
+
+    def get(self, key: str, default: bytes | None = None) -> bytes | None:  # type: ignore[override] # as it is called
+        found = super().get(key, default)
+        if found is None and key in self.late:
+            self[key] = self.late[key]
+        return found
+
+
+def test_a_mirror_that_lags_behind_costs_a_moment_and_not_the_install(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    async def story() -> None:
+        made = make_bundle(tmp_path, 1)
+        target = put(shelf, made)
+        model = b.sha256((made / "onnx/model.onnx").read_bytes())
+        lagging = Lagging({model: shelf.blobs.pop(model)})
+        lagging.update(shelf.blobs)
+        shelf.blobs = lagging
+        async with Board(tmp_path / "pi") as board:
+            order = order_of(target, seq=1, sources=(shelf.url,))
+            assert await board.install(order) is Phase.COMMITTED
+        assert shelf.requests.count((model, 0)) == 2
+
+    asyncio.run(story())
+
+
 def test_a_device_that_loses_power_serves_what_it_had_and_finishes_the_order(
     tmp_path: Path, shelf: Shelf
 ) -> None:

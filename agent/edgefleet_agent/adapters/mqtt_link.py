@@ -8,6 +8,7 @@ itself for ever, with back-off; a broker that is down at start is no error.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -100,6 +101,7 @@ class MqttLink:
         self._trial: Callable[[bool], None] | None = None
         self._client.on_message = self._message
         self._client.on_log = self._said
+        self._client.on_socket_open = self._opened
 
     def start(self) -> None:
         """Connect in the background, now and whenever the link is lost."""
@@ -180,6 +182,12 @@ class MqttLink:
         device = self._identity.enrolment.device
         now = int(time.time())
         return messages.render(Presence(device, self._boot_id, online, __version__, now))
+
+    def _opened(self, _client: mqtt.Client, _userdata: Any, sock: Any) -> None:
+        # A link that dies in silence is found out by what nobody acknowledges; paho alone needs
+        # two keep-alives for that.
+        timeout_ms = self._config.keepalive_s * 1000
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
     def _connected(
         self, client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, granted: Any
