@@ -24,7 +24,7 @@ from edgefleet_contract.bundle import (
     parse_version,
 )
 from edgefleet_contract.canonical import MAX_BYTES
-from edgefleet_contract.errors import DeviceError, PeerError
+from edgefleet_contract.errors import DeviceError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_contract.messages import Target
 from edgefleet_contract.model_signature import MAX_BYTES as MAX_SIGNATURE_BYTES
@@ -72,7 +72,10 @@ class Bundles:
         """
         name = f"{target.model}@{target.version}"
         documents = self._documents(target, sources, name)
-        bundle = open_bundle(*documents, self._publishers())
+        publishers = self._publishers()
+        if not len(publishers):  # a start without usable metadata: they are asked for again
+            raise TransientError(f"{name}: no publisher's key is known yet")
+        bundle = open_bundle(*documents, publishers)
         manifest = bundle.manifest
         self._check(target, manifest, name)
         choice = self._choose(manifest)
@@ -136,10 +139,14 @@ class Bundles:
         self._fetcher.resume()
 
     def collect(self, kept: Iterable[Installed]) -> int:
-        """Remove every file that none of these models needs; the number of files removed."""
-        return self._store.collect(self._digests(kept))
+        """Remove every file that none of these models needs; the number of files removed.
 
-    def _digests(self, kept: Iterable[Installed]) -> set[Digest]:
+        None are where the disk does not say what they need.
+        """
+        needed = self._digests(kept)
+        return 0 if needed is None else self._store.collect(needed)
+
+    def _digests(self, kept: Iterable[Installed]) -> set[Digest] | None:
         found: set[Digest] = set()
         for installed in kept:
             target = installed.target
@@ -147,6 +154,8 @@ class Bundles:
             try:
                 manifest = parse_manifest(self._store.read(target.bundle_sha256))
             except (DeviceError, PeerError):
+                if self._store.has(target.bundle_sha256):
+                    return None  # the disk would not read it now: it may at the next start
                 continue  # it cannot be served either: nothing more is known to keep
             for variant in manifest.variants:
                 if variant.name == installed.variant:

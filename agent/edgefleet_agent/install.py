@@ -273,7 +273,8 @@ def _serve(device: Device) -> tuple[Command, ...]:
 
 
 def _boot_quiet(device: Device, _: Event) -> Outcome:
-    return device, _serve(device)
+    """Nothing is at hand; the power may have gone while the last install was cleaned up."""
+    return device, (*_serve(device), Settle(()))
 
 
 def _boot_accepted(device: Device, _: Event) -> Outcome:

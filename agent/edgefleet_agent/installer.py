@@ -71,7 +71,9 @@ class Installer:
         reporter: Reporter,
         trial_timeout_s: float,
         clock: Callable[[], float] = time.time,
+        disk_retry_s: tuple[float, float] = DISK_RETRY_S,
     ) -> None:
+        self._disk_retry_s = disk_retry_s
         self._identity = identity
         self._journal = journal
         self._keeper = keeper
@@ -87,6 +89,7 @@ class Installer:
         self._work: asyncio.Task[None] | None = None
         self._refused = ""
         self._waiting = b""
+        self._started = asyncio.Event()
         self.device = Device()
 
     @property
@@ -100,11 +103,14 @@ class Installer:
         self._queue.put_nowait(raw)
 
     async def run(self, started: asyncio.Event) -> None:
-        """Resume from the journal, then work until canceled. `started` is set once models serve."""
+        """Resume from the journal, then work until canceled.
+
+        `started` is set once the committed models serve, which waits for no write to the disk.
+        """
         self.device = await asyncio.to_thread(self._journal.load)
         await self._keeper.load()
+        self._started = started
         await self._feed(Booted())
-        started.set()
         try:
             while True:
                 item = await self._queue.get()
@@ -213,26 +219,49 @@ class Installer:
         except install.IllegalStep as error:
             log.info("%s: dropped", error.message)  # an outcome that came too late
             return
+        for serve in commands:
+            if isinstance(serve, Serve):  # nothing to make durable first: it is what was committed
+                await self._serve(serve)
         if after != before:
             await self._make_durable(after)
             self._tell(before, after)
         if before.install and after.install and before.install.order != after.install.order:
             await self._stop_work()
         for command in commands:
-            await self._start(command)
+            if not isinstance(command, Serve):
+                await self._start(command)
+
+    async def _serve(self, serve: Serve) -> None:
+        for item in serve.slots:
+            failed = await self._performer.serve(item)
+            if failed is not None:
+                self._queue.put_nowait(failed)
+        self._started.set()
 
     async def _make_durable(self, device: Device) -> None:
-        pause, most = DISK_RETRY_S
+        pause, most = self._disk_retry_s
+        told = False
         while True:
             try:
                 await asyncio.to_thread(self._journal.save, device)
             except DeviceError as error:
                 log.error("%s; trying again in %.0f s", error.message, pause)
+                if not told:
+                    self._complain(device, error)
+                    told = True
                 await asyncio.sleep(pause)
                 pause = min(most, pause * 2)
             else:
                 self.device = device
                 return
+
+    def _complain(self, wanted: Device, error: DeviceError) -> None:
+        """Say once that a step waits for the disk, and in which phase it waits."""
+        now, install = self.device.install, wanted.install
+        order, phase = (install.order if install else None), self.device.phase
+        if now is None or now.order != order or phase.is_final:
+            order, phase = (None, phase) if wanted.phase.is_final else (order, Phase.ACCEPTED)
+        self._reporter.step(order, phase, error.reason, error.message, {})
 
     def _tell(self, before: Device, after: Device) -> None:
         old, new = before.install, after.install
@@ -252,11 +281,6 @@ class Installer:
 
     async def _start(self, command: Command) -> None:
         match command:
-            case Serve(slots):
-                for item in slots:
-                    failed = await self._performer.serve(item)
-                    if failed is not None:
-                        self._queue.put_nowait(failed)
             case Settle(stop):
                 kept = (*self.device.slots.values(), *self.device.previous.values())
                 await self._performer.settle(stop, kept)

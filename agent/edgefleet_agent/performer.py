@@ -116,7 +116,10 @@ class Performer:
         for slot in stop:
             await self._host.deactivate(slot)
             self.serving.pop(slot, None)
-        await asyncio.to_thread(self._bundles.collect, kept)
+        try:
+            await asyncio.to_thread(self._bundles.collect, kept)
+        except OSError as error:
+            log.warning("cannot collect garbage: %s", error.strerror)
 
     async def _download(self, command: Download) -> Event:
         await asyncio.sleep(command.delay_s)

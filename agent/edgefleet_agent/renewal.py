@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 from cryptography import x509
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
-from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.enrol import certificate_request, check_certificate
 from edgefleet_agent.identity import Identity
 from edgefleet_contract import messages
@@ -36,13 +36,31 @@ def is_due(certificate: x509.Certificate, now: float) -> bool:
     return (end - now) * _LEFT <= end - begin
 
 
+class Link(Protocol):
+    """The connection whose certificate it is: `MqttLink`."""
+
+    def publish(self, channel: Channel, payload: bytes) -> object:
+        """Send on one of this device's channels."""
+        ...
+
+    def try_certificate(self, certificate: Path, *, tried: Callable[[bool], None]) -> None:
+        """Connect anew with another certificate; `tried` is told whether the broker took it."""
+        ...
+
+
 class Renewal:
     """One device's certificate; its methods are called on the event loop's thread or a worker."""
 
     def __init__(
-        self, identity: Identity, *, link: MqttLink, clock: Callable[[], float] = time.time
+        self,
+        identity: Identity,
+        *,
+        link: Link,
+        clock: Callable[[], float] = time.time,
+        fs: FileSystem | None = None,
     ) -> None:
         self._identity, self._link, self._clock = identity, link, clock
+        self._fs = fs or FileSystem()
         self._next = identity.certificate.with_name("device.crt.next")
         self._failed: set[int] = set()
 
@@ -80,16 +98,23 @@ class Renewal:
             return  # the one that we have, told again at each connection
         if found.serial_number in self._failed:
             return
-        write_durably(FileSystem(), self._next, answer.certificate.encode())
+        try:
+            write_durably(self._fs, self._next, answer.certificate.encode())
+        except OSError as error:
+            log.warning("certificate: cannot be written, the old one stays: %s", error.strerror)
+            return
         self._link.try_certificate(self._next, tried=lambda good: self._tried(found, is_good=good))
 
     def _tried(self, certificate: x509.Certificate, *, is_good: bool) -> None:
         if not is_good:
             self._failed.add(certificate.serial_number)
             return
-        fs = FileSystem()
-        fs.replace(self._next, self._identity.certificate)
-        fs.fsync_dir(self._identity.certificate.parent)
+        try:
+            self._fs.replace(self._next, self._identity.certificate)
+            self._fs.fsync_dir(self._identity.certificate.parent)
+        except OSError as error:  # in paho's thread, which must not end with it
+            log.warning("certificate: cannot be kept, asked for again: %s", error.strerror)
+            return
         log.info("certificate: renewed until %s", certificate.not_valid_after_utc.date())
 
     def _current(self) -> x509.Certificate:

@@ -100,7 +100,7 @@ class HttpFetcher:
                     raise PeerError(
                         f"{what}: the whole is not what was signed", reason=Reason.DIGEST_MISMATCH
                     )
-                self._store.fs.fsync(part)
+                self._store.sync_part(digest, part)
         except OSError as error:
             raise disk_error(f"storing {what}", error) from error
         self._store.admit(digest)
