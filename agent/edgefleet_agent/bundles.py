@@ -183,7 +183,8 @@ class Bundles:
         Raises:
             DeviceError: STORAGE_FAILED, naming what is missing or changed.
         """
-        for digest in sorted(self._digests((installed,))):
+        needed = self._digests((installed,)) or {installed.target.bundle_sha256}
+        for digest in sorted(needed):
             self._store.check(digest)
 
     def allow(self, max_bytes: int | None, *, max_bytes_per_s: int) -> None:
@@ -203,10 +204,14 @@ class Bundles:
         self._fetcher.resume()
 
     def collect(self, kept: Iterable[Installed]) -> int:
-        """Remove every file that none of these models needs; the number of files removed."""
-        return self._store.collect(self._digests(kept))
+        """Remove every file that none of these models needs; the number of files removed.
 
-    def _digests(self, kept: Iterable[Installed]) -> set[Digest]:
+        None are where the disk does not say what they need.
+        """
+        needed = self._digests(kept)
+        return 0 if needed is None else self._store.collect(needed)
+
+    def _digests(self, kept: Iterable[Installed]) -> set[Digest] | None:
         found: set[Digest] = set()
         for installed in kept:
             target = installed.target
@@ -216,6 +221,8 @@ class Bundles:
                 manifest = parse_manifest(self._store.read(target.bundle_sha256))
                 index = self._index(target.sealed) if target.sealed else None
             except (DeviceError, PeerError):
+                if self._store.has(target.bundle_sha256):
+                    return None  # the disk would not read it now: it may at the next start
                 continue  # it cannot be served either: nothing more is known to keep
             for variant in manifest.variants:
                 if variant.name == installed.variant:

@@ -298,7 +298,8 @@ class _Floors:
 @contextmanager
 def _lock(state: Path) -> Iterator[None]:
     """The state folder is one process's at a time."""
-    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # for reading: a disk that went read-only is no reason not to serve what is on it
+    fd = os.open(state / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

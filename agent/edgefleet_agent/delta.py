@@ -49,7 +49,7 @@ def apply_delta(
                 new_size=size,
                 write=lambda piece: store.fs.write(part, piece),
             )
-            store.fs.fsync(part)
+            store.sync_part(new, part)
         store.admit(new)
     except (Malformed, DeviceError) as error:
         return Failed(error.reason, error.message)

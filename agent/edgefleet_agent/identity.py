@@ -70,21 +70,20 @@ def key_path(state: Path, environ: Mapping[str, str] = os.environ) -> Path:
     return credential("device.key", environ) or state / FOLDER / "device.key"
 
 
-def device_key(state: Path) -> PrivateKey:
+def device_key(state: Path, fs: FileSystem | None = None) -> PrivateKey:
     """The device's key: given by systemd, or made on first use.
 
     Raises:
         OperatorError: it cannot be read or written.
     """
-    folder = state / FOLDER
-    try:
-        FileSystem().mkdir(folder)
-    except OSError as error:
-        raise OperatorError(f"cannot create {folder}: {error.strerror}") from None
+    fs, folder = fs or FileSystem(), state / FOLDER
     path = key_path(state)
-    if not path.exists():
-        PrivateKey.generate_p256().save(path)
-        FileSystem().fsync_dir(folder)
+    try:
+        fs.mkdir(folder)
+        if not path.exists():
+            write_durably(fs, path, PrivateKey.generate_p256().to_pem())
+    except OSError as error:
+        raise OperatorError(f"cannot write {folder}: {error.strerror}") from None
     return PrivateKey.load(path)
 
 
@@ -136,13 +135,21 @@ def is_enrolled(state: Path) -> bool:
     return (state / FOLDER / "enrolment.json").exists()
 
 
-def save(state: Path, enrolment: Enrolment, *, certificate: str, root: bytes, ca: str) -> None:
+def save(
+    state: Path,
+    enrolment: Enrolment,
+    *,
+    certificate: str,
+    root: bytes,
+    ca: str,
+    fs: FileSystem | None = None,
+) -> None:
     """Make an enrolment durable; the file that says so comes last.
 
     Raises:
         OperatorError: the folder cannot be written.
     """
-    fs, folder = FileSystem(), state / FOLDER
+    fs, folder = fs or FileSystem(), state / FOLDER
     document = json.dumps(codec.encode(enrolment), indent=2) + "\n"
     try:
         for name, data in (

@@ -91,7 +91,9 @@ class Installer:
         trial_timeout_s: float,
         clock: Callable[[], float] = time.time,
         look_s: float = LOOK_S,
+        disk_retry_s: tuple[float, float] = DISK_RETRY_S,
     ) -> None:
+        self._disk_retry_s = disk_retry_s
         self._identity = identity
         self._journal = journal
         self._keeper = keeper
@@ -109,6 +111,7 @@ class Installer:
         self._work: asyncio.Task[None] | None = None
         self._refused = ""
         self._waiting = b""
+        self._started = asyncio.Event()
         self.device = Device()
 
     @property
@@ -122,11 +125,14 @@ class Installer:
         self._queue.put_nowait(raw)
 
     async def run(self, started: asyncio.Event) -> None:
-        """Resume from the journal, then work until canceled. `started` is set once models serve."""
+        """Resume from the journal, then work until canceled.
+
+        `started` is set once the committed models serve, which waits for no write to the disk.
+        """
         self.device = await asyncio.to_thread(self._journal.load)
         await self._keeper.load()
+        self._started = started
         await self._feed(Booted())
-        started.set()
         try:
             while True:
                 item = await self._queue.get()
@@ -254,6 +260,9 @@ class Installer:
         except install.IllegalStep as error:
             log.info("%s: dropped", error.message)  # an outcome that came too late
             return
+        for serve in commands:
+            if isinstance(serve, Serve):  # nothing to make durable first: it is what was committed
+                await self._serve(serve)
         if after != before:
             await self._make_durable(after)
             self._tell(before, after)
@@ -261,22 +270,44 @@ class Installer:
         if ended:
             await self._stop_work()
         for command in commands:
-            await self._start(command)
+            if not isinstance(command, Serve):
+                await self._start(command)
         if ended and self._keeper.trust is not None:
             await self._withdraw(self._keeper.trust)
 
+    async def _serve(self, serve: Serve) -> None:
+        for item in serve.slots:
+            failed = await self._performer.serve(item)
+            if failed is not None:
+                self._queue.put_nowait(failed)
+        self._started.set()
+
     async def _make_durable(self, device: Device) -> None:
-        pause, most = DISK_RETRY_S
+        """What is committed stands in both copies: a journal that loses one forgets no model."""
+        pause, most = self._disk_retry_s
+        told = False
+        save = self._journal.save if device.slots == self.device.slots else self._journal.save_twice
         while True:
             try:
-                await asyncio.to_thread(self._journal.save, device)
+                await asyncio.to_thread(save, device)
             except DeviceError as error:
                 log.error("%s; trying again in %.0f s", error.message, pause)
+                if not told:
+                    self._complain(device, error)
+                    told = True
                 await asyncio.sleep(pause)
                 pause = min(most, pause * 2)
             else:
                 self.device = device
                 return
+
+    def _complain(self, wanted: Device, error: DeviceError) -> None:
+        """Say once that a step waits for the disk, and in which phase it waits."""
+        now, install = self.device.install, wanted.install
+        order, phase = (install.order if install else None), self.device.phase
+        if now is None or now.order != order or phase.is_final:
+            order, phase = (None, phase) if wanted.phase.is_final else (order, Phase.ACCEPTED)
+        self._reporter.step(order, phase, error.reason, error.message, {})
 
     def _tell(self, before: Device, after: Device) -> None:
         old, new = before.install, after.install
@@ -296,11 +327,6 @@ class Installer:
 
     async def _start(self, command: Command) -> None:
         match command:
-            case Serve(slots):
-                for item in slots:
-                    failed = await self._performer.serve(item)
-                    if failed is not None:
-                        self._queue.put_nowait(failed)
             case Settle(stop):
                 await self._performer.stop(stop)
                 if self.device.phase.is_final:  # else an install gathers files of its own

@@ -36,8 +36,11 @@ def serve(device: Device) -> tuple[Command, ...]:
 
 
 def boot_quiet(device: Device, _: Event) -> Outcome:
-    """Nothing was on its way."""
-    return device, serve(device)
+    """Nothing was on its way; the power may have gone while the last install was cleaned up.
+
+    A device that knows nothing collects nothing: what a lost journal named may be ordered again.
+    """
+    return device, (*serve(device), *((Settle(()),) if device.install else ()))
 
 
 def boot_accepted(device: Device, _: Event) -> Outcome:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 from cryptography import x509
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
-from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.enrol import ask, certificate_request, check_certificate
 from edgefleet_agent.identity import Identity
@@ -40,6 +40,22 @@ def is_due(certificate: x509.Certificate, now: float) -> bool:
     return (end - now) * _LEFT <= end - begin
 
 
+class Link(Protocol):
+    """The connection whose certificate it is: `MqttLink`."""
+
+    def publish(self, channel: Channel, payload: bytes) -> object:
+        """Send on one of this device's channels."""
+        ...
+
+    def try_certificate(self, certificate: Path, *, tried: Callable[[bool], None]) -> None:
+        """Connect anew with another certificate; `tried` is told whether the broker took it."""
+        ...
+
+    def use_certificate(self) -> None:
+        """Connect with the certificate that is in its place now."""
+        ...
+
+
 class Renewal:
     """One device's certificate; its methods are called on the event loop's thread or a worker.
 
@@ -50,12 +66,14 @@ class Renewal:
         self,
         identity: Identity,
         *,
-        link: MqttLink,
+        link: Link,
         tls: Tls,
         clock: Callable[[], float] = time.time,
+        fs: FileSystem | None = None,
     ) -> None:
         self._identity, self._link, self._clock = identity, link, clock
         self._tls = tls.anonymous
+        self._fs = fs or FileSystem()
         self._next = identity.certificate.with_name("device.crt.next")
         self._failed: set[int] = set()
 
@@ -79,7 +97,11 @@ class Renewal:
         found = x509.load_pem_x509_certificate(pem)
         if found.serial_number in self._failed:
             return
-        write_durably(FileSystem(), self._next, pem)
+        try:
+            write_durably(self._fs, self._next, pem)
+        except OSError as error:
+            log.warning("certificate: cannot be written, the old one stays: %s", error.strerror)
+            return
         self._link.try_certificate(self._next, tried=lambda good: self._tried(found, is_good=good))
 
     def revive(self, *, is_refused: bool = False) -> bool:
@@ -102,7 +124,11 @@ class Renewal:
             return True
         pem = self._later(raw)
         if pem is not None:
-            write_durably(FileSystem(), self._identity.certificate, pem)
+            try:
+                write_durably(self._fs, self._identity.certificate, pem)
+            except OSError as error:
+                log.warning("certificate: cannot be kept, asked for again: %s", error.strerror)
+                return False
             self._link.use_certificate()
             log.info("certificate: renewed after its end")
         return True
@@ -138,9 +164,12 @@ class Renewal:
         if not is_good:
             self._failed.add(certificate.serial_number)
             return
-        fs = FileSystem()
-        fs.replace(self._next, self._identity.certificate)
-        fs.fsync_dir(self._identity.certificate.parent)
+        try:
+            self._fs.replace(self._next, self._identity.certificate)
+            self._fs.fsync_dir(self._identity.certificate.parent)
+        except OSError as error:  # in paho's thread, which must not end with it
+            log.warning("certificate: cannot be kept, asked for again: %s", error.strerror)
+            return
         log.info("certificate: renewed until %s", certificate.not_valid_after_utc.date())
 
     def _current(self) -> x509.Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ class Shelf(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, int]] = []
         self.cut_after: int | None = None
@@ -25,6 +26,11 @@ class Shelf(ThreadingHTTPServer):
         self.status = 200
         self.retry_after = ""
         self.endless = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed in the middle is no error here."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type] # as it came
 
     @property
     def url(self) -> str:
@@ -45,6 +51,7 @@ class Shelf(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Shelf
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for the client to confirm its head
 
     def do_GET(self) -> None:
         shelf, digest = self.server, self.path.strip("/")
@@ -81,9 +88,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve() -> Iterator[Shelf]:
+def serve(port: int = 0) -> Iterator[Shelf]:
     """A shelf that answers until the block ends."""
-    with Shelf() as shelf:
+    with Shelf(port) as shelf:
         thread = threading.Thread(target=shelf.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

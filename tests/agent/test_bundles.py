@@ -13,7 +13,7 @@ from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.ports import Choice, Failed
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import Manifest
-from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError
+from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Target
 from edgefleet_contract.reasons import Reason
@@ -85,6 +85,24 @@ def test_a_bundle_by_an_unknown_key_is_refused_and_stores_nothing(
     shelf.put_bundle(folder)
     made, store = bundles(tmp_path)
     assert refused(made, target_of(folder), shelf, store) is Reason.UNKNOWN_KEY
+
+
+def test_while_no_publisher_is_known_a_bundle_waits_and_is_not_held_to_be_forged(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    folder = write_bundle(tmp_path, KEY)
+    shelf.put_bundle(folder)
+    store = Store(tmp_path / "store")
+    made = Bundles(
+        store=store,
+        fetcher=Mover(store, [HttpChunks()]),
+        publishers=KeyRing,
+        choose=first,
+        hw="arm64",
+    )
+    with pytest.raises(TransientError, match="what the publishers say is not known"):
+        bring(made, target_of(folder), shelf)
+    assert not any((tmp_path / "store" / "blobs").iterdir())
 
 
 def test_a_signature_of_another_bundle_is_refused(tmp_path: Path, shelf: Shelf) -> None:

@@ -18,13 +18,22 @@ class FileSystem:
     """The real calls. Errors are `OSError`, as the system gives them."""
 
     def mkdir(self, path: Path) -> None:
-        """Make a folder and what leads to it, mode 0700; an existing one is no error."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make a folder and what leads to it durably; an existing one is no error."""
+        if path.is_dir():
+            return
+        self.mkdir(path.parent)
+        self.make_folder(path)
+        self.fsync_dir(path.parent)
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder, mode 0700; an existing one is no error."""
+        path.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def open_new(self, path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
-        """A new file for writing; one that stands there is emptied."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        """A new file for writing; what a power cut left there goes, whatever its mode."""
+        self.unlink(path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(fd, "wb", buffering=0) as file:
             yield file
 
@@ -35,11 +44,15 @@ class FileSystem:
         with os.fdopen(fd, "r+b", buffering=0) as file:
             yield file
 
+    def read(self, path: Path) -> bytes:
+        """All of a file."""
+        return path.read_bytes()
+
     def write(self, file: BinaryIO, data: bytes) -> None:
         """All of `data`, at the file's position."""
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        offset = file.tell()
+        self.write_at(file, offset, data)
+        file.seek(offset + len(data))
 
     def write_at(self, file: BinaryIO, offset: int, data: bytes) -> None:
         """All of `data`, at `offset`; the file's position stays."""
@@ -67,6 +80,10 @@ class FileSystem:
     def replace(self, source: Path, target: Path) -> None:
         """Give a file another name, taking the place of what has it, in one step."""
         source.replace(target)
+
+    def chmod(self, path: Path, mode: int) -> None:
+        """Change who may read and write a file."""
+        path.chmod(mode)
 
     def unlink(self, path: Path) -> None:
         """Remove a file; a missing one is no error."""

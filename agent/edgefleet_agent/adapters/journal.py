@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,20 +40,34 @@ class Journal:
     def load(self) -> Device:
         """The newest state that can be read; an empty one where there is none.
 
-        A copy that cannot be read is set aside under the name `….corrupt` and logged.
+        A copy that makes no sense is set aside under the name `….corrupt` and logged.
 
         Raises:
-            DeviceError: STORAGE_FAILED, where the disk itself gives an error.
+            DeviceError: STORAGE_FAILED, where the disk gives an error and there is no other copy.
         """
         best: tuple[int, int, Device] | None = None
+        trouble: DeviceError | None = None
         for index, path in enumerate(self._paths):
-            found = self._read(path)
+            try:
+                found = self._read(path)
+            except OSError as error:
+                trouble = DeviceError(
+                    f"cannot read the journal {path}: {error.strerror}",
+                    reason=Reason.STORAGE_FAILED,
+                )
+                log.error("%s", trouble.message)
+                continue
             if found is not None and (best is None or found[0] > best[0]):
                 best = (found[0], index, found[1])
         if best is None:
+            if trouble is not None:
+                raise trouble
             return Device()
         self._generation = best[0]
         self._next = 1 - best[1]
+        for path in self._paths:
+            with suppress(OSError):  # a write that a power cut broke off; the next one replaces it
+                self._fs.unlink(path.with_name(path.name + ".new"))
         return best[2]
 
     def save(self, device: Device) -> None:
@@ -74,15 +89,16 @@ class Journal:
         self._generation = generation
         self._next = 1 - self._next
 
+    def save_twice(self, device: Device) -> None:
+        """Make a state durable in both copies. Raises as `save` does."""
+        self.save(device)
+        self.save(device)
+
     def _read(self, path: Path) -> tuple[int, Device] | None:
         try:
-            raw = path.read_bytes()
+            raw = self._fs.read(path)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise DeviceError(
-                f"cannot read the journal {path}: {error.strerror}", reason=Reason.STORAGE_FAILED
-            ) from error
         try:
             header, _, body = raw.partition(b"\n")
             generation, _, digest = header.decode("ascii").partition(" ")
@@ -92,7 +108,8 @@ class Journal:
             return int(generation), codec.decode(Device, value, what="journal")
         except (ValueError, PeerError) as error:
             log.warning("journal copy %s cannot be read (%s): set aside", path.name, error)
-            path.replace(path.with_name(path.name + ".corrupt"))
+            with suppress(OSError):  # on a disk that is read-only it stays where it is
+                self._fs.replace(path, path.with_name(path.name + ".corrupt"))
             return None
 
 

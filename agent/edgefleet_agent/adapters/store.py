@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from edgefleet_agent.adapters.fs import FileSystem, write_durably
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
+
+log = logging.getLogger(__name__)
 
 HEADROOM = 0.1
 """The share of the disk that stays free."""
@@ -55,22 +58,21 @@ class Store:
             DeviceError: STORAGE_FAILED where it is missing, unreadable, or has changed; a file that
                 has changed is removed, so that it is fetched again.
         """
-        with self._opened(digest) as file:
-            raw = file.read()
+        with self._reading(digest):
+            raw = self.fs.read(self.path(digest))
         self._require(digest, sha256(raw))
         return raw
 
     def check(self, digest: Digest) -> None:
         """Hash a file of any size again. Raises as `read` does."""
-        with self._opened(digest) as file:
+        with self._reading(digest), self.path(digest).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         self._require(digest, found)
 
     @contextmanager
-    def _opened(self, digest: Digest) -> Iterator[BufferedReader]:
+    def _reading(self, digest: Digest) -> Iterator[None]:
         try:
-            with self.path(digest).open("rb") as file:
-                yield file
+            yield
         except OSError as error:
             raise DeviceError(
                 f"cannot read {digest[:12]} from the store: {error.strerror}",
@@ -79,7 +81,7 @@ class Store:
 
     def _require(self, digest: Digest, found: str) -> None:
         if found != digest:
-            self.fs.unlink(self.path(digest))
+            self._remove([self.path(digest)])
             raise DeviceError(
                 f"{digest[:12]} has changed on the disk", reason=Reason.STORAGE_FAILED
             )
@@ -96,6 +98,21 @@ class Store:
         except OSError as error:
             raise disk_error(f"storing {digest[:12]}", error) from error
 
+    def sync_part(self, digest: Digest, part: BinaryIO) -> None:
+        """Bring a gathered part to the disk. One that the disk refused is gone afterwards.
+
+        The kernel takes what it could not write for written, so that the next fsync would succeed
+        without it: what is read back from such a file is not what a power cut leaves.
+
+        Raises:
+            OSError: the disk gave an error.
+        """
+        try:
+            self.fs.fsync(part)
+        except OSError:
+            self._remove([self.part_path(digest)])
+            raise
+
     def admit(self, digest: Digest) -> None:
         """Move a gathered, verified and fsynced part to its place.
 
@@ -104,8 +121,8 @@ class Store:
         """
         part = self.part_path(digest)
         try:
-            part.chmod(0o400)
             self.fs.replace(part, self.path(digest))
+            self.fs.chmod(self.path(digest), 0o400)  # before: a cut leaves a part nobody can fill
             self.fs.fsync_dir(self._blobs)
         except OSError as error:
             raise disk_error(f"storing {digest[:12]}", error) from error
@@ -128,16 +145,25 @@ class Store:
     def collect(self, keep: Iterable[Digest]) -> int:
         """Remove every file that is not in `keep`; the number of files removed.
 
-        Parts are kept too when their digest is.
+        Parts are kept too when their digest is, until the whole is there. What the disk does not
+        let go is tried again at the next collection.
         """
         wanted = set(keep)
+        coming = {f"{digest}.part" for digest in wanted if not self.has(digest)}
         doomed = [path for path in self._blobs.iterdir() if path.name not in wanted]
-        doomed += [
-            path for path in self._parts.iterdir() if path.name.removesuffix(".part") not in wanted
-        ]
-        for path in doomed:
-            self.fs.unlink(path)
-        return len(doomed)
+        doomed += [path for path in self._parts.iterdir() if path.name not in coming]
+        return self._remove(doomed)
+
+    def _remove(self, paths: Iterable[Path]) -> int:
+        removed = 0
+        for path in paths:
+            try:
+                self.fs.unlink(path)
+            except OSError as error:
+                log.warning("cannot remove %s: %s", path.name[:12], error.strerror)
+            else:
+                removed += 1
+        return removed
 
 
 def disk_error(doing: str, error: OSError) -> DeviceError:

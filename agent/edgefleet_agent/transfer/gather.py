@@ -128,7 +128,7 @@ class Gather:
             raise TransientError(f"{source} gave {self.done} of {self._size} bytes")
 
     def finish(self, digest: Digest) -> None:
-        """Make the part durable.
+        """Hold the whole against what was signed.
 
         Raises:
             PeerError: DIGEST_MISMATCH: the chunks are what was signed, and the whole is not.
@@ -138,7 +138,6 @@ class Gather:
             raise PeerError(
                 f"{self.what}: the whole is not what was signed", reason=Reason.DIGEST_MISMATCH
             )
-        self._fs.fsync(self._file)
 
     def _look(self) -> None:
         """Find the good chunks of what is there."""

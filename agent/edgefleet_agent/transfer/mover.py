@@ -103,6 +103,7 @@ class Mover:
                 if not gather.is_complete:
                     moved = self._move(digest, gather, sources, tries=TRIES)
                 gather.finish(digest)
+                self._store.sync_part(digest, part)
         except OSError as error:
             raise disk_error(f"storing {what}", error) from error
         self._store.admit(digest)
