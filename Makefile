@@ -10,8 +10,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
+FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile networks
+.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile fuzz networks
 
 help:
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -55,6 +56,10 @@ format: env ## lay the code out
 
 hostile: env ## every hostile input at every door: tried, accepted (0), left on a disk (0)
 	@$(BIN)/python -m tests.hostile
+
+fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each (installs atheris)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
+	@$(BIN)/python -m tests.fuzz $(FUZZ_S)
 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks
