@@ -15,7 +15,7 @@ CORES = {
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
-        *("cards", "sealed", "reasons"),
+        *("cards", "sealed", "reasons", "lanes", "delta", "delta_reader"),
     ),
 }
 WORLD = {
