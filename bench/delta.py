@@ -2,7 +2,8 @@
 
 Sizes in kB (1000 bytes) of pairs of model files, small ones really trained, two of them real
 releases (fetched from PyPI once). CPU s and peak MiB of applying are those of a process of its own,
-over a bare interpreter, libraries included (of programs: all of them). Everything is applied and compared bit for bit.
+over a bare interpreter, libraries included (of programs: all of them). Everything is applied and
+compared bit for bit.
 
 Peers: zstd and its --patch-from (`apt install zstd`), xdelta3 (`apt install xdelta3`), bsdiff4 and
 detools (`pip install bsdiff4 detools`). One that is missing is left out, and said.
@@ -22,8 +23,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from bench import _delta_models as models
 
 ROOT = Path(__file__).parents[1]
 OURS = "edgefleet"
@@ -194,6 +193,8 @@ def measure(*, real: bool, large: bool) -> dict[str, dict[str, float]]:
         if not tool.is_there:
             kind, _, what = tool.needs.partition(":")
             sys.stderr.write(f"{tool.name} is not installed, left out: {kind} install {what}\n")
+    from bench import _delta_models as models  # here: a process that applies must stay bare
+
     found = {}
     for number, (name, old, new) in enumerate(models.trained_pairs()):
         found[name] = measure_pair(old, new, tools, cost=number == 0)

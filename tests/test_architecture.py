@@ -19,6 +19,7 @@ CORES = {
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
+        *("lanes", "delta", "delta_reader"),
     ),
 }
 WORLD = {

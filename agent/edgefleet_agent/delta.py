@@ -30,7 +30,10 @@ def find_zstd() -> Zstd | None:
 def apply_delta(
     store: Store, zstd: Zstd, delta: Path, *, old: Digest, new: Digest, size: int
 ) -> Failed | None:
-    """Put the file `new` of `size` bytes into the store; None where that went well."""
+    """Put the file `new` of `size` bytes into the store; None where that went well.
+
+    The delta is spent by it, and removed.
+    """
     what = f"delta {old[:8]} to {new[:8]}"
     try:
         with (
@@ -56,4 +59,6 @@ def apply_delta(
     except OSError as error:
         failure = disk_error(what, error)
         return Failed(failure.reason, failure.message)
+    finally:
+        store.fs.unlink(delta)
     return None

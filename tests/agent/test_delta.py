@@ -40,6 +40,7 @@ def apply(store: Store, delta: bytes) -> Reason | None:
     path.write_bytes(delta)
     failed = apply_delta(store, zstd, path, old=b.sha256(OLD), new=NEW_DIGEST, size=len(NEW))
     assert store.has(NEW_DIGEST) == (failed is None)
+    assert not path.exists()
     return failed.reason if failed else None
 
 
