@@ -34,7 +34,7 @@ from edgefleet_agent.transfer.transport import Transport
 from edgefleet_contract.bundle import chunk_list, sha256
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.datadir import DataDir
-from tests.agent.in_band import linked
+from tests.system.in_band import linked
 from tests.system.site import open_site
 
 

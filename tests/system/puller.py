@@ -16,7 +16,7 @@ from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.config import TransferConfig
 from edgefleet_agent.daemon import mover
 from edgefleet_contract.bundle import Digest
-from tests.agent.in_band import linked
+from tests.system.in_band import linked
 
 
 def main() -> None:

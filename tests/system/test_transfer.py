@@ -23,10 +23,10 @@ from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import CHUNK_SIZE, chunk_list, sha256
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.datadir import DataDir
-from tests.agent.in_band import linked
 from tests.agent.shelf import serve
 from tests.agent.test_installer import make_bundle
 from tests.fleet.running import free_port, require
+from tests.system.in_band import linked
 from tests.system.site import Site, open_site
 
 pytestmark = pytest.mark.system
@@ -70,16 +70,27 @@ def good_bytes(part: Path) -> int:
     return sum(len(right) for found, right in pairs if found == right)
 
 
-@pytest.mark.parametrize("way", ["http", "mqtt", "folder"])
-def test_a_transfer_that_is_killed_goes_on_by_chunk(site: Site, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "then"),
+    [
+        ("http", "http"),
+        ("mqtt", "mqtt"),
+        ("folder", "folder"),
+        ("http", "mqtt"),
+        ("mqtt", "folder"),
+    ],
+)
+def test_a_transfer_that_is_killed_goes_on_by_chunk_also_another_way(
+    site: Site, tmp_path: Path, way: str, then: str
+) -> None:
     store, state = Store(tmp_path / "store"), site.root / "pi-1"
     (state / "stick").mkdir(exist_ok=True)
     if not (state / "stick" / "blobs").exists():
         (state / "stick" / "blobs").symlink_to(DataDir(site.data).blobs)
     command = [sys.executable, "-m", "tests.system.puller", str(state), str(tmp_path / "store")]
     command += [sha256(RAW), str(len(RAW)), sha256(TABLE)]
-    command += [way, f"{site.url}/blobs"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    source = f"{site.url}/blobs"
+    first = subprocess.Popen([*command, way, source], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     for line in first.stdout:
         if int(line) > len(RAW) // 3:
@@ -89,10 +100,10 @@ def test_a_transfer_that_is_killed_goes_on_by_chunk(site: Site, tmp_path: Path, 
     first.wait()
     good = good_bytes(store.part_path(sha256(RAW)))
     assert len(RAW) // 3 < good < len(RAW)
-    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    second = subprocess.run([*command, then, source], capture_output=True, text=True, check=True)
     moved = json.loads(second.stdout.splitlines()[-1])
     assert store.read(sha256(RAW)) == RAW
-    assert sum(moved.values()) == len(RAW) - good + len(TABLE)
+    assert moved == {then: len(RAW) - good + len(TABLE)}
 
 
 def test_http_dies_and_the_rest_comes_in_band(site: Site, tmp_path: Path) -> None:

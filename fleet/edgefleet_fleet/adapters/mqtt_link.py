@@ -65,6 +65,8 @@ class GmqttLink:
         self._asked: Callable[[Incoming], None] = lambda _: None
         self._inbox: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._lost = asyncio.Event()
+        self._outbox: dict[str, bytes] = {}
+        self._has_more = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
@@ -77,8 +79,24 @@ class GmqttLink:
             self._loop.call_soon_threadsafe(self._publish, topic, payload)
 
     def _publish(self, topic: str, payload: bytes) -> None:
-        if self._client is not None:
-            self._client.publish(topic, payload, qos=1, retain=True)
+        self._outbox.pop(topic, None)  # only the newest counts, and it is the last that was said
+        self._outbox[topic] = payload
+        self._has_more.set()
+
+    async def _publish_in_turn(self) -> None:
+        """Publish what waits, as the broker acknowledges: it takes some hundred at once."""
+        while True:
+            await self._has_more.wait()
+            self._has_more.clear()
+            while self._outbox and self._client is not None:
+                topic, payload = next(iter(self._outbox.items()))
+                try:
+                    self._client.publish(topic, payload, qos=1, retain=True)
+                except OverflowError:  # gmqtt: every packet number is taken
+                    await asyncio.sleep(_FULL_S)
+                else:
+                    del self._outbox[topic]
+            self._outbox.clear()
 
     async def send(self, topic: str, payload: bytes) -> None:
         """Publish once, QoS 0; waits while the link is full, dropped where there is none."""
@@ -101,6 +119,7 @@ class GmqttLink:
         self._asked = asked
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_batches(take))
+            tasks.create_task(self._publish_in_turn())
             tasks.create_task(self._stay_connected(connected))
 
     async def _stay_connected(self, connected: Callable[[], None]) -> None:

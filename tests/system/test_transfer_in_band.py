@@ -18,8 +18,8 @@ from edgefleet_contract.blocks import Block, Status
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.messages import BlobRequest
 from edgefleet_contract.reasons import Reason
-from tests.agent.in_band import Teller, honest, identity_of, linked, small_packets, telling
 from tests.fleet.test_broker_access import broker
+from tests.system.in_band import Teller, honest, identity_of, linked, small_packets, telling
 
 __all__ = ["broker"]
 pytestmark = pytest.mark.system
@@ -41,6 +41,14 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def chunks(broker: tuple[Path, int], teller: Teller) -> Iterator[MqttChunks]:
+    made = MqttChunks("a")
+    with linked(identity_of(*broker), made):
+        yield made
+
+
+@pytest.fixture
+def impatient(broker: tuple[Path, int], teller: Teller) -> Iterator[MqttChunks]:
+    """For those who wait in vain."""
     made = MqttChunks("a", silence_s=1.5)
     with linked(identity_of(*broker), made):
         yield made
@@ -164,11 +172,11 @@ def test_a_wrong_block_is_dropped_and_the_rest_kept(
     ids=["number", "digest", "short", "header", "version", "empty", "huge"],
 )
 def test_answers_to_something_else_are_no_answers(
-    store: Store, chunks: MqttChunks, teller: Teller, change: object
+    store: Store, impatient: MqttChunks, teller: Teller, change: object
 ) -> None:
     teller.answers = lambda _, blocks: [change(block) for block in blocks]  # type: ignore[operator]
     with pytest.raises(TransientError, match="no block came"):
-        Mover(store, [chunks]).fetch(
+        Mover(store, [impatient]).fetch(
             b.sha256(TABLE), max_bytes=len(TABLE), sources=(), what="table"
         )
 
@@ -209,8 +217,8 @@ def test_a_busy_fleet_says_when_to_come_back_and_is_left_alone_until_then(
 
 
 def test_a_fleet_that_says_nothing_is_given_up(
-    store: Store, chunks: MqttChunks, teller: Teller
+    store: Store, impatient: MqttChunks, teller: Teller
 ) -> None:
     teller.answers = lambda *_: []
     with pytest.raises(TransientError, match="no block came in"):
-        fetch(store, chunks)
+        fetch(store, impatient)

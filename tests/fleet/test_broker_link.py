@@ -1,0 +1,51 @@
+"""The fleet's link on a real broker: more at once than the broker takes at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from edgefleet_contract.topics import Channel, topic
+from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
+from tests.fleet.running import until
+from tests.fleet.stage import FLEET
+from tests.fleet.test_broker_access import broker, who
+
+__all__ = ["broker"]
+pytestmark = pytest.mark.system
+
+
+def test_orders_for_a_thousand_devices_at_once_all_arrive_and_the_newest_last(
+    broker: tuple[Path, int],
+) -> None:
+    """Packet numbers run out at 200; what had none was once lost until the next connection."""
+    keys, port = broker
+    wheres = [topic(FLEET, f"d{number}", Channel.DESIRED) for number in range(1000)]
+
+    async def publish() -> None:
+        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
+        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
+        loop, connected = asyncio.get_running_loop(), asyncio.Event()
+
+        def on_connected() -> None:
+            loop.call_soon_threadsafe(connected.set)
+
+        running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
+        task = asyncio.create_task(running)
+        await connected.wait()
+        for payload in (b"old", b"new"):
+            for where in wheres:
+                link.publish(where, payload)
+        await asyncio.to_thread(until, lambda: seen() == dict.fromkeys(wheres, b"new"))
+        task.cancel()
+        await asyncio.wait([task])
+
+    with who(broker, "observer") as reader:
+        reader.subscribe("#")
+
+        def seen() -> dict[str, bytes]:
+            return {where: raw for where, raw in list(reader.arrived.queue) if where in wheres}
+
+        asyncio.run(publish())
