@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
 
-.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile
+.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile crash powercut
 
 help:
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -55,6 +55,15 @@ format: env ## lay the code out
 
 hostile: env ## every hostile input at every door: tried, accepted (0), left on a disk (0)
 	@$(BIN)/python -m tests.hostile
+
+crash: env ## every disk that a power cut may leave, kills and faults at every file-system call
+	@$(BIN)/python -m tests.crash
+	@$(BIN)/python -m tests.crash table
+
+powercut: env ## real power cuts: an ext4 at every system call, a machine at random (root)
+	@sh tools/system-packages.sh strace e2fsprogs user-mode-linux gcc libc6-dev
+	@$(BIN)/python -m tests.system.powercut
+	@$(BIN)/python -m tests.crash table
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
