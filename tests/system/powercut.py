@@ -42,7 +42,7 @@ CALLS = (
     *("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "mkdir", "chmod"),
     *("rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir"),
 )
-ROUNDS, CONTROL_ROUNDS, VERSIONS = 24, 6, 200
+ROUNDS, CONTROL_ROUNDS, VERSIONS = 24, 6, 400
 BOOT_S = 120.0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefleet_agent.adapters.fs import FileSystem, write_durably
+from edgefleet_agent.adapters.fs import FileSystem, read_surely, write_durably
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
@@ -57,7 +57,7 @@ class Store:
             DeviceError: STORAGE_FAILED where it is missing, unreadable, or has changed.
         """
         try:
-            raw = self.fs.read(self.path(digest))
+            raw = read_surely(self.fs, self.path(digest))
         except OSError as error:
             raise DeviceError(
                 f"cannot read {digest[:12]} from the store: {error.strerror}",
