@@ -12,7 +12,8 @@ STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean hostile fuzz networks
+.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean
+.PHONY: hostile fuzz networks crash powercut
 
 help:
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -63,6 +64,15 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks
+
+crash: env ## every disk that a power cut may leave, kills and faults at every file-system call
+	@$(BIN)/python -m tests.crash
+	@$(BIN)/python -m tests.crash table
+
+powercut: env ## real power cuts: an ext4 at every system call, a machine at random (root)
+	@sh tools/system-packages.sh strace e2fsprogs user-mode-linux gcc libc6-dev
+	@$(BIN)/python -m tests.system.powercut
+	@$(BIN)/python -m tests.crash table
 
 bench: env ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap

@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 
 WATCH_S: Final = 0.1
 """How often a model on probation is looked at."""
-SERVE_TRIES: Final = 3
 LOOK_S: Final = 15.0
 """How often the board is looked at where an install waits for it."""
 PROGRESS_S: Final = 10.0
@@ -125,27 +124,16 @@ class Performer:
         raise AssertionError(command)  # pragma: no cover - `_start` handles the others
 
     async def serve(self, item: Installed) -> ServeFailed | None:
-        """Make a committed model serve; what is wrong where it does not.
-
-        A disk that gives an error once is asked again: nothing less than a lost model is at stake.
-        """
-        failed = await self._try_serve(item)
-        for _ in range(SERVE_TRIES - 1):
-            if failed is None or failed.reason is not Reason.STORAGE_FAILED:
-                break
-            await asyncio.sleep(WATCH_S)
-            failed = await self._try_serve(item)
+        """Make a committed model serve; what is wrong where it does not."""
+        try:
+            failed = await self._host.activate((self._bundles.spec(item),))
+        except (DeviceError, PeerError) as error:
+            failed = Failed(error.reason, error.message)
         if failed is None:
             self.serving[item.target.slot] = item
             return None
         log.error("%s cannot be served: %s", item.target.slot, failed.detail)
         return ServeFailed(item.target.slot, failed.detail)
-
-    async def _try_serve(self, item: Installed) -> Failed | None:
-        try:
-            return await self._host.activate((self._bundles.spec(item),))
-        except (DeviceError, PeerError) as error:
-            return Failed(error.reason, error.message)
 
     async def stop(self, slots: tuple[str, ...]) -> None:
         """Serve nothing more in these slots."""

@@ -38,8 +38,8 @@ def run(names: list[str], out: Path) -> int:
         for row in rows:
             found.append(row.count)
             print(f"{row.fault}: {row.where}: {row.points} points, {len(row.violations)} bad")
-            if not row.is_control:
-                print(*(f"  {word}" for word in row.violations[:20]), sep="\n", end="")
+            for word in row.violations[:20] if not row.is_control else ():
+                print(f"  {word}")
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     table.write(out, found)
     return 0 if all(row.is_good for row in found) else 1

@@ -92,10 +92,11 @@ class MarkedStore(Store):
 def stories(room: Path) -> Iterator[list[Story]]:
     """Every story; what they need (a shelf, keys) is there until the block ends."""
     with serve() as shelf:
-        site = make_site(shelf, room / "bundles")
+        site = make_site(shelf, room / "bundles", versions=3)
         yield [
-            _installing("first install", site, _nothing, 1),
-            _installing("install over another", site, _install_one(site), 2),
+            _installing("first install", site, 1),
+            _installing("second install", site, 2),
+            _installing("third install, which collects the first", site, 3),
             _metadata(),
             _enrolment(),
             _renewal(room / "renewal"),
@@ -109,18 +110,22 @@ def _nothing(folder: Path) -> None:
 # --- installs ------------------------------------------------------------------------------------
 
 
-def _installing(name: str, site: Site, prepare: Prepare, number: int) -> Story:
-    return Story(name, prepare, _install(site, number), _check_install(site, number), _check_files)
+def _installing(name: str, site: Site, number: int) -> Story:
+    """Version `number`, on a device that installed the ones before it."""
+    check = _check_install(site, number)
+    return Story(name, _install_before(site, number), _install(site, number), check, _check_files)
 
 
-def _install_one(site: Site) -> Prepare:
+def _install_before(site: Site, number: int) -> Prepare:
     async def install(folder: Path) -> None:
         async with Board(folder, site) as board:
-            assert await board.follow(1) is Phase.COMMITTED
+            for before in range(1, number):
+                assert await board.follow(before) is Phase.COMMITTED
 
     def prepare(folder: Path) -> None:
         _nothing(folder)
-        asyncio.run(install(folder))
+        if number > 1:
+            asyncio.run(install(folder))
 
     return prepare
 

@@ -189,6 +189,18 @@ def test_a_journal_copy_on_a_bad_sector_costs_one_step_and_is_replaced(tmp_path:
         Journal(tmp_path, BadSector(*COPIES)).load()
 
 
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_read_that_fails_once_costs_nothing(device: tuple[Site, Path], at: int) -> None:
+    """The journal's copies, then the bundle of what is committed."""
+    site, folder = device
+
+    async def story() -> None:
+        async with Board(folder, site, Faulty(Fault.EIO_ONCE, at)) as board:
+            assert board.version == 1
+
+    asyncio.run(story())
+
+
 def as_nobody(work: Callable[[], None]) -> int:
     """Run something without root's rights; its exit code."""
     child = os.fork()

@@ -98,3 +98,16 @@ def write_durably(fs: FileSystem, path: Path, data: bytes, *, mode: int = 0o600)
         fs.fsync(file)
     fs.replace(fresh, path)
     fs.fsync_dir(path.parent)
+
+
+def read_surely(fs: FileSystem, path: Path) -> bytes:
+    """All of a file; where the disk gives an error, on the second try.
+
+    An error that passes must not cost a model that serves, or a step of the journal.
+    """
+    try:
+        return fs.read(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return fs.read(path)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from edgefleet_agent.adapters.fs import FileSystem, write_durably
+from edgefleet_agent.adapters.fs import FileSystem, read_surely, write_durably
 from edgefleet_agent.device import Device
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import DeviceError, PeerError
@@ -96,7 +96,7 @@ class Journal:
 
     def _read(self, path: Path) -> tuple[int, Device] | None:
         try:
-            raw = self._fs.read(path)
+            raw = read_surely(self._fs, path)
         except FileNotFoundError:
             return None
         try:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefleet_agent.adapters.fs import FileSystem, write_durably
+from edgefleet_agent.adapters.fs import FileSystem, read_surely, write_durably
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
@@ -59,7 +59,7 @@ class Store:
                 has changed is removed, so that it is fetched again.
         """
         with self._reading(digest):
-            raw = self.fs.read(self.path(digest))
+            raw = read_surely(self.fs, self.path(digest))
         self._require(digest, sha256(raw))
         return raw
 
