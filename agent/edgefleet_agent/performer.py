@@ -283,8 +283,11 @@ class Performer:
 
     async def _restore(self, command: Restore) -> Event:
         if command.slots:
-            specs = tuple(self._bundles.spec(item) for item in command.slots)
-            failed = await self._host.activate(specs)
+            try:
+                specs = tuple(self._bundles.spec(item) for item in command.slots)
+                failed = await self._host.activate(specs)
+            except (DeviceError, PeerError) as error:
+                failed = Failed(error.reason, error.message)
             if failed is not None:
                 return RollbackFailed(failed.detail)
             self.serving |= {item.target.slot: item for item in command.slots}
