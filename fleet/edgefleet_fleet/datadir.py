@@ -155,7 +155,7 @@ class DataDir:
         return PrivateKey.load(self.keys / "director.pem")
 
     def repository(self, named: PublicKey | None = None) -> PrivateKey:
-        """The key that keeps TUF metadata fresh: the present one, or the next where a root names it.
+        """The key that keeps metadata fresh: the present one, or the next where a root names it.
 
         The next takes the present one's place here, so that a stop between the new root and this
         costs nothing.

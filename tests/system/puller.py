@@ -38,7 +38,7 @@ def main() -> None:
             what="blob",
             progress=progress,
         )
-    print(json.dumps(moving.take_moved()), flush=True)
+    print(json.dumps(moving.take_moved().ways), flush=True)
 
 
 if __name__ == "__main__":

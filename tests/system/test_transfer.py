@@ -116,7 +116,7 @@ def test_http_dies_and_the_rest_comes_in_band(site: Site, tmp_path: Path) -> Non
         shelf.cut_after = 50 * CHUNK_SIZE + 1000
         assert fetch(mover, shelf.url) == len(RAW)  # no good chunk came twice
         assert [digest for digest, _ in shelf.requests] == [sha256(TABLE), sha256(RAW)]
-    moved = mover.take_moved()
+    moved = mover.take_moved().ways
     assert store.read(sha256(RAW)) == RAW
     assert moved["http"] == len(TABLE) + 50 * CHUNK_SIZE
     assert moved["mqtt"] == len(RAW) - 50 * CHUNK_SIZE
@@ -199,7 +199,7 @@ def test_a_cache_of_the_site_spares_the_uplink(site: Site, tmp_path: Path) -> No
         mover = Mover(Store(tmp_path / "two"), [HttpChunks(mirrors=(url,)), HttpChunks()])
         Store(tmp_path / "two").part_path(sha256(RAW)).write_bytes(RAW[: 10 * CHUNK_SIZE])
         fetch(mover, f"{site.url}/blobs")
-        assert mover.take_moved() == {"mirror": len(RAW) - 10 * CHUNK_SIZE + len(TABLE)}
+        assert mover.take_moved().ways == {"mirror": len(RAW) - 10 * CHUNK_SIZE + len(TABLE)}
     finally:
         nginx.terminate()
         nginx.wait(10)
