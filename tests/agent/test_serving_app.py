@@ -132,6 +132,7 @@ def test_text_goes_plain_or_in_base64(here: RunningHost) -> None:
         ("text", {"instances": [1]}, "holds a number, expected strings"),
         ("text", {"instances": [{"b64": "?"}]}, "is not base64"),
         ("text", {"instances": [{"b64": "/w=="}]}, "does not hold UTF-8"),
+        ("text", {"instances": ["\ud800"]}, "text that is not Unicode"),
         ("text", {"instances": [["a"], "b"]}, "ragged"),
         ("pick", {"instances": [1.5]}, "holds fractions, expected int64"),
         ("pick", {"instances": [2**70]}, "numbers too large, expected int64"),

@@ -355,6 +355,7 @@ GOOD = asked("x", "FP32", [1, 64], data=ROW)
         ("pick", asked("i", "INT64", [1], data=[2**63]), "int64 is -9223372036854775808 to"),
         ("pick", asked("i", "INT64", [1], data=[99]), "indices element out of data bounds"),
         ("text", asked("word", "BYTES", [1], data=[1]), "holds a number, expected string"),
+        ("text", asked("word", "BYTES", [1], data=["\ud800"]), "text that is not Unicode"),
         ("digits", asked("x", "FP32", [1, 64]), "needs one of 'data' and 'binary_data_size'"),
         ("digits", sized("x", "FP32", [1, 64], 256), "announces 256 bytes, 0 are left"),
         ("digits", GOOD | {"outputs": [{"name": "z"}]}, "named 'z', this model has 'y'"),

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from edgefleet_agent.runtime.frames import Ask, Copy, Frame
-from edgefleet_agent.serving import oip_v2, pages, tensorflow_v1
 from edgefleet_agent.serving.answer import Answer, busy, refuse
 from edgefleet_agent.serving.config import ServingConfig
-from edgefleet_agent.serving.door import Asked, Door, Doors, Headers, Inference, Places
+from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
+from edgefleet_agent.serving.doors import DOORS
 from edgefleet_agent.serving.link import DeadlinePassed, NoWorker, QueueFull, WorkerLost
 from edgefleet_agent.serving.router import Entry, Router
 
@@ -24,7 +24,6 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 VERSION_HEADER: Final = b"edgefleet-model-version"
 _PATIENCE: Final = 4  # times the limit that is read and thrown away, so that the client hears why
-DOORS: Final = Doors((*tensorflow_v1.DOORS, *oip_v2.DOORS, *pages.DOORS))
 
 
 class _Gone(Exception):

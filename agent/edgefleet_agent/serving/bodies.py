@@ -7,7 +7,7 @@ Pure, and run in the worker, since a body is a stranger's. What a client could h
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -112,6 +112,18 @@ def dump_json(value: Any, outputs: Tensors) -> bytes:
 def error(message: str) -> bytes:
     """The body of a refusal, the same in all protocols."""
     return json.dumps({"error": message}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def check_text(texts: Iterable[str], name: str) -> None:
+    """JSON may hold halves of characters (`"\\ud800"`), which no runtime takes.
+
+    Raises:
+        BadBody: it does.
+    """
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise BadBody(f"input {name!r} holds text that is not Unicode") from None
 
 
 def is_finite(array: Array) -> bool:

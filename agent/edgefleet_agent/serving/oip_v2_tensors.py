@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array
-from edgefleet_agent.serving.bodies import BadBody, BadOutput, kind
+from edgefleet_agent.serving.bodies import BadBody, BadOutput, check_text, kind
 from edgefleet_contract.bundle import TensorSpec
 
 _LENGTH: Final = struct.Struct("<I")
@@ -72,6 +72,8 @@ def from_list(value: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
         stranger = next(item for item in flat if type(item) in strangers)
         found = "fractions" if type(stranger) is float else kind(stranger)
         raise BadBody(f"input {spec.name!r} holds {found}, expected {spec.dtype}")
+    if dtype.kind == "O":
+        check_text(flat, spec.name)
     if dtype.kind in "iu" and flat:
         bounds, low, high = np.iinfo(spec.dtype), min(flat), max(flat)
         if low < bounds.min or high > bounds.max:

@@ -19,6 +19,7 @@ from edgefleet_agent.serving.bodies import (
     BadOutput,
     Run,
     Served,
+    check_text,
     dump_json,
     fits,
     is_finite,
@@ -234,6 +235,7 @@ def _text(value: Any, spec: TensorSpec) -> Array:
         flat = [part for item in flat for part in item]
     if any(isinstance(item, list) for item in flat):
         raise BadBody(f"input {spec.name!r} is ragged, expected shape {list(spec.shape)}")
+    check_text(flat, spec.name)
     array = np.empty(len(flat), dtype=object)
     array[:] = flat
     return array.reshape(shape)
