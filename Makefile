@@ -74,9 +74,11 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@$(BIN)/python -m tests.system.powercut
 	@$(BIN)/python -m tests.crash table
 
-bench: env ## the figures that can be measured on this machine
+bench: env broker ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
 	@$(BIN)/python -m bench verify
+	@$(BIN)/python -m bench delta --no-large
+	@$(BIN)/python -m bench transfer
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

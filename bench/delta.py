@@ -206,6 +206,33 @@ def measure(*, real: bool, large: bool) -> dict[str, dict[str, float]]:
     return found
 
 
+SLUGS = {
+    "fp32 fine-tune (Adam)": "fp32_adam",
+    "int8 requantized (Adam)": "int8_adam",
+    "int8 requantized (SGD)": "int8_sgd",
+    "int8 last layer": "int8_last_layer",
+    "64 MiB of fp32": "fp32_64_mib",
+}
+
+
+def report(found: dict[str, dict[str, float]]) -> dict[str, object]:
+    """The figures by short names; `of_full` is our bytes as a share of full zstd-19's.
+
+    `worst` is the pair with the largest share; `apply_ram_mib` is the most that applying took.
+    """
+    pairs: dict[str, dict[str, float]] = {}
+    for name, figures in found.items():
+        slug = SLUGS.get(name, Path(name.split()[0]).stem)
+        shares = {}
+        if "zstd_bytes" in figures:
+            shares["of_full"] = round(figures[f"{OURS}_bytes"] / figures["zstd_bytes"], 4)
+        pairs[slug] = {**figures, **shares}
+    share = {slug: figures["of_full"] for slug, figures in pairs.items() if "of_full" in figures}
+    worst = max(share, key=lambda slug: share[slug])
+    ram = max(figures.get(f"{OURS}_mib", 0.0) for figures in pairs.values())
+    return {**pairs, "worst": {"pair": worst, "of_full": share[worst]}, "apply_ram_mib": ram}
+
+
 def show(found: dict[str, dict[str, float]]) -> None:
     names = [tool.name for tool in TOOLS if tool.is_there and tool.name != "nothing"]
     for unit, what, scale in (
@@ -235,7 +262,7 @@ def main(argv: list[str]) -> int:
         return 0
     found = measure(real=not options.no_real, large=not options.no_large)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(report(found)))
     else:
         show(found)
     return 0

@@ -2,8 +2,8 @@
 
 The order of the checks is the acceptance of the design, steps 4 to 6: documents by digest, the
 publisher's signature, what the bundle says against what the order said, room on the disk, then the
-files of the one variant that this board runs. The first failure refuses; nothing that was not
-verified is ever stored under its digest.
+files of the one variant that this board runs, by a delta from the release that it has or whole. The
+first failure refuses; nothing that was not verified is ever stored under its digest.
 
 Of a sealed bundle the store holds the sealed blobs that its index names, and never a file in the
 clear: the keys go to the child that opens them (`runtime/loading.py`).
@@ -12,10 +12,11 @@ clear: the keys go to the child that opens them (`runtime/loading.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from edgefleet_agent.adapters.store import Store
+from edgefleet_agent.delta import Updates, old_files
 from edgefleet_agent.device import Installed
 from edgefleet_agent.ports import Choice, Failed, Fetcher, FileSeal, ModelSpec, Moved
 from edgefleet_agent.unsealing import Unsealer, file_seal, no_key
@@ -44,7 +45,7 @@ Progress: TypeAlias = Callable[[Target, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A model that is in the store, verified; `transferred` counts the bytes of the wire."""
+    """A model that is in the store, verified; `transferred` counts the bytes of whole files."""
 
     installed: Installed
     transferred: int
@@ -90,14 +91,19 @@ class Bundles:
         self._choose = choose
         self._hw = hw
         self._unseal = unseal
+        self._updates = Updates(store, fetcher)
 
     def bring(
         self,
         target: Target,
         sources: tuple[str, ...],
         progress: Progress,
+        *,
+        serving: Iterable[Installed] = (),
     ) -> Arrival:
         """Put all files that this board needs of a bundle into the store.
+
+        What is in the store of the models that are `serving` may save bytes.
 
         Raises:
             PeerError: the bundle is refused; its reason says why.
@@ -119,7 +125,10 @@ class Bundles:
         variant = choice.variant
         kept = dict(zip((target.bundle_sha256, target.signature_sha256), documents, strict=True))
         files: tuple[BundleFile | SealedFile, ...] = manifest.files_for(variant)
-        if target.sealed is not None:
+        if target.sealed is None:
+            old = old_files(self._store, target.model, serving)
+        else:
+            old = {}  # two sealings of one file have nothing in common
             raw, index = self._bring_index(target, target.sealed, manifest, sources, name)
             kept[target.sealed.index_sha256] = raw
             files = tuple(index.file(file.path) for file in files)
@@ -129,14 +138,28 @@ class Bundles:
         done = total - sum(file.size for file in missing)
         transferred = 0
         for file in missing:
-            transferred += self._fetcher.fetch_file(
+            what = f"{name}/{file.path}"
+
+            def told(size: int, before: int = done) -> None:
+                progress(target, before + size, total)
+
+            if file.path not in old or not self._updates.make(
+                old[file.path],
                 file.sha256,
                 size=file.size,
-                chunk_list_sha256=file.chunk_list_sha256,
+                needed=total - done,
                 sources=sources,
-                what=f"{name}/{file.path}",
-                progress=lambda size, before=done: progress(target, before + size, total),  # type: ignore[misc] # mypy cannot infer a lambda's default
-            )
+                what=what,
+                progress=told,
+            ):
+                transferred += self._fetcher.fetch_file(
+                    file.sha256,
+                    size=file.size,
+                    chunk_list_sha256=file.chunk_list_sha256,
+                    sources=sources,
+                    what=what,
+                    progress=told,
+                )
             done += file.size
         for digest, raw in kept.items():
             if not self._store.has(digest):
@@ -193,7 +216,8 @@ class Bundles:
 
     def take_moved(self) -> Moved:
         """The bytes that came since this was asked last."""
-        return self._fetcher.take_moved()
+        saved, self._updates.saved = self._updates.saved, 0
+        return replace(self._fetcher.take_moved(), saved=saved)
 
     def cancel(self) -> None:
         """End the `bring` that runs in another thread: it raises `Canceled`."""

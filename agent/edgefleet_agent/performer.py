@@ -187,6 +187,8 @@ class Performer:
         moved = self._bundles.take_moved()
         found = {"download_bytes": sum(moved.ways.values())}
         found |= {f"bytes_{name}": size for name, size in moved.ways.items()}
+        if moved.deltas:
+            found |= {"delta_bytes": moved.deltas, "delta_saved_bytes": moved.saved}
         for key, size in found.items():
             self.measured[key] = self.measured.get(key, 0.0) + size
         return moved.uplink
@@ -286,8 +288,11 @@ class Performer:
 
     async def _restore(self, command: Restore) -> Event:
         if command.slots:
-            specs = tuple(self._bundles.spec(item) for item in command.slots)
-            failed = await self._host.activate(specs)
+            try:
+                specs = tuple(self._bundles.spec(item) for item in command.slots)
+                failed = await self._host.activate(specs)
+            except (DeviceError, PeerError) as error:
+                failed = Failed(error.reason, error.message)
             if failed is not None:
                 return RollbackFailed(failed.detail)
             self.serving |= {item.target.slot: item for item in command.slots}
@@ -298,8 +303,9 @@ class Performer:
 
     async def _bring(self, target: Target, order: Order, progress: Progress) -> Arrival:
         """`Bundles.bring` in a thread, which has ended when this returns, also when canceled."""
+        serving = tuple(self.serving.values())
         work = asyncio.create_task(
-            asyncio.to_thread(self._bundles.bring, target, order.sources, progress)
+            asyncio.to_thread(self._bundles.bring, target, order.sources, progress, serving=serving)
         )
         try:
             return await asyncio.shield(work)

@@ -242,10 +242,16 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Bytes that came, by each transport; `uplink` is what the site's uplink carried of them."""
+    """Bytes that came, by each transport; `uplink` is what the site's uplink carried of them.
+
+    `deltas` is how many of them were of deltas, used or not; `saved` how many fewer that were than
+    the files that were made of them.
+    """
 
     ways: dict[str, int]
     uplink: int
+    deltas: int = 0
+    saved: int = 0
 
 
 class Fetcher(Protocol):
@@ -300,27 +306,21 @@ class Fetcher(Protocol):
         """
         ...
 
-
-class DeltaSource(Protocol):
-    """Brings deltas, which nobody vouches for: what they make is held against its digest."""
-
-    def cancel(self) -> None:
-        """Make the transfer at hand, in another thread, raise `Canceled` soon."""
-        ...
-
-    def resume(self) -> None:
-        """Allow transfers again."""
-        ...
-
     def fetch_delta(
-        self, old: Digest, new: Digest, *, size: int, sources: tuple[str, ...]
+        self,
+        old: Digest,
+        new: Digest,
+        *,
+        size: int,
+        sources: tuple[str, ...],
+        what: str,
+        progress: Callable[[int], None],
     ) -> Path | None:
-        """The delta from `old` to `new`, a file of `size` bytes; None where there is none.
+        """The delta from `old` to `new`, a file of `size` bytes; None where none is to be had.
 
-        A transfer that broke off goes on at the next call, as long as the store is not collected.
+        Nobody vouches for it. One that broke off goes on at the next call.
 
         Raises:
-            DeviceError: NO_SPACE or STORAGE_FAILED.
             Canceled: the caller asked for an end.
         """
         ...

@@ -227,7 +227,8 @@ class Event:
     """A step of an install. `boot_id` and `seq` name it: the fleet counts it once.
 
     `measurements` are numbers taken on the way: `download_bytes`, of these `bytes_http`,
-    `bytes_mqtt`, … by transport, `load_ms`, `p95_us`, …
+    `bytes_mqtt`, … by transport and `delta_bytes` of deltas, which were `delta_saved_bytes` fewer
+    than the files that they made; `load_ms`, `p95_us`, …
     """
 
     SCHEMA: ClassVar[str] = "edgefleet.event/1"
@@ -384,7 +385,8 @@ class CertificateResponse:
 class BlobRequest:
     """A device asks for blocks of a blob [wire-9.2]: `length` bytes from each of `offsets`.
 
-    `request` is a number of the device's choice that comes back with each block.
+    `request` is a number of the device's choice that comes back with each block. With `base` the
+    blocks are those of the delta that makes the blob from that one [wire-9.6].
     """
 
     SCHEMA: ClassVar[str] = "edgefleet.blob-get/1"
@@ -394,10 +396,11 @@ class BlobRequest:
     sha256: Digest
     length: int
     offsets: tuple[int, ...]
+    base: Digest | None = None
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
-        if not is_digest(self.sha256):
+        if not is_digest(self.sha256) or not (self.base is None or is_digest(self.base)):
             raise Malformed("blob request: a digest is not 64 lower-case hex digits")
         if not 0 <= self.request < 2**32 or not 0 < self.length <= MAX_LENGTH:
             raise Malformed(f"blob request {self.request}: blocks of {self.length} bytes")

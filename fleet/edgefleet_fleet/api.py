@@ -65,7 +65,7 @@ class Services:
 def services_of(room: Room, publications: Publications) -> Services:
     """The parts on one room."""
     deployments = Deployments(room, publications)
-    library = Library(room, publications)
+    library, deltas = Library(room, publications), Deltas(room, room.keys.deltas)
     return Services(
         room,
         Access(room, Users(room)),
@@ -74,8 +74,8 @@ def services_of(room: Room, publications: Publications) -> Services:
         Enrolment(room, deployments, publications),
         deployments,
         Ingest(room, deployments),
-        Deltas(room, room.keys.deltas),
-        BlobServer(library, fleet=room.fleet),
+        deltas,
+        BlobServer(library, deltas, fleet=room.fleet),
     )
 
 

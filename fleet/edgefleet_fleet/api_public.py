@@ -16,8 +16,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from edgefleet_contract import __version__
 from edgefleet_contract.bundle import Digest, is_digest
+from edgefleet_contract.errors import TransientError
 from edgefleet_fleet import metrics
 from edgefleet_fleet.api_common import TheServices
+from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.errors import NotFound
 
 router = APIRouter(tags=["public"])
@@ -45,11 +47,14 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
 def delta(sha256: str, old: str, request: Request, services: TheServices) -> Response:
     """What makes a blob from another one (docs/spec/bundle.md, section 8).
 
-    It says as much as the blob does, and is had on the same terms.
+    It says as much as the blob does, and is had on the same terms. While it is being made: 503.
     """
     _check_reader(request, services)
+    pair = Digest(old), Digest(sha256)
     known = is_digest(sha256) and is_digest(old) and services.library.size(Digest(sha256))
-    path = services.deltas.find(Digest(old), Digest(sha256)) if known else None
+    path = services.deltas.find(*pair) if known else None
+    if path is None and services.deltas.is_coming(*pair):
+        raise TransientError("the delta is being made", retry_after_s=SOON_S)
     if path is None:
         raise NotFound(f"there is no delta from {old[:16]!r} to {sha256[:16]!r}")
     size = path.stat().st_size

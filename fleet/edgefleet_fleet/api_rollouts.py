@@ -40,7 +40,8 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     fields["canaries"], fields["waves"] = tuple(body.canaries), tuple(body.waves)
     fields["policy"] = codec.decode(Policy, body.policy, what="policy")
     rollout = services.deployments.create(Wish(**fields), actor=actor)
-    services.deltas.expect(body.bundle)
+    if not body.sealed:
+        services.deltas.expect(body.bundle)
     return _view(services, rollout)
 
 

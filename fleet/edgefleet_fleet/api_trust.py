@@ -101,6 +101,13 @@ def next_director(services: TheServices, actor: Admin) -> Any:
     return {"key_id": key.id, "pem": key.pem}
 
 
+@router.post("/api/v1/trust/repository", status_code=201)
+def next_repository(services: TheServices, actor: Admin) -> Any:
+    """Make the next repository key; it keeps the metadata fresh once a root names it."""
+    key = services.publications.prepare_repository(actor=actor)
+    return {"key_id": key.id, "pem": key.pem}
+
+
 def _files(found: dict[str, str]) -> dict[str, bytes]:
     return {path: _unbase64(text) for path, text in found.items()}
 

@@ -1,4 +1,4 @@
-"""Gives blobs to devices over the broker, for those that can reach nothing else [wire-9].
+"""Gives blobs and deltas to devices over the broker, for those that reach nothing else [wire-9].
 
 A device asks for a window of blocks and gets them one by one: who waits is served in turn, a block
 each, so that one with much to fetch does not hold up the others. What waits is bounded for each
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from edgefleet_contract.blocks import Block, Status
@@ -20,6 +22,7 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import BlobRequest, parse
 from edgefleet_contract.topics import Channel, match, topic
+from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.ports import Incoming
 
@@ -39,6 +42,10 @@ class _Wish:
     sha256: Digest
     offset: int
     length: int
+    base: Digest | None
+
+    def answer(self, status: Status, wait_s: int = 0) -> Block:
+        return Block(self.request, self.sha256, status=status, wait_s=wait_s)
 
 
 class Blobs(Protocol):
@@ -53,11 +60,25 @@ class Blobs(Protocol):
         ...
 
 
+class DeltaFiles(Protocol):
+    """The deltas between them."""
+
+    def find(self, old: Digest, new: Digest) -> Path | None:
+        """The delta; None where there is none."""
+        ...
+
+    def is_coming(self, old: Digest, new: Digest) -> bool:
+        """Whether it is being made, or will be."""
+        ...
+
+
 class BlobServer:
     """One queue of wishes for each device. `sent` counts `blocks`, `bytes`, `unknown`, `busy`."""
 
-    def __init__(self, blobs: Blobs, *, fleet: str, in_all: int = IN_ALL) -> None:
-        self._blobs, self._fleet, self._in_all = blobs, fleet, in_all
+    def __init__(
+        self, blobs: Blobs, deltas: DeltaFiles, *, fleet: str, in_all: int = IN_ALL
+    ) -> None:
+        self._blobs, self._deltas, self._fleet, self._in_all = blobs, deltas, fleet, in_all
         self._waiting: OrderedDict[str, deque[_Wish]] = OrderedDict()
         self._refusals: deque[tuple[str, Block]] = deque(maxlen=1000)
         self._count = 0
@@ -83,7 +104,7 @@ class BlobServer:
             self._refusals.append((device, busy))
             new = []
         number, digest, length = request.request, request.sha256, request.length
-        kept += [_Wish(number, digest, offset, length) for offset in new]
+        kept += [_Wish(number, digest, offset, length, request.base) for offset in new]
         self._count += len(new)
         self._put(device, deque(kept))
         self._more.set()
@@ -125,16 +146,32 @@ class BlobServer:
         try:
             size = self._blobs.size(wish.sha256)
             if size is None:
-                return Block(wish.request, wish.sha256, status=Status.UNKNOWN)
+                return wish.answer(Status.UNKNOWN)
+            if wish.base is not None:
+                return self._delta_block(wish, wish.base)
             if wish.offset > size:
                 return None
             pieces = self._blobs.read(wish.sha256, start=wish.offset, length=wish.length)
             return Block(wish.request, wish.sha256, wish.offset, size, b"".join(pieces))
-        except NotFound:
-            return Block(wish.request, wish.sha256, status=Status.UNKNOWN)
+        except (NotFound, FileNotFoundError):
+            return wish.answer(Status.UNKNOWN)
         except OSError as error:
             log.error("blob %s cannot be read: %s", wish.sha256[:8], error.strerror)
             return None
+
+    def _delta_block(self, wish: _Wish, base: Digest) -> Block:
+        """Of a delta to a blob that may be had. One that is shorter than it was is none."""
+        path = self._deltas.find(base, wish.sha256)
+        if path is None:
+            is_coming = self._deltas.is_coming(base, wish.sha256)
+            return wish.answer(Status.BUSY, SOON_S) if is_coming else wish.answer(Status.UNKNOWN)
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if wish.offset > size:
+                return wish.answer(Status.UNKNOWN)
+            file.seek(wish.offset)
+            data = file.read(wish.length)
+        return Block(wish.request, wish.sha256, wish.offset, size, data)
 
     async def _send(
         self, send: Callable[[str, bytes], Awaitable[None]], device: str, block: Block

@@ -176,6 +176,23 @@ def rotate_director(
     )
 
 
+@rotate.command("repository")
+def rotate_repository(
+    root: Roots,
+    root_passphrase_file: Passphrase = None,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
+    """Let the control room keep metadata fresh with a new key: after a break-in, do this first."""
+    fresh = PublicKey.from_pem(client(url, data).post("/trust/repository")["pem"])
+    _new_root(
+        *(url, data, root, root_passphrase_file),
+        lambda held: replace(held, repository=fresh),
+        as_json=as_json,
+    )
+
+
 @revoke.command("bundle")
 def revoke_bundle(
     bundle: Annotated[str, typer.Argument(help="model-version, or the digest of bundle.json.")],

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_fleet.authority import OBSERVER, SERVICE, Authority, expiry_of, hosts_of
 
 _LIFE_DAYS: Final = 820
@@ -154,13 +154,23 @@ class DataDir:
         """The key that signs orders."""
         return PrivateKey.load(self.keys / "director.pem")
 
-    def repository(self) -> PrivateKey:
-        """The key that keeps TUF metadata fresh."""
-        return PrivateKey.load(self.keys / "repository.pem")
+    def repository(self, named: PublicKey | None = None) -> PrivateKey:
+        """The key that keeps metadata fresh: the present one, or the next where a root names it.
 
-    def next_director(self) -> PrivateKey:
-        """The director key that comes next, made when it is first asked for."""
-        path = self.keys / "director-next.pem"
+        The next takes the present one's place here, so that a stop between the new root and this
+        costs nothing.
+        """
+        present, following = self.keys / "repository.pem", self.keys / "repository-next.pem"
+        if named is not None and following.exists():
+            key = PrivateKey.load(following)
+            if key.public == named:
+                following.replace(present)
+                sync_folder(self.keys)
+        return PrivateKey.load(present)
+
+    def next_key(self, stem: str) -> PrivateKey:
+        """The `director` or `repository` key that comes next, made when it is first asked for."""
+        path = self.keys / f"{stem}-next.pem"
         if not path.exists():
             write_file(path, PrivateKey.generate_ed25519().to_pem(), mode=0o600)
         return PrivateKey.load(path)

@@ -32,6 +32,13 @@ log = logging.getLogger("edgefleet.deltas")
 MAX_FILE: Final = 512 * 1024 * 1024
 """Of larger files no delta is made: it would take an hour."""
 DEADLINE_S: Final = 1800.0
+SOON_S: Final = 2
+"""When to ask again for one that is being made: a model of a few megabytes takes a second or two.
+
+Orders go out at once, and the first devices ask before it is there. They wait a little for a file
+that is worth it (half a minute in all), rather than that a rollout waits for its deltas: so neither
+a slow encoder nor a device with a release that nobody thought of holds anything up.
+"""
 _MAX_QUEUE: Final = 64
 _MAX_KEPT: Final = 10_000
 _MAX_BYTES: Final = 4 * 1024**3
@@ -78,6 +85,11 @@ class Deltas:
             return None
         os.utime(path)  # it was asked for
         return path
+
+    def is_coming(self, old: Digest, new: Digest) -> bool:
+        """Whether it is being made, or will be."""
+        with self._lock:
+            return Pair(old, new) in self._queue
 
     def expect(self, bundle: str) -> None:
         """Begin the deltas to a bundle from what devices run of its model."""

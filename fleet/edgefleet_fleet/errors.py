@@ -41,8 +41,8 @@ class TooMany(TransientError):
     """Too much that was wrong came from there; nothing is looked at for `seconds`."""
 
     def __init__(self, seconds: int, *, what: str = "wrong tokens") -> None:
-        super().__init__(f"too many {what}", hint=f"wait {seconds} s, then try again")
-        self.seconds = seconds
+        hint = f"wait {seconds} s, then try again"
+        super().__init__(f"too many {what}", hint=hint, retry_after_s=seconds)
 
 
 def exit_code(error: EdgefleetError) -> int:

@@ -56,8 +56,8 @@ async def _of_ours(_request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), HTTPStatus(500))
     reason = error.reason.value if isinstance(error, PeerError) else ""
     response = problem(status, error.message, hint=error.hint, reason=reason)
-    if isinstance(error, TooMany):
-        response.headers["Retry-After"] = str(error.seconds)
+    if isinstance(error, TransientError) and error.retry_after_s:
+        response.headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     return response
 
 

@@ -62,10 +62,27 @@ class Publications:
         self._room = room
         self._key = repository
 
+    @classmethod
+    def open(cls, room: Room) -> Publications:
+        """The repository of a room, with the key that its root names."""
+        made = cls(room, room.keys.repository())
+        with room.store.begin() as tx:
+            now = made.current(tx)
+        if now is not None:
+            made._key = room.keys.repository(now.keys.repository)
+        return made
+
     @property
     def repository(self) -> PublicKey:
         """The key that keeps the metadata fresh."""
         return self._key.public
+
+    def prepare_repository(self, *, actor: Actor) -> PublicKey:
+        """Make the next repository key; it signs once a root names it."""
+        with self._room.work(actor) as work:
+            key = self._room.keys.next_key("repository").public
+            work.record("trust.repository", key.id, "prepared")
+        return key
 
     def current(self, tx: Transaction) -> Published | None:
         """The newest documents; None before the root ceremony."""
@@ -143,7 +160,8 @@ class Publications:
         with self._room.work(actor) as work:
             now = self.require(work.tx)
             tuf_repo.check_root(root, old=now.root)
-            if tuf_repo.read_root(root).repository != self._key.public:
+            named = tuf_repo.read_root(root).repository
+            if named not in (self._key.public, self._room.keys.next_key("repository").public):
                 raise Malformed("this root names another repository key than the control room's")
             if not tuf_repo.is_signed_by_publishers(now.targets, root=root):
                 raise Unverified(
@@ -151,6 +169,8 @@ class Publications:
                     reason=Reason.METADATA_INVALID,
                     hint="publish with the new key first, while both are trusted",
                 )
+            if named != self._key.public:
+                self._key = self._room.keys.repository(named)
             self._put_root(work, root)
             self._freshen(work, now.targets)
             work.record("trust.root", f"root {tuf_repo.version_of(root)}", sha256(root)[:12])

@@ -109,7 +109,7 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
         room = await asyncio.to_thread(open_room, data, config, http_port=http_port)
         try:
             room.changes.attach(loop)
-            publications = Publications(room, data.repository())
+            publications = Publications.open(room)
             services = services_of(room, publications)
             await _run(data, room, services, sock, stopping, ready)
         finally:

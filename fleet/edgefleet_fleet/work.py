@@ -96,7 +96,7 @@ class Room:
 
     def make_next_director(self) -> PublicKey:
         """A director key that waits to be listed by a publisher."""
-        return self.keys.next_director().public
+        return self.keys.next_key("director").public
 
     def take_director(self, listed: frozenset[str]) -> bool:
         """Use the director key that the policy lists; whether it is another than before."""

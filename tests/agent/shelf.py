@@ -26,6 +26,8 @@ class Shelf(ThreadingHTTPServer):
         self.status = 200
         self.retry_after = ""
         self.endless = False
+        self.making: dict[str, int] = {}
+        """How often what a path names is still being made: 503, come back in a second."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed in the middle is no error here."""
@@ -60,6 +62,10 @@ class Handler(BaseHTTPRequestHandler):
         shelf.requests.append((digest, begin))
         body = shelf.blobs.get(digest)
         status = shelf.status if body is not None else 404
+        making = shelf.making.get(digest, 0)
+        if making:
+            shelf.making[digest] = making - 1
+            status = 503
         begin, end = (begin, end) if shelf.ranges else (0, None)
         self.send_response(206 if status == 200 and (begin or end) else status)
         payload = (body or b"")[begin:end] if status == 200 else b""
@@ -71,8 +77,8 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"\0" * 65536)
             except OSError:
                 return
-        if shelf.retry_after:
-            self.send_header("Retry-After", shelf.retry_after)
+        if shelf.retry_after or making:
+            self.send_header("Retry-After", shelf.retry_after or "1")
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         if shelf.cut_after is not None and len(payload) > shelf.cut_after:

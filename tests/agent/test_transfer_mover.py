@@ -70,7 +70,7 @@ def test_a_stick_is_all_that_a_device_needs(tmp_path: Path, store: Store, as_she
     stick(tmp_path / "media" / "usb", as_shelf=as_shelf)
     assert fetch(mover) == len(RAW)
     assert store.read(DIGEST) == RAW
-    assert mover.take_moved() == {"folder": len(RAW) + len(CHUNKS)}
+    assert mover.take_moved().ways == {"folder": len(RAW) + len(CHUNKS)}
 
 
 def test_a_stick_with_wrong_bytes_condemns_nothing_and_helps_as_far_as_it_is_right(
@@ -86,7 +86,7 @@ def test_a_stick_with_wrong_bytes_condemns_nothing_and_helps_as_far_as_it_is_rig
     shelf.status = 200
     fetch(mover, shelf.url)
     assert store.read(DIGEST) == RAW
-    assert mover.take_moved()["http"] == len(RAW) - 4 * b.CHUNK_SIZE
+    assert mover.take_moved().ways["http"] == len(RAW) - 4 * b.CHUNK_SIZE
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
@@ -123,7 +123,7 @@ def test_a_transfer_goes_on_elsewhere_at_the_chunk_where_it_broke(
     mover = Mover(store, [HttpChunks(), FolderChunks(tmp_path, ("stick",))])
     stick(tmp_path / "stick")
     fetch(mover, shelf.url)
-    moved = mover.take_moved()
+    moved = mover.take_moved().ways
     assert store.read(DIGEST) == RAW
     assert moved["folder"] == len(RAW) - 3 * b.CHUNK_SIZE
     assert len(shelf.requests) == 2  # the chunk list, and the file once
@@ -167,11 +167,11 @@ def test_an_allowance_ends_a_transfer_and_what_came_is_kept(store: Store, shelf:
     mover.allow(4 * b.CHUNK_SIZE)
     with pytest.raises(AllowanceSpent):
         fetch(mover, shelf.url)
-    first = mover.take_moved()["http"]
+    first = mover.take_moved().ways["http"]
     assert 4 * b.CHUNK_SIZE <= first <= 5 * b.CHUNK_SIZE
     mover.allow(None)
     fetch(mover, shelf.url)
-    assert first + mover.take_moved()["http"] == len(RAW) + 2 * len(CHUNKS)
+    assert first + mover.take_moved().ways["http"] == len(RAW) + 2 * len(CHUNKS)
 
 
 def test_what_does_not_cross_the_uplink_costs_no_allowance(

@@ -26,7 +26,7 @@ from edgefleet_agent import install, policy
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.mqtt_link import _document
 from edgefleet_agent.adapters.tuf_client import MemoryMetadata, TufClient
-from edgefleet_agent.device import Device, OrderTaken, TrustSeen
+from edgefleet_agent.device import Device, OrderTaken, Reconsider, TrustSeen
 from edgefleet_agent.keeper import STICK, TrustKeeper
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import PeerError
@@ -328,7 +328,9 @@ class Board:
                 return error.reason
         if isinstance(verdict, policy.Refuse):
             return verdict.reason
-        self.state, _ = install.step(self.state, OrderTaken(order))
+        self.state, commands = install.step(self.state, OrderTaken(order))
+        if Reconsider(order) in commands:  # it took the place of one that was on its way
+            self.state, _ = install.step(self.state, OrderTaken(order))
         self.journal.save(self.state)
         return None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent import install
+from edgefleet_agent import install, transitions
 from edgefleet_agent.device import (
     Activated,
     Begin,
@@ -20,6 +20,7 @@ from edgefleet_agent.device import (
     Event,
     Installed,
     ProbationPassed,
+    Staged,
     TrialPassed,
 )
 from edgefleet_contract.bundle import sha256
@@ -60,11 +61,11 @@ def commit(board: Board, found: Order) -> Reason | None:
     reason = board.take(found)
     if reason is not None:
         return reason
-    wanted = install.changed(board.state, found)
+    wanted = transitions.changed(board.state, found)
     events: tuple[Event, ...] = (Begin(),)
     if wanted:
         chosen = tuple(Installed(one, "v", "onnxruntime") for one in wanted)
-        events = (Begin(), Downloaded(chosen), Begin(), TrialPassed(), Activated())
+        events = (Begin(), Downloaded(chosen), Staged(), Begin(), TrialPassed(), Activated())
         events = (*events, ProbationPassed())
     for event in events:
         board.state, _ = install.step(board.state, event)

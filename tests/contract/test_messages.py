@@ -26,6 +26,7 @@ MESSAGES: list[messages.Message] = [
     Reported("pi-1", "boot", 5, "0.1.0", 2, "r", Phase.IDLE, (), CAPABLE),
     EnrolPending("pi-1", "ab" * 32, 5),
     BlobRequest("pi-1", 7, sha256(b"blob"), 65_536, (0, 131_072)),
+    BlobRequest("pi-1", 7, sha256(b"blob"), 65_536, (0,), base=sha256(b"old")),
 ]
 
 
@@ -52,6 +53,7 @@ def test_an_unknown_version_is_refused_and_an_unknown_field_is_not() -> None:
     "fields",
     [
         {"sha256": "x" * 64},
+        {"base": "x" * 64},
         {"request": -1},
         {"request": 2**32},
         {"length": 0},

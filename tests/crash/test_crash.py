@@ -34,10 +34,10 @@ def room() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("run", "least"),
     [
-        (lambda room: runs.states(room), 900),
-        (lambda room: runs.kills(room, every=3), 40),
-        (lambda room: runs.kills(room, is_real=True, every=16), 4),
-        (lambda room: runs.faults(room, every=4), 60),
+        (lambda room: runs.states(room, every=3), 900),
+        (lambda room: runs.kills(room, every=4), 30),
+        (lambda room: runs.kills(room, is_real=True, every=24), 3),
+        (lambda room: runs.faults(room, every=5), 50),
     ],
     ids=["power-cut", "kill", "kill-with-the-real-runtime", "fault"],
 )

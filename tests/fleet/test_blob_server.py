@@ -10,16 +10,30 @@ from pathlib import Path
 import pytest
 
 from edgefleet_contract.blocks import Block, Status
-from edgefleet_contract.bundle import sha256
+from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.messages import BlobRequest, Presence, render
 from edgefleet_contract.topics import Channel, match, topic
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.blob_server import PER_DEVICE, BlobServer
+from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.ports import Incoming
 from tests.fleet.stage import FLEET
 
 RAW = bytes(range(256)) * 4000
 DIGEST = sha256(RAW)
+
+
+class NoDeltas:
+    """As of a fleet that made none."""
+
+    path: Path | None = None
+    coming = False
+
+    def find(self, old: Digest, new: Digest) -> Path | None:
+        return self.path
+
+    def is_coming(self, old: Digest, new: Digest) -> bool:
+        return self.coming
 
 
 @pytest.fixture
@@ -30,8 +44,10 @@ def shelf(tmp_path: Path) -> FileShelf:
     return made
 
 
-def wish(device: str, *offsets: int, number: int = 1, sha: str = DIGEST) -> Incoming:
-    request = BlobRequest(device, number, sha, 1000, offsets)  # type: ignore[arg-type] # a digest
+def wish(
+    device: str, *offsets: int, number: int = 1, sha: str = DIGEST, base: Digest | None = None
+) -> Incoming:
+    request = BlobRequest(device, number, Digest(sha), 1000, offsets, base)
     return Incoming(topic(FLEET, device, Channel.BLOB_GET), render(request))
 
 
@@ -59,7 +75,7 @@ def served(server: BlobServer, count: int) -> list[tuple[str, Block]]:
 
 
 def test_each_offset_is_answered_with_its_bytes_and_the_size(shelf: FileShelf) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(wish("a", 0, 5000, len(RAW) - 10))
     blocks = [block for _, block in served(server, 3)]
     assert [(block.offset, block.size) for block in blocks] == [
@@ -73,7 +89,7 @@ def test_each_offset_is_answered_with_its_bytes_and_the_size(shelf: FileShelf) -
 
 
 def test_who_asks_for_little_does_not_wait_for_who_asks_for_much(shelf: FileShelf) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(wish("much", *range(0, 40_000, 1000)))
     server.ask(wish("little", 0, 1000))
     first = [device for device, _ in served(server, 5)][:5]
@@ -83,7 +99,7 @@ def test_who_asks_for_little_does_not_wait_for_who_asks_for_much(shelf: FileShel
 def test_what_waits_for_one_device_is_bounded_and_the_same_block_waits_once(
     shelf: FileShelf,
 ) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     for _ in range(3):
         server.ask(wish("a", *range(0, 64_000, 1000)))
     server.ask(wish("a", *range(64_000, 128_000, 1000)))
@@ -93,7 +109,7 @@ def test_what_waits_for_one_device_is_bounded_and_the_same_block_waits_once(
 
 
 def test_a_new_transfer_of_a_device_ends_the_one_before(shelf: FileShelf) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(wish("a", *range(0, 50_000, 1000), number=1))
     server.ask(wish("a", 3000, number=2))
     server.ask(wish("b", 1, 2))
@@ -102,14 +118,14 @@ def test_a_new_transfer_of_a_device_ends_the_one_before(shelf: FileShelf) -> Non
 
 
 def test_a_digest_that_is_not_on_the_shelf_is_refused_at_once(shelf: FileShelf) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(wish("a", 0, sha=sha256(b"another")))
     ((_, block),) = served(server, 1)
     assert (block.status, block.data) == (Status.UNKNOWN, b"")
 
 
 def test_a_fleet_with_too_much_to_send_says_when_to_come_back(shelf: FileShelf) -> None:
-    server = BlobServer(shelf, fleet=FLEET, in_all=4)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET, in_all=4)
     server.ask(wish("a", 0, 1, 2))
     server.ask(wish("b", 0, 1))
     (device, block), *rest = served(server, 4)
@@ -133,7 +149,7 @@ def test_a_fleet_with_too_much_to_send_says_when_to_come_back(shelf: FileShelf) 
 def test_what_is_no_request_is_dropped(
     shelf: FileShelf, change: Callable[[Incoming], Incoming]
 ) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(change(wish("a", 0)))
     server.ask(wish("z", 0))
     ((device, _),) = served(server, 1)
@@ -141,7 +157,7 @@ def test_what_is_no_request_is_dropped(
 
 
 def test_an_offset_past_the_end_is_not_answered(shelf: FileShelf) -> None:
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(wish("a", len(RAW) + 1))
     server.ask(wish("a", len(RAW)))
     ((_, block),) = served(server, 1)
@@ -151,7 +167,48 @@ def test_an_offset_past_the_end_is_not_answered(shelf: FileShelf) -> None:
 def test_a_shelf_that_cannot_be_read_ends_nothing(shelf: FileShelf) -> None:
     lost = sha256(b"lost")
     shelf.path(lost).mkdir(parents=True)
-    server = BlobServer(shelf, fleet=FLEET)
+    server = BlobServer(shelf, NoDeltas(), fleet=FLEET)
     server.ask(wish("a", 0, sha=lost))
     server.ask(wish("b", 0))
     assert served(server, 1)[0][0] == "b"
+
+
+def delta_answers(shelf: FileShelf, deltas: NoDeltas, *wishes: Incoming) -> list[Block]:
+    server = BlobServer(shelf, deltas, fleet=FLEET)
+    for one in wishes:
+        server.ask(one)
+    return [block for _, block in served(server, 1)]
+
+
+def test_a_delta_is_given_by_blocks_of_its_own_length_under_the_new_digest(
+    shelf: FileShelf, tmp_path: Path
+) -> None:
+    deltas, old = NoDeltas(), sha256(b"old")
+    deltas.path = tmp_path / "delta"
+    deltas.path.write_bytes(RAW[:1500])
+    (block,) = delta_answers(shelf, deltas, wish("a", 1000, base=old))
+    assert block == Block(1, DIGEST, 1000, 1500, RAW[1000:1500])
+    (block,) = delta_answers(shelf, deltas, wish("a", 1501, base=old))
+    assert block.status is Status.UNKNOWN
+
+
+def test_a_delta_that_is_being_made_is_to_be_asked_for_again_and_others_are_not_there(
+    shelf: FileShelf, tmp_path: Path
+) -> None:
+    deltas, old = NoDeltas(), sha256(b"old")
+    assert delta_answers(shelf, deltas, wish("a", 0, base=old))[0].status is Status.UNKNOWN
+    deltas.coming = True
+    (block,) = delta_answers(shelf, deltas, wish("a", 0, base=old))
+    assert (block.status, block.wait_s) == (Status.BUSY, SOON_S)
+    deltas.path = tmp_path / "evicted a moment ago"
+    assert delta_answers(shelf, deltas, wish("a", 0, base=old))[0].status is Status.UNKNOWN
+
+
+def test_a_delta_says_as_much_as_its_blob_and_is_withheld_with_it(
+    shelf: FileShelf, tmp_path: Path
+) -> None:
+    deltas = NoDeltas()
+    deltas.path = tmp_path / "delta"
+    deltas.path.write_bytes(b"of a file that the library does not hand out")
+    asked = wish("a", 0, sha=sha256(b"withheld"), base=DIGEST)
+    assert delta_answers(shelf, deltas, asked)[0].status is Status.UNKNOWN

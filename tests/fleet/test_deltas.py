@@ -59,7 +59,8 @@ def folder_of(services: Services) -> Path:
 def test_a_delta_that_was_asked_for_is_made_and_given(services: Services) -> None:
     with serving(create_app(services)) as http:
         url = f"/blobs/{TWO}/delta/{ONE}"
-        assert http.get(url).status_code == 404
+        soon = http.get(url)
+        assert (soon.status_code, soon.headers["Retry-After"]) == (503, "2")
         work_off(services.deltas)
         answer = http.get(url)
         assert answer.status_code == 200

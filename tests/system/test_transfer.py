@@ -36,8 +36,11 @@ TABLE = chunk_list(RAW)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A control room with a large blob on its shelf, and an enrolled device, `pi-1`."""
-    with open_site(tmp_path_factory.mktemp("site")) as opened:
+    """A control room with a large blob on its shelf, and an enrolled device, `pi-1`.
+
+    Without TLS, so that a cache may stand between.
+    """
+    with open_site(tmp_path_factory.mktemp("site"), is_tls=False) as opened:
         shelf = FileShelf(DataDir(opened.data).blobs)
         for raw in (RAW, TABLE):
             shelf.put(sha256(raw), io.BytesIO(raw), max_bytes=len(raw))
@@ -116,7 +119,7 @@ def test_http_dies_and_the_rest_comes_in_band(site: Site, tmp_path: Path) -> Non
         shelf.cut_after = 50 * CHUNK_SIZE + 1000
         assert fetch(mover, shelf.url) == len(RAW)  # no good chunk came twice
         assert [digest for digest, _ in shelf.requests] == [sha256(TABLE), sha256(RAW)]
-    moved = mover.take_moved()
+    moved = mover.take_moved().ways
     assert store.read(sha256(RAW)) == RAW
     assert moved["http"] == len(TABLE) + 50 * CHUNK_SIZE
     assert moved["mqtt"] == len(RAW) - 50 * CHUNK_SIZE
@@ -199,7 +202,7 @@ def test_a_cache_of_the_site_spares_the_uplink(site: Site, tmp_path: Path) -> No
         mover = Mover(Store(tmp_path / "two"), [HttpChunks(mirrors=(url,)), HttpChunks()])
         Store(tmp_path / "two").part_path(sha256(RAW)).write_bytes(RAW[: 10 * CHUNK_SIZE])
         fetch(mover, f"{site.url}/blobs")
-        assert mover.take_moved() == {"mirror": len(RAW) - 10 * CHUNK_SIZE + len(TABLE)}
+        assert mover.take_moved().ways == {"mirror": len(RAW) - 10 * CHUNK_SIZE + len(TABLE)}
     finally:
         nginx.terminate()
         nginx.wait(10)
@@ -211,9 +214,9 @@ def test_a_whole_update_comes_over_one_mqtt_connection(tmp_path: Path) -> None:
     with open_site(tmp_path) as site:
         state = site.enrol("pi-1")
         site.kill("fleet")
-        (site.data / "fleet.toml").write_text('public_url = "http://127.0.0.1:1"\n')
+        (site.data / "fleet.toml").write_text('public_url = "https://127.0.0.1:1"\n')
         place = state / "identity" / "enrolment.json"
-        place.write_text(place.read_text().replace(site.url, "http://127.0.0.1:1"))
+        place.write_text(place.read_text().replace(site.url, "https://127.0.0.1:1"))
         site.start_fleet()
         site.start_agent("pi-1")
         rollout = site.push(make_bundle(site.root / "bundles", 1, key=site.publisher))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
+import requests
 
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
@@ -82,6 +83,26 @@ def test_a_new_director_is_obeyed_and_the_old_one_is_not(site: Site) -> None:
     forge(site, stolen, seq=1_000, version=2)
     site.wait("the refusal", lambda: "unknown_key" in site.log("pi-1"))
     assert site.version("pi-1") == 3
+
+
+def test_a_new_repository_key_takes_over_and_the_stolen_one_is_nobody(site: Site) -> None:
+    path = site.data / "keys" / "repository.pem"
+    stolen = PrivateKey.load(path)
+    assert "2 root keys are needed" in keys(
+        site, "rotate", "repository", "--root", site.root / "offline" / "root-1.pem", ok=(1,)
+    )
+    assert PrivateKey.load(path).public == stolen.public
+    keys(site, "rotate", "repository", *roots(site))
+    fresh = PrivateKey.load(path)
+    assert fresh.public != stolen.public
+    deploy(site, 3)
+    site.kill("fleet")
+    site.start_fleet()
+    keys(site, "refresh", "--key", site.key)  # signed with the new key after a start as well
+    answer = requests.get(f"{site.url}/tuf/timestamp.json", timeout=10, verify=str(site.ca))
+    timestamp = answer.json()
+    assert [s["keyid"] for s in timestamp["signatures"]] == [fresh.public.id]
+    deploy(site, 4)
 
 
 def test_a_stolen_director_chooses_among_releases_and_no_more(site: Site) -> None:

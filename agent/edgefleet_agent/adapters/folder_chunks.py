@@ -4,7 +4,8 @@
     <folder>/blobs/<first two>/<sha256>
 
 Folders are patterns (`/media/*`): what is mounted is looked for at each transfer. A stick is
-believed for nothing: only regular files are opened, and every chunk is checked like any other.
+believed for nothing: only regular files are opened, and every chunk is checked like any other. It
+has no deltas: where it has the file, that is as good.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgefleet_agent.transfer.transport import Sink
+from edgefleet_agent.transfer.transport import Sink, Wish
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.reasons import Reason
@@ -40,9 +41,19 @@ class FolderChunks:
     def end(self) -> None:
         """See `Transport`; a read from a disk ends by itself."""
 
-    def pull(self, source: str, digest: Digest, sink: Sink) -> None:
+    def has(self, source: str, digest: Digest) -> bool:
         """See `Transport`."""
-        with _opened(source, digest) as fd:
+        try:
+            with _opened(source, digest):
+                return True
+        except (PeerError, TransientError):
+            return False
+
+    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
+        """See `Transport`."""
+        if wish.base is not None:
+            raise PeerError(f"{source} has no deltas", reason=Reason.NOT_FOUND)
+        with _opened(source, wish.blob) as fd:
             for gap in sink.wanted:
                 offset = gap.start
                 while offset < gap.stop:

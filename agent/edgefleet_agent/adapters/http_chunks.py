@@ -1,8 +1,8 @@
 """Blobs by digest over HTTP, in ranges: from the sources of an order, or from mirrors of the site.
 
-A source is a base URL; the blob of a digest is `<source>/<sha256>`, immutable, served with ranges
-[wire-5]. Bodies are bounded, and a source that sends next to nothing is given up like one that is
-gone.
+A source is a base URL; the blob of a digest is `<source>/<sha256>`, immutable, and a delta to it
+`<source>/<sha256>/delta/<base>`, both served with ranges [wire-5]. Bodies are bounded, and a source
+that sends next to nothing is given up like one that is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from edgefleet_agent.adapters.http_session import FOREIGN, Answer, HttpSession
 from edgefleet_agent.adapters.tls import Tls
-from edgefleet_agent.transfer.transport import Sink
+from edgefleet_agent.transfer.transport import Sink, Wish
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.reasons import Reason
@@ -49,16 +49,24 @@ class HttpChunks:
         """See `Transport`."""
         self._session.end()
 
-    def pull(self, source: str, digest: Digest, sink: Sink) -> None:
+    def has(self, source: str, digest: Digest) -> bool:  # noqa: ARG002 - see `Transport`
+        """See `Transport`: what comes over a network is not for nothing."""
+        return False
+
+    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
         """See `Transport`: a request for each run of missing bytes."""
         for gap in sink.wanted:
-            if self._pull_gap(source, digest, sink, gap):
+            if self._pull_gap(source, wish, sink, gap):
                 return
 
-    def _pull_gap(self, source: str, digest: Digest, sink: Sink, gap: range) -> bool:
+    def _pull_gap(self, source: str, wish: Wish, sink: Sink, gap: range) -> bool:
         """Ask for one run of bytes; whether more than that came, since the server has no ranges."""
         is_last = sink.size is None or gap.stop == sink.size
-        with self._get(source, digest, gap, is_last) as answer:
+        with self._get(source, wish, gap, is_last) as answer:
+            if answer.status == 416:
+                if sink.size is None and gap.start:
+                    return True  # nothing is left of what nobody knew the length of
+                raise TransientError(f"{source} answered 416")
             has_all = answer.status != 206
             offset, most = (0, sink.size or gap.stop) if has_all else (gap.start, len(gap))
             for block in _bounded(answer, most, sink.what):
@@ -67,17 +75,16 @@ class HttpChunks:
         return has_all
 
     @contextmanager
-    def _get(self, source: str, digest: Digest, gap: range, is_last: bool) -> Iterator[Answer]:
+    def _get(self, source: str, wish: Wish, gap: range, is_last: bool) -> Iterator[Answer]:
+        path = wish.blob if wish.base is None else f"{wish.blob}/delta/{wish.base}"
         headers = {}
         if gap.start or not is_last:
             headers["Range"] = f"bytes={gap.start}-{'' if is_last else gap.stop - 1}"
         try:
-            with self._session.get(f"{source.rstrip('/')}/{digest}", headers) as answer:
+            with self._session.get(f"{source.rstrip('/')}/{path}", headers) as answer:
                 if answer.status == 404:
-                    raise PeerError(
-                        f"{source} does not have {digest[:12]}", reason=Reason.NOT_FOUND
-                    )
-                if answer.status not in (200, 206):
+                    raise PeerError(f"{source} does not have {path}", reason=Reason.NOT_FOUND)
+                if answer.status not in (200, 206, 416):
                     wait = _retry_after(answer) if answer.status in (429, 503) else None
                     raise TransientError(f"{source} answered {answer.status}", retry_after_s=wait)
                 yield answer

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgefleet_agent.transfer.transport import Sink
+from edgefleet_agent.transfer.transport import Sink, Wish
 from edgefleet_agent.transfer.window import Window
 from edgefleet_contract.blocks import HEADER_BYTES, MAX_OFFSETS, Block, Status
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
@@ -96,12 +96,16 @@ class MqttChunks:
         """See `Transport`."""
         self.arrived(b"")  # wakes the transfer, which then looks whether it is canceled
 
-    def pull(self, source: str, digest: Digest, sink: Sink) -> None:
+    def has(self, source: str, digest: Digest) -> bool:  # noqa: ARG002 - see `Transport`
+        """See `Transport`: what comes over a network is not for nothing."""
+        return False
+
+    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
         """See `Transport`."""
         assert self._link is not None, source
         while not self._arrived.empty():
             self._arrived.get_nowait()
-        pull = _Pull(self._link, self._device, digest, sink, Window(self._most))
+        pull = _Pull(self._link, self._device, wish, sink, Window(self._most))
         quiet, away = time.monotonic(), time.monotonic()
         while not pull.is_done:
             _ = sink.wanted  # raises where the transfer is canceled
@@ -131,12 +135,10 @@ class _Asked:
 
 
 class _Pull:
-    """The transfer of one blob: what is missing, and what of it was asked for."""
+    """The transfer of one blob or delta: what is missing, and what of it was asked for."""
 
-    def __init__(
-        self, link: BlobLink, device: str, digest: Digest, sink: Sink, window: Window
-    ) -> None:
-        self._link, self._device, self._digest = link, device, digest
+    def __init__(self, link: BlobLink, device: str, wish: Wish, sink: Sink, window: Window) -> None:
+        self._link, self._device, self._wish = link, device, wish
         self._sink, self._window = sink, window
         self._number = random.getrandbits(32)
         self._length = _block_length(link.largest_packet)
@@ -146,7 +148,9 @@ class _Pull:
         self._was_asked: set[int] = set()
         self._size = sink.size
         if self._size is None:  # its first block tells how long it is
-            self._add(range(min(self._length, sink.wanted[0].stop)))
+            (gap,) = sink.wanted
+            self._missing[gap.start] = min(self._length, len(gap))
+            self._to_ask.append(gap.start)
         else:
             for gap in sink.wanted:
                 self._add(gap)
@@ -178,7 +182,8 @@ class _Pull:
                 offsets.append(offset)
         if offsets:
             request = BlobRequest(
-                self._device, self._number, self._digest, self._length, tuple(offsets)
+                *(self._device, self._number, self._wish.blob, self._length, tuple(offsets)),
+                base=self._wish.base,
             )
             self._link.publish(Channel.BLOB_GET, render(request), qos=0)
 
@@ -200,10 +205,11 @@ class _Pull:
         except Malformed as error:
             log.warning("%s: %s", self._sink.what, error.message)
             return False
-        if (block.request, block.sha256) != (self._number, self._digest):
+        if (block.request, block.sha256) != (self._number, self._wish.blob):
             return False  # of a transfer that is over
         if block.status is Status.UNKNOWN:
-            raise PeerError(f"the fleet does not have {self._digest[:12]}", reason=Reason.NOT_FOUND)
+            what = "that delta" if self._wish.base else self._wish.blob[:12]
+            raise PeerError(f"the fleet does not have {what}", reason=Reason.NOT_FOUND)
         if block.status is Status.BUSY:
             raise TransientError("the fleet is busy", retry_after_s=float(block.wait_s) or None)
         self._learn_size(block)
@@ -220,15 +226,16 @@ class _Pull:
     def _learn_size(self, block: Block) -> None:
         if self._size is not None:
             return
-        most = self._sink.wanted[0].stop
+        (gap,) = self._sink.wanted
+        most = gap.stop
         if block.size > most:
             raise PeerError(
                 f"{self._sink.what}: more than the {most} bytes that were announced",
                 reason=Reason.TOO_LARGE,
             )
         self._size = block.size
-        self._missing = {0: min(self._length, block.size)}
-        self._add(range(self._length, block.size))
+        self._missing = {gap.start: min(self._length, block.size - gap.start)}
+        self._add(range(gap.start + self._length, block.size))
 
     def _add(self, gap: range) -> None:
         for offset in range(gap.start, gap.stop, self._length):

@@ -2,6 +2,7 @@
 
     store/blobs/<sha256>        whole, verified, read-only
     store/parts/<sha256>.part   on the way in; what is good of it is found again by hashing
+    store/parts/<new>-<old>.delta   a delta on the way in; what it makes is hashed
 
 A file enters `blobs/` only under the digest of its bytes: fsync, rename, fsync of the folder. What
 no slot needs is collected, never what serves, what served before, or what an install is bringing.
@@ -46,6 +47,10 @@ class Store:
     def part_path(self, digest: Digest) -> Path:
         """Where a file is gathered on its way in."""
         return self._parts / f"{digest}.part"
+
+    def delta_path(self, old: Digest, new: Digest) -> Path:
+        """Where a delta is gathered on its way in."""
+        return self._parts / f"{new}-{old}.delta"
 
     def has(self, digest: Digest) -> bool:
         """Whether the file is in the store."""

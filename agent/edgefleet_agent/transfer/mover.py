@@ -1,5 +1,8 @@
 """`Fetcher` over several transports: falls over from one to the next, at the chunk where it broke.
 
+A delta is a favour: it comes over the same transports, within the same caps and allowances, and
+whatever goes wrong with it means that there is none, so that the whole file is fetched.
+
 The transports are asked in the order of the configuration, and each for its sources in turn. One
 that just failed is asked last for a while; one that said when to come back is left alone until
 then. Nothing a source says is believed but bytes that hash to what was signed.
@@ -7,27 +10,37 @@ then. Nothing a source says is believed but bytes that hash to what was signed.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.adapters.store import Store, disk_error
 from edgefleet_agent.ports import AllowanceSpent, Canceled, Moved
 from edgefleet_agent.transfer.gather import DIGEST_BYTES, Document, Gather
 from edgefleet_agent.transfer.pace import Pace
-from edgefleet_agent.transfer.transport import Sink, Transport
+from edgefleet_agent.transfer.parcel import Parcel
+from edgefleet_agent.transfer.transport import Sink, Transport, Wish
 from edgefleet_agent.transfer.trouble import Trouble
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
+from edgefleet_contract.delta import WORTH
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.reasons import Reason
+
+log = logging.getLogger(__name__)
 
 TRIES: Final = 3
 """How often each source is asked for a file before the transfer is put off or given up."""
 REST_S: Final = 60.0
 """How long a source that failed is asked after the others."""
+PATIENCE_S: Final = 30.0
+"""How long a delta that is being made is waited for, in all."""
+WORTH_WAITING: Final = 256 * 1024
+"""Bytes of a file, from which on."""
 
 
 class Mover:
@@ -43,6 +56,7 @@ class Mover:
         self._failed: dict[str, float] = {}
         self._held: dict[str, float] = {}
         self._moved: Counter[str] = Counter()
+        self._deltas = 0
 
     def cancel(self) -> None:
         """End the transfer at hand, also one that waits for its source."""
@@ -62,15 +76,17 @@ class Mover:
     def take_moved(self) -> Moved:
         """See `ports.Fetcher`."""
         moved, self._moved = self._moved, Counter()
+        deltas, self._deltas = self._deltas, 0
         names = {transport.name for transport in self._transports if transport.is_metered}
-        return Moved(dict(moved), sum(size for name, size in moved.items() if name in names))
+        uplink = sum(size for name, size in moved.items() if name in names)
+        return Moved(dict(moved), uplink, deltas)
 
     def fetch(
         self, digest: Digest, *, max_bytes: int, sources: tuple[str, ...], what: str
     ) -> bytes:
         """See `ports.Fetcher`."""
         document = Document(digest, max_bytes=max_bytes, what=what)
-        self._move(digest, document, sources, tries=1)
+        self._move(Wish(digest), document, sources, tries=1)
         return document.raw
 
     def fetch_file(
@@ -101,7 +117,7 @@ class Mover:
                 gather = Gather(fs, part, size=size, table=table, what=what, progress=progress)
                 moved = 0
                 if not gather.is_complete:
-                    moved = self._move(digest, gather, sources, tries=TRIES)
+                    moved = self._move(Wish(digest), gather, sources, tries=TRIES)
                 gather.finish(digest)
                 self._store.sync_part(digest, part)
         except OSError as error:
@@ -109,8 +125,83 @@ class Mover:
         self._store.admit(digest)
         return moved
 
+    def fetch_delta(
+        self,
+        old: Digest,
+        new: Digest,
+        *,
+        size: int,
+        sources: tuple[str, ...],
+        what: str,
+        progress: Callable[[int], None],
+    ) -> Path | None:
+        """See `ports.Fetcher`."""
+        path, most = self._store.delta_path(old, new), int(WORTH * size)
+        patience_s = PATIENCE_S if size >= WORTH_WAITING else 0.0
+        roads = self._roads(sources)
+        if any(road.has(source, new) for road, source in roads):
+            return None
+        try:
+            parcel = Parcel(self._store.fs, path, most=most, what=what, progress=progress)
+            for road, source in roads:
+                if self._held.get(source, 0.0) > time.monotonic():
+                    continue
+                arrived, patience_s = self._move_delta(
+                    Wish(new, old), parcel, road, source, patience_s
+                )
+                if arrived:
+                    return path
+        except OSError as error:  # the file itself may fit, or its own trouble will tell
+            log.warning("storing %s: %s", what, error.strerror)
+        return None
+
+    def _move_delta(
+        self, wish: Wish, parcel: Parcel, road: Transport, source: str, patience_s: float
+    ) -> tuple[bool, float]:
+        """Fill the parcel from one source; whether it is full, and the patience that is left.
+
+        A source that breaks off is asked again as long as something comes; one that is making the
+        delta, when it said.
+        """
+        tries = TRIES
+        while tries:
+            before = parcel.end
+            try:
+                self._pull(road, source, wish, parcel)
+                return True, patience_s
+            except PeerError as error:
+                if error.reason is not Reason.NOT_FOUND:
+                    log.warning("%s: %s", source, error.message)
+                    parcel.drop()
+                break
+            except AllowanceSpent:
+                break  # other roads may be free
+            except TransientError as error:
+                log.info("%s from %s: %s", parcel.what, source, error.message)
+                wait_s = error.retry_after_s
+                if wait_s and wait_s <= patience_s:
+                    patience_s -= wait_s
+                    self._canceled.wait(wait_s)
+                    continue
+                if not wait_s:
+                    self._failed[source] = time.monotonic() + REST_S
+                tries = tries - 1 if parcel.end > before else 0
+        return False, patience_s
+
+    def _pull(self, road: Transport, source: str, wish: Wish, sink: Parcel) -> None:
+        valve = _Valve(sink, self._meter, is_metered=road.is_metered)
+        sink.begin()
+        try:
+            _ = valve.wanted  # not where the transfer is canceled already
+            road.pull(source, wish, valve)
+            sink.settle(source)
+        finally:
+            self._deltas += valve.seen
+            if valve.seen:
+                self._moved[road.name] += valve.seen
+
     def _move(
-        self, digest: Digest, sink: Document | Gather, sources: tuple[str, ...], *, tries: int
+        self, wish: Wish, sink: Document | Gather, sources: tuple[str, ...], *, tries: int
     ) -> int:
         """Fill the sink; the bytes that were transferred for it."""
         trouble, moved = Trouble(sink.what), 0
@@ -130,7 +221,7 @@ class Mover:
                         self._remembered(source),
                     ):
                         _ = valve.wanted  # not where the transfer is canceled already
-                        transport.pull(source, digest, valve)
+                        transport.pull(source, wish, valve)
                         sink.settle(source)
                         return moved + valve.seen
                 finally:

@@ -6,9 +6,18 @@ is not what was signed. So a transfer may change its transport between any two c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgefleet_contract.bundle import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked of a source: a blob, or with `base` the delta that makes it from that one."""
+
+    blob: Digest
+    base: Digest | None = None
 
 
 class Sink(Protocol):
@@ -61,8 +70,12 @@ class Transport(Protocol):
         """Where it would look now, the best first; `ordered` are the sources of the order."""
         ...
 
-    def pull(self, source: str, digest: Digest, sink: Sink) -> None:
-        """Give the sink what it wants, as far as the source has it.
+    def has(self, source: str, digest: Digest) -> bool:
+        """Whether the whole blob lies there for nothing: then nobody needs a delta. Asks nobody."""
+        ...
+
+    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
+        """Give the sink what it wants of what is wished for, as far as the source has it.
 
         Raises:
             PeerError: NOT_FOUND, or what the sink raised.
