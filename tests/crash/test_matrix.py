@@ -40,10 +40,10 @@ def test_every_phase_of_an_install_is_under_every_fault_or_cannot_be() -> None:
 
 
 def test_a_device_survives_every_fault_in_every_state(theater: Theater) -> None:
-    """Every thirteenth case."""
-    found = theater.play_all(every=13)
+    """Every seventeenth case."""
+    found = theater.play_all(every=17)
     assert [f"{word} ({cell.name})" for cell in found for word in cell.wrong] == []
-    assert sum(cell.tried for cell in found) >= 70
+    assert sum(cell.tried for cell in found) >= 55
 
 
 @pytest.mark.parametrize(
