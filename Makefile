@@ -65,7 +65,7 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks
 
-crash: env ## every disk that a power cut may leave, kills and faults at every file-system call
+crash: env ## every disk that a power cut may leave; kills and faults at every call, in every state
 	@$(BIN)/python -m tests.crash
 	@$(BIN)/python -m tests.crash table
 

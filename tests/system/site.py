@@ -143,7 +143,7 @@ class Site:
     def start_agent(self, device: str) -> None:
         self.start(device, "edge-agent", "run", "--state", self.root / device)
 
-    def push(self, bundle: Path, *flags: str) -> str:
+    def push(self, bundle: Path, *flags: str | Path) -> str:
         out = self.fleet("push-model", bundle, "--json", "--key", self.key, *flags)
         rollout: str = json.loads(out)["id"]
         return rollout
