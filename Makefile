@@ -65,7 +65,7 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks
 
-crash: env ## every disk that a power cut may leave, kills and faults at every file-system call
+crash: env ## every disk that a power cut may leave; kills and faults at every call, in every state
 	@$(BIN)/python -m tests.crash
 	@$(BIN)/python -m tests.crash table
 
@@ -74,9 +74,11 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@$(BIN)/python -m tests.system.powercut
 	@$(BIN)/python -m tests.crash table
 
-bench: env ## the figures that can be measured on this machine
+bench: env broker ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
 	@$(BIN)/python -m bench verify
+	@$(BIN)/python -m bench delta --no-large
+	@$(BIN)/python -m bench transfer
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap
