@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.ports import Failed
+from edgefleet_agent.serving.bodies import Served
+from edgefleet_agent.serving.rest_v1_scores import classify, read_scores
 from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Answered, RunningHost, running
@@ -132,3 +135,28 @@ def test_labels_that_cannot_be_read_are_found_out_before_the_version_serves(tmp_
         assert isinstance(failed, Failed)
         assert failed.reason is Reason.ACTIVATION_FAILED
         assert "labels: No such file or directory" in failed.detail
+
+
+def test_a_classifier_that_also_names_its_choice_is_asked_for_its_scores() -> None:
+    """As scikit-learn's are converted; pictures come as flat lists."""
+    model = Served(
+        "shapes",
+        1,
+        inputs=(TensorSpec("picture", "float32", (-1, 2, 2)),),
+        outputs=(
+            TensorSpec("label", "string", (-1,)),
+            TensorSpec("probabilities", "float32", (-1, 2)),
+        ),
+        labels=("flat", "steep"),
+    )
+
+    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert feeds["picture"].tolist() == [[[1, 2], [3, 4]]]
+        return {
+            "label": np.array(["flat"], object),
+            "probabilities": np.array([[0.75, 0.25]], np.float32),
+        }
+
+    body = classify(b'{"examples": [{"picture": [1, 2, 3, 4]}]}', model, run)
+    assert json.loads(body) == {"result": [[["flat", 0.75], ["steep", 0.25]]]}
+    assert read_scores(body)[""].tolist() == [[0.75, 0.25]]
