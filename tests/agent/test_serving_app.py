@@ -122,6 +122,8 @@ def test_text_goes_plain_or_in_base64(here: RunningHost) -> None:
         ("digits", {"instances": [["a"] * 64]}, "holds text, expected float32"),
         ("digits", {"instances": [[None] * 64]}, "null, objects"),
         ("digits", {"instances": [[True] * 64]}, "true or false, expected float32"),
+        ("digits", {"instances": [[*ROW[1:], True]]}, "true or false, expected float32"),
+        ("pick", {"instances": [1, True]}, "true or false, expected int64"),
         ("digits", {"instances": [[1e300] * 64]}, "too large for float32"),
         ("digits", {"instances": [{"z": ROW}]}, "instance 0 has 'z', expected 'x'"),
         ("digits", {"inputs": {"z": [ROW]}}, "'inputs' has 'z', expected 'x'"),

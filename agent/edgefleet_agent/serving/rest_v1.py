@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -192,6 +193,8 @@ def _numbers(value: Any, spec: TensorSpec) -> Array:
         if not found.size:
             return found.astype(dtype)
         raise BadBody(f"input {spec.name!r} holds {_content(found)}, expected {spec.dtype}")
+    if dtype.kind != "b" and _holds_bool(value, found.ndim):
+        raise BadBody(f"input {spec.name!r} holds true or false, expected {spec.dtype}")
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
         if found.size and (found.min() < bounds.min or found.max() > bounds.max):
@@ -205,6 +208,14 @@ def _numbers(value: Any, spec: TensorSpec) -> Array:
     if not is_finite(array):
         raise BadBody(f"input {spec.name!r} holds a number too large for {spec.dtype}")
     return array
+
+
+def _holds_bool(value: Any, depth: int) -> bool:
+    """Whether there is one among the numbers: NumPy would make it 0 or 1."""
+    flat = [value]
+    for _ in range(depth):
+        flat = list(chain.from_iterable(flat))
+    return bool in set(map(type, flat))
 
 
 def _text(value: Any, spec: TensorSpec) -> Array:
