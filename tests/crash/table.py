@@ -18,11 +18,12 @@ from tests.crash.squares import Square
 HEAD = """\
 # Faults survived
 
-Printed by `python -m tests.crash table`, from the counts of the last runs of `make crash` and
-`make powercut`. A point is a place where the fault struck, with the device's next start after it; a
-violation is any of: no verified model can be served, something that was acknowledged is lost, a
-file in the store is not what its name says, a state that was never written, a model quarantined
-without guilt, the agent dies, it neither converges nor says why, something is left over.
+Printed by `python -m tests.crash table`, from the counts of the last runs of `make crash-states`,
+`make kill-matrix` and `make powercut`. A point is a place where the fault struck, with the device's
+next start after it; a violation is any of: no verified model can be served, something that was
+acknowledged is lost, a file in the store is not what its name says, a state that was never written,
+a model quarantined without guilt, the agent dies, it neither converges nor says why, something is
+left over.
 
 | fault | where | points | violations |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""The kill matrix, as far as it fits into every run; `make crash` has all of it."""
+"""The kill matrix, as far as it fits into every run; `make kill-matrix` has all of it."""
 
 from __future__ import annotations
 
