@@ -191,6 +191,7 @@ def test_a_fork_that_nobody_was_told_of_ends_with_its_zygote(tmp_path: Path) -> 
     """As when the zygote dies between the fork and its answer."""
 
     async def story(forker: ZygoteProcess) -> None:
+        await forker.settled()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             pid = await forker.fork(zygote.FORKED[0], {"control": theirs, "stderr": theirs})

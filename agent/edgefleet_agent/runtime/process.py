@@ -41,6 +41,10 @@ _GRACE_S: Final = 2.0
 class Forker(Protocol):
     """Who makes a child of ours without starting a program."""
 
+    async def settled(self) -> None:
+        """See `ZygoteProcess.settled`."""
+        ...
+
     async def fork(self, module: str, sockets: dict[str, socket.socket]) -> int | None:
         """See `ZygoteProcess.fork`."""
         ...
@@ -191,6 +195,8 @@ async def spawn(
     Raises:
         OSError: the process cannot be made.
     """
+    if zygote is not None:
+        await zygote.settled()
     making = asyncio.ensure_future(_make(module, name, threads, sockets or {}, zygote))
     try:
         return await asyncio.shield(making)

@@ -77,15 +77,18 @@ class ZygoteProcess:
                 await process.end()
                 _clear_away(process.pid)
 
+    async def settled(self) -> None:
+        """Wait for the first to come up, or not: a program would have to import the same."""
+        if self._keeper is not None:
+            await self._tried.wait()
+
     async def fork(self, module: str, sockets: dict[str, socket.socket]) -> int | None:
         """The pid of a child of ours that runs `module`; None if it has to be started otherwise.
 
-        It waits for the first zygote: a program would have to import the same. It is to be done to
-        its end: whoever gives up in the middle loses the child.
+        It is to be done to its end: whoever gives up in the middle loses the child.
         """
-        if module not in FORKED or self._keeper is None:
+        if module not in FORKED:
             return None
-        await self._tried.wait()
         async with self._exchange:
             if self._requests is None:
                 return None
@@ -94,12 +97,12 @@ class ZygoteProcess:
                 _log.warning("zygote: does not answer, killed")
                 self._give_up()
                 return None
-        if "pid" not in answer:
-            _log.warning("zygote: cannot fork: %s", answer["failed"])
-            return None
-        pid = int(answer["pid"])
-        os.setpgid(pid, pid)  # from here on it is ours, and not ended with the zygote's group
-        return pid
+            if "pid" not in answer:
+                _log.warning("zygote: cannot fork: %s", answer["failed"])
+                return None
+            pid = int(answer["pid"])
+            os.setpgid(pid, pid)  # from here on it is ours, and not ended with the zygote's group
+            return pid
 
     async def _ask(
         self, requests: socket.socket, module: str, sockets: dict[str, socket.socket]
