@@ -13,10 +13,10 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker bench arm64 lock clean
-.PHONY: hostile fuzz networks crash powercut
+.PHONY: hostile fuzz networks crash-states kill-matrix powercut
 
 help:
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 env: $(STAMP) ## create the environment in .venv
 
@@ -65,8 +65,12 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks
 
-crash: env ## every disk that a power cut may leave, kills and faults at every file-system call
-	@$(BIN)/python -m tests.crash
+crash-states: env ## every disk that a power cut may leave, and what each missing fsync would cost
+	@$(BIN)/python -m tests.crash crash-states
+	@$(BIN)/python -m tests.crash table
+
+kill-matrix: env ## kills and faults at every file-system call, and in every state of an install
+	@$(BIN)/python -m tests.crash kill-matrix
 	@$(BIN)/python -m tests.crash table
 
 powercut: env ## real power cuts: an ext4 at every system call, a machine at random (root)
@@ -74,9 +78,11 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@$(BIN)/python -m tests.system.powercut
 	@$(BIN)/python -m tests.crash table
 
-bench: env ## the figures that can be measured on this machine
+bench: env broker ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap
 	@$(BIN)/python -m bench verify
+	@$(BIN)/python -m bench delta --no-large
+	@$(BIN)/python -m bench transfer
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

@@ -98,7 +98,7 @@ def measure(size: int, rtt_s: float, rounds: int, windows: list[int]) -> dict[st
     took: dict[str, list[float]] = {}
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        site = stack.enter_context(open_site(root))
+        site = stack.enter_context(open_site(root, is_tls=False))
         state = site.enrol("pi-1")
         shelf = FileShelf(DataDir(site.data).blobs)
         for blob in (raw, table):

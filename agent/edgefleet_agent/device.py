@@ -31,7 +31,10 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """The order at hand, and how far it came. `chosen` is known once everything is verified."""
+    """The order at hand, and how far it came. `chosen` is known once everything is verified.
+
+    `attempt` counts tries of the step at hand, `spoilt` how often files had changed on the disk.
+    """
 
     order: Order
     phase: Phase
@@ -39,6 +42,7 @@ class Install:
     chosen: tuple[Installed, ...] = ()
     reason: Reason | None = None
     detail: str = ""
+    spoilt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,8 @@ class Interrupted:
     """A download broke off in a way that waiting may cure. `jitter` is in [0, 1).
 
     `wait_s` is what a server asked for, seconds; `transferred` counts bytes of the wire.
-    `reason` is NOT_FOUND where every source answered and none has it: a mirror may lag behind.
+    `reason` is NOT_FOUND where every source answered and none has it: a mirror may lag behind;
+    STORAGE_FAILED where what had arrived was spoilt on the disk.
     """
 
     detail: str

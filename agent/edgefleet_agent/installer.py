@@ -311,9 +311,18 @@ class Installer:
 
     def _tell(self, before: Device, after: Device) -> None:
         old, new = before.install, after.install
-        if new is None or (old is not None and (old.phase, old.order) == (new.phase, new.order)):
+        if new is None:
             return
         names = ", ".join(f"{t.model}@{t.version}" for t in new.order.targets) or "nothing"
+        if old is not None and (old.phase, old.order) == (new.phase, new.order):
+            if (old.detail, old.attempt) != (
+                new.detail,
+                new.attempt,
+            ):  # it waits, and says for what
+                log.info("install %s: %s: %s (try %d)", names, new.phase, new.detail, new.attempt)
+            if old.detail != new.detail:
+                self._reporter.step(new.order, new.phase, None, new.detail, {})
+            return
         arrow = f"{before.phase} -> {after.phase}"
         if new.reason is None:
             log.info("install %s: %s", names, arrow)

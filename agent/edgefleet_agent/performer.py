@@ -129,6 +129,8 @@ class Performer:
             failed = await self._host.activate((self._bundles.spec(item),))
         except (DeviceError, PeerError) as error:
             failed = Failed(error.reason, error.message)
+        except OSError as error:  # no memory, no process: the next best may need less
+            failed = Failed(Reason.ACTIVATION_FAILED, f"cannot be started: {error}")
         if failed is None:
             self.serving[item.target.slot] = item
             return None
@@ -197,7 +199,8 @@ class Performer:
             for item in chosen:
                 await asyncio.to_thread(self._bundles.check, item)
         except DeviceError as error:
-            return Interrupted(error.message, int(self._clock()), random.random())
+            now = int(self._clock())
+            return Interrupted(error.message, now, random.random(), reason=error.reason)
         return Staged()
 
     async def _await_window(self, order: Order) -> Event:

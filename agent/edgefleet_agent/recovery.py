@@ -88,13 +88,16 @@ def boot_rolling_back(device: Device, _: Event) -> Outcome:
 
 
 def fall_back(device: Device, event: Event) -> Outcome:
-    """A committed model does not serve: the one before it does, else the fallback, if there is."""
+    """A committed model does not serve: the one before it does, else the fallback, if there is.
+
+    Where there is none, and it was tried once more (`rollback_failed`), nothing serves.
+    """
     assert isinstance(event, ServeFailed)
     slot = event.slot
     ways = (device.previous.get(slot), device.fallback.get(slot))
     next_best = next((item for item in ways if item and item != device.slots.get(slot)), None)
     if next_best is None or slot not in device.slots:
-        return device, ()
+        return device, (Settle((slot,)),) if device.phase is Phase.ROLLBACK_FAILED else ()
     older = {name: item for name, item in device.previous.items() if name != slot}
     slots = {**device.slots, slot: next_best}
     return replace(device, slots=slots, previous=older), (Serve((next_best,)),)
@@ -144,11 +147,18 @@ def without(device: Device, event: Event) -> Outcome:
 
 
 def rollback_failed(device: Device, event: Event) -> Outcome:
-    """What was committed does not serve again: what was before it may."""
-    assert isinstance(event, RollbackFailed)
+    """What was committed does not serve again: what was before it may.
+
+    Where nothing was, it is tried once more. The model that failed is stopped all the same.
+    """
+    assert isinstance(event, RollbackFailed | StepFailed)
     detail = f"{at_hand(device).detail}; going back failed: {event.detail}"
     commands: tuple[Command, ...] = ()
-    for item in at_hand(device).chosen:
-        device, more = fall_back(device, ServeFailed(item.target.slot, event.detail))
+    touched = [item.target.slot for item in at_hand(device).chosen]
+    for slot in touched:
+        device, more = fall_back(device, ServeFailed(slot, event.detail))
+        if not more and slot in device.slots:
+            more = (Serve((device.slots[slot],)),)
         commands = (*commands, *more)
-    return move(device, Phase.ROLLBACK_FAILED, detail=detail), commands
+    stop = tuple(slot for slot in touched if slot not in device.slots)
+    return move(device, Phase.ROLLBACK_FAILED, detail=detail), (*commands, Settle(stop))

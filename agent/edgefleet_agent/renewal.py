@@ -76,6 +76,7 @@ class Renewal:
         self._fs = fs or FileSystem()
         self._next = identity.certificate.with_name("device.crt.next")
         self._failed: set[int] = set()
+        self._trying = 0
 
     def ask_if_due(self) -> None:
         """Ask for the next certificate where it is time."""
@@ -95,13 +96,14 @@ class Renewal:
         if pem is None:
             return  # the one that we have, told again at each connection
         found = x509.load_pem_x509_certificate(pem)
-        if found.serial_number in self._failed:
-            return
+        if found.serial_number in (*self._failed, self._trying):
+            return  # told twice: retained, and queued while the link was down
         try:
             write_durably(self._fs, self._next, pem)
         except OSError as error:
             log.warning("certificate: cannot be written, the old one stays: %s", error.strerror)
             return
+        self._trying = found.serial_number
         self._link.try_certificate(self._next, tried=lambda good: self._tried(found, is_good=good))
 
     def revive(self, *, is_refused: bool = False) -> bool:
@@ -161,6 +163,7 @@ class Renewal:
         return pem if ends_later else None
 
     def _tried(self, certificate: x509.Certificate, *, is_good: bool) -> None:
+        self._trying = 0
         if not is_good:
             self._failed.add(certificate.serial_number)
             return

@@ -43,6 +43,8 @@ MAX_DOWNLOADS: Final = 30
 """How often a broken download is taken up again; with the back-off below, about two hours."""
 MAX_MISSING: Final = 3
 """The same where no source has a file: about ten seconds, since it may be nowhere."""
+MAX_SPOILT: Final = 3
+"""How often what changed on the disk before it was tried is fetched again: the disk may do it."""
 MAX_BACKOFF_S: Final = 300.0
 MAX_WAIT_S: Final = 3600.0
 """The longest pause that a server may ask for."""
@@ -174,6 +176,18 @@ def broken(device: Device, event: Event) -> Outcome:
     asked = min(MAX_WAIT_S, event.wait_s) * (1 + event.jitter / 10)
     retry = download(device, max(pause, asked))
     return move(device, Phase.DOWNLOADING, attempt=attempt, detail=event.detail), (retry,)
+
+
+def spoilt(device: Device, event: Event) -> Outcome:
+    """What was stored is not what was signed any more: it is fetched again, a few times.
+
+    It has a count of its own, since a download that succeeds ends the count of those that did not.
+    """
+    assert isinstance(event, Interrupted)
+    count = at_hand(device).spoilt + 1
+    if count > MAX_SPOILT:
+        return fail(device, StepFailed(event.reason, event.detail))
+    return broken(move(device, Phase.VERIFIED, spoilt=count), event)
 
 
 def held_up(device: Device, event: Event) -> Outcome:

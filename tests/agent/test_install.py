@@ -186,6 +186,19 @@ def test_a_rollback_that_fails_is_said() -> None:
     assert device.install.detail == "no memory; going back failed: still no memory"
 
 
+def test_a_disk_that_spoils_what_it_is_given_ends_the_install() -> None:
+    """Each download succeeds, so that only what is counted apart ends it."""
+    rotten = Interrupted("it changed", 1_000, 0.5, reason=Reason.STORAGE_FAILED)
+    device, _ = play(Device(), OrderTaken(order_of(target(1), seq=1)), Begin())
+    for _ in range(transitions.MAX_SPOILT):
+        device, commands = play(device, Downloaded((chosen(1),)), rotten)
+        assert isinstance(commands[-1], Download)
+    device, _ = play(device, Downloaded((chosen(1),)), rotten)
+    assert device.install is not None
+    assert (device.phase, device.install.reason) == (Phase.FAILED, Reason.STORAGE_FAILED)
+    assert device.quarantined == ()
+
+
 def test_a_group_swaps_together_or_not_at_all() -> None:
     two = order_of(target(2), target(1, "vad"), seq=2)
     device, commands = play(
@@ -455,7 +468,36 @@ def test_where_going_back_fails_the_fallback_serves() -> None:
         RollbackFailed("no memory for that either"),
     )
     assert device.phase is Phase.ROLLBACK_FAILED
-    assert commands[-1] == Serve((chosen(1),))
+    assert commands[-2:] == [Serve((chosen(1),)), Settle(())]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [RollbackFailed("no memory for that"), StepFailed(Reason.INTERNAL, "a file is gone")],
+    ids=["the runtime says so", "it cannot even be tried"],
+)
+def test_where_there_is_nothing_else_going_back_is_tried_once_more(trouble: Event) -> None:
+    device, commands = play(
+        committed(1),
+        *happy(order_of(target(2), seq=2), chosen(2))[:6],
+        StepFailed(Reason.ACTIVATION_FAILED, "no memory"),
+        trouble,
+    )
+    assert device.phase is Phase.ROLLBACK_FAILED
+    assert commands[-2:] == [Serve((chosen(1),)), Settle(())]
+    same, commands = play(device, ServeFailed("digits", "still none"))
+    assert (same, commands) == (device, [Settle(("digits",))])  # the model that failed is stopped
+
+
+def test_a_first_model_that_cannot_be_taken_away_is_stopped_again() -> None:
+    device, commands = play(
+        Device(),
+        *happy(order_of(target(1), seq=1), chosen(1))[:6],
+        StepFailed(Reason.ACTIVATION_FAILED, "no memory"),
+        StepFailed(Reason.INTERNAL, "who knows"),
+    )
+    assert device.phase is Phase.ROLLBACK_FAILED
+    assert commands[-1] == Settle(("digits",))
 
 
 def test_what_the_publishers_took_back_gives_way_to_the_version_before() -> None:

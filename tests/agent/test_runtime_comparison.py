@@ -102,7 +102,7 @@ def test_an_answer_read_again_holds_the_outputs_that_were_rendered(
     specs = (TensorSpec("scores", "float32", (-1, 2)), TensorSpec("label", "string", (-1,)))[
         :outputs
     ]
-    body = rest_v1.render(rest_v1.Request((), rows, 2), [result], specs)
+    body = rest_v1.render(rest_v1.Request((), rows, 2), result, specs)
     found = rest_v1.read_answer(body)
     if outputs == 1:
         assert np.array_equal(found[""], result["scores"])  # float32 is exact in JSON

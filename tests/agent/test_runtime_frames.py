@@ -14,8 +14,12 @@ from edgefleet_agent.runtime.frames import (
     Frame,
     FrameReader,
     header,
+    pack_closing,
     pack_copy,
+    pack_opening,
+    unpack_closing,
     unpack_copy,
+    unpack_opening,
 )
 
 FRAMES = [Frame(1, 1, b"abc"), Frame(2**63, 200, b""), Frame(3, 500, bytes(range(256)))]
@@ -42,3 +46,15 @@ def test_an_absurd_length_is_refused_before_it_is_awaited() -> None:
 def test_a_copy_unpacks_to_what_was_packed(body: bytes) -> None:
     copy = Copy(Ask.PREDICT_V1, 1234, body, b"the answer")
     assert unpack_copy(pack_copy(copy)) == copy
+
+
+@pytest.mark.parametrize("size", [None, *range(33), 2**31])
+def test_an_opening_says_where_the_json_ends_and_aligns_what_follows(size: int | None) -> None:
+    opening = pack_opening(size)
+    assert unpack_opening(opening + b"the body") == (len(opening), size)
+    assert size is None or (len(opening) + size) % 16 == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**31])
+def test_a_closing_says_where_the_json_of_an_answer_ends(size: int) -> None:
+    assert unpack_closing(pack_closing(size) + b"the body") == (b"the body", size)

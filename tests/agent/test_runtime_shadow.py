@@ -107,6 +107,41 @@ def test_a_model_that_differs_by_a_constant_agrees_and_the_difference_is_told(
         assert (seen.agreement, seen.max_abs_diff, seen.mean_abs_diff) == (1.0, 1.0, 1.0)
 
 
+V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 64]}]}
+IN_JSON = {"inputs": [V2["inputs"][0] | {"data": pixels(2).tolist()}]}
+IN_BINARY = json.dumps(
+    {"inputs": [V2["inputs"][0] | {"parameters": {"binary_data_size": 512}}]}
+    | {"parameters": {"binary_data_output": True}}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/v2/models/digits/infer", IN_JSON, {}),
+        (
+            "/v2/models/digits/infer",
+            IN_BINARY + pixels(2).tobytes(),
+            {"Inference-Header-Content-Length": str(len(IN_BINARY))},
+        ),
+        ("/v1/models/digits:classify", {"examples": [{"x": [1] * 64}]}, {}),
+    ],
+    ids=["v2 json", "v2 binary", "v1 classify"],
+)
+def test_requests_of_every_protocol_are_copied_and_compared(
+    tmp_path: Path, path: str, body: object, headers: dict[str, str]
+) -> None:
+    with running() as here:
+        here.do(here.host.activate((linear_spec(tmp_path, 1),)))
+        shadow = begin(here, linear_spec(tmp_path, 2), seconds=1)
+        while not shadow.done():
+            assert here.ask("POST", path, body, headers).status == 200
+        seen = report(shadow.result())
+        assert seen.requests > 0
+        assert (seen.errors, seen.judged, seen.agreement) == (0, seen.requests, 1.0)
+        assert (seen.max_abs_diff, seen.mean_abs_diff) == (1.0, 1.0)  # the versions' constants
+
+
 def test_a_share_of_the_requests_is_copied(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))

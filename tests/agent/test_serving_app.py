@@ -122,6 +122,8 @@ def test_text_goes_plain_or_in_base64(here: RunningHost) -> None:
         ("digits", {"instances": [["a"] * 64]}, "holds text, expected float32"),
         ("digits", {"instances": [[None] * 64]}, "null, objects"),
         ("digits", {"instances": [[True] * 64]}, "true or false, expected float32"),
+        ("digits", {"instances": [[*ROW[1:], True]]}, "true or false, expected float32"),
+        ("pick", {"instances": [1, True]}, "true or false, expected int64"),
         ("digits", {"instances": [[1e300] * 64]}, "too large for float32"),
         ("digits", {"instances": [{"z": ROW}]}, "instance 0 has 'z', expected 'x'"),
         ("digits", {"inputs": {"z": [ROW]}}, "'inputs' has 'z', expected 'x'"),
@@ -132,6 +134,7 @@ def test_text_goes_plain_or_in_base64(here: RunningHost) -> None:
         ("text", {"instances": [1]}, "holds a number, expected strings"),
         ("text", {"instances": [{"b64": "?"}]}, "is not base64"),
         ("text", {"instances": [{"b64": "/w=="}]}, "does not hold UTF-8"),
+        ("text", {"instances": ["\ud800"]}, "text that is not Unicode"),
         ("text", {"instances": [["a"], "b"]}, "ragged"),
         ("pick", {"instances": [1.5]}, "holds fractions, expected int64"),
         ("pick", {"instances": [2**70]}, "numbers too large, expected int64"),
@@ -163,9 +166,13 @@ def test_outputs_that_json_cannot_say_are_500_and_count_as_failures(here: Runnin
         ("POST", "/v1/models/nobody:predict", 404, "Latest(nobody)"),
         ("POST", "/v1/models/digits/versions/6:predict", 404, "Specific(digits, 6)"),
         ("POST", "/v1/models/digits/versions/x:predict", 404, "Specific(digits, x)"),
-        ("GET", "/v1/models/nobody", 404, "Latest(nobody)"),
+        ("POST", "/v1/models/digits/labels/canary:predict", 404, "version label: canary"),
+        ("POST", "/v1/models/nobody/labels/stable:predict", 404, "Latest(nobody)"),
+        ("GET", "/v1/models/nobody", 404, "Could not find any versions of model nobody"),
+        ("GET", "/v1/models/digits/versions/6", 404, "Could not find version 6 of model digits"),
+        ("GET", "/v1/models/digits/labels/canary", 404, "version label: canary"),
         ("GET", "/v1/models/nobody/metadata", 404, "Latest(nobody)"),
-        ("POST", "/v1/models/digits:classify", 404, "'classify' is not served"),
+        ("POST", "/v1/models/digits:explain", 404, "nothing is served"),
         ("GET", "/v1/models/digits:predict", 405, "POST is"),
         ("DELETE", "/v1/models/digits", 405, "GET, HEAD is"),
         ("POST", "/healthz", 405, "GET, HEAD is"),
@@ -182,10 +189,20 @@ def test_what_is_not_there_says_so(
     assert (status == 405) == ("allow" in answer.headers)
 
 
-def test_a_version_can_be_asked_for_by_number(here: RunningHost) -> None:
-    answer = here.ask("POST", "/v1/models/digits/versions/7:predict", {"instances": [ROW]})
-    assert answer.status == 200
-    assert answer.headers["edgefleet-model-version"] == "7"
+def test_a_version_can_be_asked_for_by_number_or_label(here: RunningHost) -> None:
+    for of in ("versions/7", "labels/stable"):
+        answer = here.ask("POST", f"/v1/models/digits/{of}:predict", {"instances": [ROW]})
+        assert answer.status == 200
+        assert answer.headers["edgefleet-model-version"] == "7"
+
+
+def tensor_info(name: str, dtype: str, *sizes: str) -> dict[str, object]:
+    dim = [{"size": size, "name": ""} for size in sizes]
+    return {
+        "dtype": dtype,
+        "tensor_shape": {"dim": dim, "unknown_rank": False},
+        "name": name,
+    }
 
 
 def test_status_and_metadata_have_tensorflow_servings_shape(here: RunningHost) -> None:
@@ -194,14 +211,29 @@ def test_status_and_metadata_have_tensorflow_servings_shape(here: RunningHost) -
         "state": "AVAILABLE",
         "status": {"error_code": "OK", "error_message": ""},
     }
-    for path in ("/v1/models/digits", "/v1/models/digits/versions/7"):
+    for path in (
+        "/v1/models/digits",
+        "/v1/models/digits/versions/7",
+        "/v1/models/digits/labels/stable",
+    ):
         assert here.ask("GET", path).json() == {"model_version_status": [available]}
-    metadata = here.ask("GET", "/v1/models/digits/metadata").json()
-    assert metadata["model_spec"] == {"name": "digits", "signature_name": "", "version": "7"}
-    signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
-    assert signature["inputs"]["x"]["dtype"] == "DT_FLOAT"
-    assert [d["size"] for d in signature["inputs"]["x"]["tensor_shape"]["dim"]] == ["-1", "64"]
-    assert signature["method_name"] == "tensorflow/serving/predict"
+    for of in ("", "/versions/7", "/labels/stable"):
+        metadata = here.ask("GET", f"/v1/models/digits{of}/metadata").json()
+        assert metadata == {
+            "model_spec": {"name": "digits", "signature_name": "", "version": "7"},
+            "metadata": {
+                "signature_def": {
+                    "signature_def": {
+                        "serving_default": {
+                            "inputs": {"x": tensor_info("x", "DT_FLOAT", "-1", "64")},
+                            "outputs": {"y": tensor_info("y", "DT_FLOAT", "-1", "10")},
+                            "method_name": "tensorflow/serving/predict",
+                            "defaults": {},
+                        }
+                    }
+                }
+            },
+        }
     names = [model["name"] for model in here.ask("GET", "/v1/models").json()["models"]]
     assert names == ["digits", "lite", "text", "pair", "log", "pick"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from edgefleet_agent.adapters.fs import FileSystem
 from edgefleet_agent.adapters.http_chunks import HttpChunks
@@ -185,47 +185,54 @@ class Board:
         host: Host | None = None,
         journal: type[Journal] = Journal,
         store: type[Store] = Store,
+        mover: type[Mover] = Mover,
     ) -> None:
         self.folder, self.site = folder, site
+        self.now = site.now
         self.fs = fs or FileSystem()
         self.heard = Heard()
         self.weather = Weather()
         self.host: Host = host or MemoryHost()
-        self._journal, self._store = journal, store
+        self._journal, self._store, self._mover = journal, store, mover
         self._failed: BaseException | None = None
 
-    async def __aenter__(self) -> Board:
+    def build(self) -> None:
+        """Put the agent together; it does nothing yet."""
         folder, site, fs = self.folder, self.site, self.fs
         store = self._store(folder / "store", fs)
-        await self.host.start()
-        keeper = TrustKeeper(
+        self.keeper = keeper = TrustKeeper(
             TufClient(folder / "trust", site.root, fs),
             folder,
             url="",
             floors=lambda: self.installer.device.trust,
             time_floor=lambda: self.installer.device.time_floor,
-            clock=lambda: site.now,
+            clock=lambda: self.now,
         )
         keeper.broker = site.source  # type: ignore[assignment] # a source like any other
+        self.bundles = Bundles(
+            store=store,
+            fetcher=self._mover(store, [HttpChunks()]),
+            publishers=lambda: keeper.publishers,
+            choose=first_choice,
+            hw="x86-64",
+        )
         self.installer = Installer(
             identity=Identity(Enrolment("demo", "pi-1", "x", 1), site.root, *[Path("/x")] * 3),
             journal=self._journal(folder, fs),
             keeper=keeper,
-            bundles=Bundles(
-                store=store,
-                fetcher=Mover(store, [HttpChunks()]),
-                publishers=lambda: keeper.publishers,
-                choose=first_choice,
-                hw="x86-64",
-            ),
+            bundles=self.bundles,
             host=self.host,
             reporter=self.heard,
             surroundings=self.weather,
             look_s=0.01,
             trial_timeout_s=60,
-            clock=lambda: site.now,
+            clock=lambda: self.now,
             disk_retry_s=(0.002, 0.01),
         )
+
+    async def __aenter__(self) -> Self:
+        await self.host.start()
+        self.build()
         started = asyncio.Event()
         self.task = asyncio.create_task(self.installer.run(started))
         self.task.add_done_callback(self._ended)

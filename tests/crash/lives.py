@@ -13,9 +13,12 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
@@ -64,19 +67,21 @@ class Lives:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
+    def live(self, life: Callable[[Any, int], None]) -> tuple[bool, str]:
+        """Run this in a process; whether it was killed, and what it wrote to its descriptor."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(pickle.dumps(life).hex(), file=self._process.stdin, flush=True)
+        was_killed, said = json.loads(self._process.stdout.readline())
+        return was_killed, said
+
     def install(
         self, folder: Path, at: int, *, in_the_middle: bool = False, is_real: bool = False
     ) -> Lived:
         """Version 2 over version 1 in a state folder, killed at call `at` (0: not at all)."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(
-            json.dumps([str(folder), at, in_the_middle, is_real]),
-            file=self._process.stdin,
-            flush=True,
-        )
-        killed, calls = json.loads(self._process.stdout.readline())
-        return Lived(killed, calls)
+        life = partial(install, folder=folder, at=at, in_the_middle=in_the_middle, is_real=is_real)
+        was_killed, calls = self.live(life)
+        return Lived(was_killed, int(calls or 0))
 
 
 def make_host(*, is_real: bool) -> Host:
@@ -84,29 +89,36 @@ def make_host(*, is_real: bool) -> Host:
     return LocalHost(ServingConfig(listen=("127.0.0.1:0",))) if is_real else MemoryHost()
 
 
-async def _live(site: Site, folder: Path, fs: Killing, host: Host) -> None:
-    async with Board(folder, site, fs, host=host) as board:
-        assert await board.follow(2) is Phase.COMMITTED
+def install(
+    site: Site, out: int, *, folder: Path, at: int, in_the_middle: bool, is_real: bool
+) -> None:
+    """A life that installs version 2; it writes the number of its calls."""
+
+    async def follow() -> None:
+        async with Board(folder, site, fs, host=make_host(is_real=is_real)) as board:
+            assert await board.follow(2) is Phase.COMMITTED
+
+    fs = Killing(at, in_the_middle=in_the_middle)
+    asyncio.run(follow())
+    os.write(out, str(fs.count).encode())
 
 
 def main(file: str) -> None:
     logging.disable(logging.CRITICAL)
     site = pickle.loads(Path(file).read_bytes())
     for line in sys.stdin:
-        folder, at, in_the_middle, is_real = json.loads(line)
+        life = pickle.loads(bytes.fromhex(line))
         out, into = os.pipe()
         child = os.fork()
         if not child:
-            fs = Killing(at, in_the_middle=in_the_middle)
-            asyncio.run(_live(site, Path(folder), fs, make_host(is_real=is_real)))
-            os.write(into, str(fs.count).encode())
+            life(site, into)
             os._exit(0)
         os.close(into)
         with os.fdopen(out) as pipe:
-            calls = pipe.read()
+            said = pipe.read()
         _, status = os.waitpid(child, 0)
-        assert calls or os.WIFSIGNALED(status), "a life ended with an error"
-        print(json.dumps([os.WIFSIGNALED(status), int(calls or 0)]), flush=True)
+        assert said or os.WIFSIGNALED(status), "a life ended with an error"
+        print(json.dumps([os.WIFSIGNALED(status), said]), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tests.agent.shelf import serve
 from tests.crash.board import Board, Site, left_over, make_site, servable
 from tests.crash.lives import Lives, make_host
 from tests.crash.simulator import InPlace, Recorder, explore, sites
+from tests.crash.squares import Square
 from tests.crash.stories import Story, check_files, stories
 from tests.crash.table import Count
 from tests.crash.trouble import Fault, Faulty
@@ -29,7 +30,8 @@ CANDIDATES = frozenset({"certificate"})
 class Row:
     """A fault, where it struck, at how many points, and what broke.
 
-    A control leaves out what makes a write durable: there, something must break.
+    A control leaves out what makes a write durable: there, something must break. `squares` are what
+    the points of the kill matrix are made of.
     """
 
     fault: str
@@ -37,6 +39,7 @@ class Row:
     points: int = 0
     violations: list[str] = field(default_factory=list)
     is_control: bool = False
+    squares: list[Square] = field(default_factory=list)
 
     @property
     def count(self) -> Count:

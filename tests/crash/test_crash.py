@@ -1,4 +1,4 @@
-"""The crash enumerations, as far as they fit into every run; `make crash` has all of them."""
+"""The crash enumerations, as far as they fit into every run; `make crash-states` has all."""
 
 from __future__ import annotations
 

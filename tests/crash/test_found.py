@@ -18,13 +18,14 @@ from edgefleet_agent.adapters.journal import COPIES, Journal
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.bundles import Bundles
+from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.renewal import Renewal
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import DeviceError, OperatorError
 from edgefleet_contract.messages import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.test_journal import states
-from tests.crash.board import Board, Site
+from tests.crash.board import Board, MemoryHost, Site
 from tests.crash.runs import fresh, installed
 from tests.crash.stories import Link, stories
 from tests.crash.trouble import Counting, Fault, Faulty
@@ -197,6 +198,29 @@ def test_a_read_that_fails_once_costs_nothing(device: tuple[Site, Path], at: int
     async def story() -> None:
         async with Board(folder, site, Faulty(Fault.EIO_ONCE, at)) as board:
             assert board.version == 1
+
+    asyncio.run(story())
+
+
+class Crowded(MemoryHost):
+    """A runtime on a board without room for one of the versions."""
+
+    async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
+        if {spec.version for spec in specs} == {2}:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return await super().activate(specs)
+
+
+def test_a_start_whose_model_gets_no_process_serves_the_one_before(
+    device: tuple[Site, Path],
+) -> None:
+    site, folder = device
+
+    async def story() -> None:
+        async with Board(folder, site) as board:
+            assert await board.follow(2) is Phase.COMMITTED
+        async with Board(folder, site, host=Crowded()) as board:
+            await board.until(lambda: board.version == 1)
 
     asyncio.run(story())
 

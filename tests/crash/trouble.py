@@ -140,6 +140,10 @@ class Faulty(Counting):
         self._fault, self._at = fault, at
         self.hits = 0
 
+    def strike(self, fault: Fault) -> None:
+        """From the next call on the disk has this fault."""
+        self._fault, self._at = fault, self.count + 1
+
     def mend(self) -> None:
         """From now on the disk is good."""
         self._at = 1 << 62

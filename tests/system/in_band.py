@@ -52,7 +52,8 @@ class Teller(Connection):
             self.client.publish(topic(FLEET, request.device, Channel.BLOB_DATA), raw, qos=0)
 
     def _blocks(self, request: BlobRequest) -> list[Block]:
-        blob = self.blobs.get(request.sha256)
+        name = f"{request.sha256}/delta/{request.base}" if request.base else request.sha256
+        blob = self.blobs.get(name)
         if blob is None:
             return [Block(request.request, request.sha256, status=Status.UNKNOWN)]
         return [
@@ -86,6 +87,7 @@ def linked(identity: Identity, chunks: MqttChunks) -> Iterator[MqttLink]:
         on_connected=lambda: None,
         on_certificate=lambda _: None,
         on_block=chunks.arrived,
+        on_expired=lambda: None,
     )
     chunks.attach(link)
     link.start()

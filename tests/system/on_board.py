@@ -32,7 +32,7 @@ def spec_of(root: Path, manifest: Manifest, engine: str) -> ModelSpec:
     """The variant that this board would run on one of its runtimes."""
     chosen = choose(manifest, {engine: available()[engine]}, hardware_class())
     assert not isinstance(chosen, Failed), chosen
-    variant, _ = chosen
+    variant = chosen.variant
     return ModelSpec(
         slot=engine,
         model=manifest.model,

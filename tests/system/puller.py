@@ -13,6 +13,7 @@ from pathlib import Path
 from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.store import Store
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.config import TransferConfig
 from edgefleet_agent.daemon import mover
 from edgefleet_contract.bundle import Digest
@@ -23,7 +24,7 @@ def main() -> None:
     state, place, digest, size, table, way, *sources = sys.argv[1:]
     identity, store = identities.load(Path(state)), Store(Path(place))
     in_band = MqttChunks(identity.enrolment.device)
-    moving = mover(store, Path(state), TransferConfig(order=(way,)), in_band)
+    moving = mover(store, Path(state), TransferConfig(order=(way,)), in_band, Tls.of(identity))
 
     def progress(done: int) -> None:
         print(done, flush=True)

@@ -81,14 +81,14 @@ class Site:
     def fleet(self, *args: str | Path, ok: tuple[int, ...] = (0,)) -> str:
         return self.run("fleet", *args, "--url", self.url, "--data", self.data, ok=ok)
 
-    def get(self, path: str) -> Any:
+    def read(self, path: str) -> requests.Response:
+        """What the operator gets at a path of the control room."""
         token = (self.data / "operator.token").read_text().strip()
-        answer = requests.get(
-            f"{self.url}/api/v1{path}",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=10,
-            verify=str(self.ca),
-        )
+        headers = {"Authorization": f"Bearer {token}"}
+        return requests.get(self.url + path, headers=headers, timeout=10, verify=str(self.ca))
+
+    def get(self, path: str) -> Any:
+        answer = self.read(f"/api/v1{path}")
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -143,7 +143,7 @@ class Site:
     def start_agent(self, device: str) -> None:
         self.start(device, "edge-agent", "run", "--state", self.root / device)
 
-    def push(self, bundle: Path, *flags: str) -> str:
+    def push(self, bundle: Path, *flags: str | Path) -> str:
         out = self.fleet("push-model", bundle, "--json", "--key", self.key, *flags)
         rollout: str = json.loads(out)["id"]
         return rollout

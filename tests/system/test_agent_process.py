@@ -65,8 +65,13 @@ def test_a_device_killed_in_the_middle_of_an_install_converges(site: Site) -> No
     site.enrol("pi-1")
     site.start_agent("pi-1")
     deploy(site, "pi-1", 1)
-    for round_number, phase in enumerate(("downloading", "selftest", "activating", "probation"), 2):
-        rollout = site.push(bundle(site, round_number), "--probation", "1")
+    policy = site.root / "policy.toml"  # with it, an install passes every phase
+    policy.write_text('[[windows]]\nstart = "00:00"\nminutes = 10080\n[shadow]\nseconds = 1\n')
+    early = ("downloading", "staged", "wait_window")
+    late = ("selftest", "shadow", "activating", "probation")
+    for round_number, phase in enumerate((*early, *late), 2):
+        made = bundle(site, round_number)
+        rollout = site.push(made, "--probation", "1", "--policy", policy)
         site.wait(phase, lambda word=phase: f"-> {word}" in site.log("pi-1").rpartition("@@")[2])
         site.kill("pi-1")
         with (site.root / "pi-1.log").open("a") as log:

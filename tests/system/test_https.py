@@ -110,6 +110,7 @@ def test_the_broker_tells_a_device_that_its_certificate_ended(site: Site) -> Non
         on_trust=nothing,
         on_connected=connected.set,
         on_certificate=nothing,
+        on_block=nothing,
         on_expired=told.set,
     )
     days_behind = Renewal(

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.mqtt_link import MqttLink
+from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.config import MqttConfig
 from edgefleet_agent.renewal import Renewal, is_due
 from edgefleet_contract import messages
@@ -143,8 +144,11 @@ def linked(tmp_path: Path) -> Iterator[Linked]:
             on_trust=lambda *_: None,
             on_connected=lambda: found.connections.append(True),
             on_certificate=lambda _: None,
+            on_block=lambda _: None,
+            on_expired=lambda: None,
         )
-        found = Linked(site, link, Renewal(identity, link=link), identity, observer)
+        renewal = Renewal(identity, link=link, tls=Tls.of(identity))
+        found = Linked(site, link, renewal, identity, observer)
         subscribed = threading.Event()
         observer.on_subscribe = lambda *_: subscribed.set()
         observer.on_message = lambda *words: found.heard.append(words[2].payload)

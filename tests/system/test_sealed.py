@@ -174,15 +174,15 @@ def test_a_sealed_model_serves_the_same_answers_and_never_lies_in_the_clear(site
     # what came over HTTP was sealed, and the plain files are not to be had
     target = target_on(state)
     assert target.sealed is not None
-    index = parse_index(requests.get(blob(site, target.sealed.index_sha256), timeout=10).content)
+    index = parse_index(site.read(f"/blobs/{target.sealed.index_sha256}").content)
     stored = {path.name for path in (state / "store" / "blobs").iterdir()}
     for file in index.files:
-        came = requests.get(blob(site, file.sha256), timeout=10).content
+        came = site.read(f"/blobs/{file.sha256}").content
         assert file.sha256 in stored
         assert not any(came[at : at + 512] in made.model for at in cuts(came))
     manifest = b.parse_manifest((made.folder / b.MANIFEST).read_bytes())
     for plain in manifest.files:
-        assert requests.get(blob(site, plain.sha256), timeout=10).status_code == 404
+        assert site.read(f"/blobs/{plain.sha256}").status_code == 404
         assert plain.sha256 not in stored
     key = identity.seal_key(state)
     names = {"fleet": "demo", "device": "pi-1", "bundle": target.bundle_sha256}
@@ -198,10 +198,6 @@ def test_a_sealed_model_serves_the_same_answers_and_never_lies_in_the_clear(site
     site.wait("the same answers", lambda: site.version("pi-1") == 1)
     assert answers(site, "pi-1", made)
     assert plain_in(state, made.model, made.golden) == []
-
-
-def blob(site: Site, digest: str) -> str:
-    return f"{site.url}/blobs/{digest}"
 
 
 def test_a_power_cut_in_the_middle_of_a_sealed_install_is_survived(site: Site) -> None:
@@ -288,7 +284,9 @@ def test_a_device_whose_agent_made_no_key_is_named_and_gets_nothing_bare(site: S
     request = codec.encode(request_of(claim, "old", new_key()))
     assert isinstance(request, dict)
     del request["seal_key"]  # as an agent before sealed bundles enrols
-    answer = requests.post(f"{site.url}/api/v1/enrol", json=request, timeout=10)
+    answer = requests.post(
+        f"{site.url}/api/v1/enrol", json=request, timeout=10, verify=str(site.ca)
+    )
     assert answer.status_code == 200
     rollout = site.push(made.folder, "--sealed", "--max-failures", "5")
     site.wait("pi-1", lambda: site.version("pi-1") == 1)

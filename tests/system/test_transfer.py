@@ -36,8 +36,11 @@ TABLE = chunk_list(RAW)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A control room with a large blob on its shelf, and an enrolled device, `pi-1`."""
-    with open_site(tmp_path_factory.mktemp("site")) as opened:
+    """A control room with a large blob on its shelf, and an enrolled device, `pi-1`.
+
+    Without TLS, so that a cache may stand between.
+    """
+    with open_site(tmp_path_factory.mktemp("site"), is_tls=False) as opened:
         shelf = FileShelf(DataDir(opened.data).blobs)
         for raw in (RAW, TABLE):
             shelf.put(sha256(raw), io.BytesIO(raw), max_bytes=len(raw))
@@ -211,9 +214,9 @@ def test_a_whole_update_comes_over_one_mqtt_connection(tmp_path: Path) -> None:
     with open_site(tmp_path) as site:
         state = site.enrol("pi-1")
         site.kill("fleet")
-        (site.data / "fleet.toml").write_text('public_url = "http://127.0.0.1:1"\n')
+        (site.data / "fleet.toml").write_text('public_url = "https://127.0.0.1:1"\n')
         place = state / "identity" / "enrolment.json"
-        place.write_text(place.read_text().replace(site.url, "http://127.0.0.1:1"))
+        place.write_text(place.read_text().replace(site.url, "https://127.0.0.1:1"))
         site.start_fleet()
         site.start_agent("pi-1")
         rollout = site.push(make_bundle(site.root / "bundles", 1, key=site.publisher))

@@ -222,3 +222,73 @@ def test_a_fleet_that_says_nothing_is_given_up(
     teller.answers = lambda *_: []
     with pytest.raises(TransientError, match="no block came in"):
         fetch(store, impatient)
+
+
+OLD = b.sha256(b"old")
+DELTA = RAW[: 10 * b.CHUNK_SIZE + 5]
+
+
+def fetch_delta(store: Store, chunks: MqttChunks) -> bytes | None:
+    path = Mover(store, [chunks]).fetch_delta(
+        OLD, b.sha256(RAW), size=len(RAW), sources=(), what="delta", progress=lambda _: None
+    )
+    return path.read_bytes() if path else None
+
+
+def test_a_delta_arrives_in_band_and_goes_on_where_it_ended(
+    store: Store, chunks: MqttChunks, teller: Teller
+) -> None:
+    teller.blobs[f"{b.sha256(RAW)}/delta/{OLD}"] = DELTA
+    shuffle = random.Random(4)
+    teller.answers = lambda _, blocks: [
+        block.render() for block in shuffle.sample(blocks, len(blocks)) if shuffle.random() > 0.1
+    ]
+    store.delta_path(OLD, b.sha256(RAW)).write_bytes(DELTA[:100_000])
+    assert fetch_delta(store, chunks) == DELTA
+    assert min(offset for request in teller.asked for offset in request.offsets) == 100_000
+    assert fetch_delta(store, chunks) == DELTA  # nothing is left of it
+    assert {request.base for request in teller.asked} == {OLD}
+
+
+def test_a_fleet_without_a_delta_says_so_at_once(
+    store: Store, chunks: MqttChunks, teller: Teller
+) -> None:
+    began = time.monotonic()
+    assert fetch_delta(store, chunks) is None
+    assert len(teller.asked) == 1
+    assert fetch(store, chunks) == len(RAW)
+    assert time.monotonic() - began < 5
+
+
+def test_a_fleet_that_makes_a_delta_is_asked_again_and_holds_nothing_else_up(
+    store: Store, chunks: MqttChunks, teller: Teller
+) -> None:
+    teller.blobs[f"{b.sha256(RAW)}/delta/{OLD}"] = DELTA
+    busy = [2, 40]
+
+    def sometimes(request: BlobRequest, blocks: list[Block]) -> list[bytes]:
+        if request.base and busy:
+            wait_s = busy.pop(0)
+            block = Block(request.request, request.sha256, status=Status.BUSY, wait_s=wait_s)
+            return [block.render()]
+        return honest(request, blocks)
+
+    teller.answers = sometimes
+    mover = Mover(store, [chunks])
+    began = time.monotonic()
+    assert fetch_delta(store, chunks) is None  # 2 s are waited for, 40 s are not
+    assert 2 < time.monotonic() - began < 5
+    assert mover.fetch(b.sha256(TABLE), max_bytes=len(TABLE), sources=(), what="x") == TABLE
+    assert fetch_delta(store, chunks) == DELTA
+
+
+def test_a_fleet_that_knows_no_deltas_gives_the_file_which_is_too_long_for_one(
+    store: Store, chunks: MqttChunks, teller: Teller
+) -> None:
+    teller.answers = lambda request, _: [
+        Block(request.request, request.sha256, offset, len(RAW), RAW[offset:][:1000]).render()
+        for offset in request.offsets
+    ]
+    assert fetch_delta(store, chunks) is None
+    assert len(teller.asked) == 1
+    assert not list(store.part_path(b.sha256(RAW)).parent.iterdir())

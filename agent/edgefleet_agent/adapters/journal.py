@@ -105,7 +105,7 @@ class Journal:
             if digest not in (_digest(generation, body), hashlib.sha256(body).hexdigest()):
                 raise ValueError("digest")
             value = canonical.parse(body, what="journal", max_bytes=MAX_BYTES)
-            return int(generation), codec.decode(Device, value, what="journal")
+            return int(generation), codec.decode(Device, value, what="journal", unknown=True)
         except (ValueError, PeerError) as error:
             log.warning("journal copy %s cannot be read (%s): set aside", path.name, error)
             with suppress(OSError):  # on a disk that is read-only it stays where it is

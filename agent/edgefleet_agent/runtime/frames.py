@@ -17,6 +17,9 @@ from typing import Final
 
 _HEADER: Final = struct.Struct("<IQHH")
 _COPY: Final = struct.Struct("<HII")
+_SIZE: Final = struct.Struct("<I")
+_ALL: Final = 0xFFFFFFFF
+_ALIGNED: Final = 16
 MAX_BODY: Final = 256 * 1024 * 1024
 GREETING: Final = 0
 
@@ -26,6 +29,9 @@ class Ask(IntEnum):
 
     PREDICT_V1 = 1
     SHADOW = 2
+    INFER_V2 = 3
+    CLASSIFY_V1 = 4
+    REGRESS_V1 = 5
 
 
 class BrokenFrame(Exception):
@@ -62,6 +68,35 @@ def unpack_copy(raw: bytes) -> Copy:
     ask, microseconds, size = _COPY.unpack_from(raw)
     end = _COPY.size + size
     return Copy(Ask(ask), microseconds, raw[_COPY.size : end], raw[end:])
+
+
+def pack_opening(json_size: int | None) -> bytes:
+    """What goes before the HTTP body of `Ask.INFER_V2`: how much of it is JSON; None: all.
+
+    Zeros fill it up so that the tensors behind the JSON are aligned, and need not be moved.
+    """
+    if json_size is None:
+        return _SIZE.pack(_ALL)
+    return _SIZE.pack(json_size) + bytes(-(_SIZE.size + json_size) % _ALIGNED)
+
+
+def unpack_opening(raw: bytes) -> tuple[int, int | None]:
+    """Where the HTTP body begins, and what `pack_opening` was given."""
+    (size,) = _SIZE.unpack_from(raw)
+    if size == _ALL:
+        return _SIZE.size, None
+    return _SIZE.size + -(_SIZE.size + size) % _ALIGNED, size
+
+
+def pack_closing(json_size: int) -> bytes:
+    """What goes before an answer to `Ask.INFER_V2`: how much of it is JSON; 0: all."""
+    return _SIZE.pack(json_size)
+
+
+def unpack_closing(raw: bytes) -> tuple[memoryview, int]:
+    """The HTTP body, not copied, and what `pack_closing` was given."""
+    (size,) = _SIZE.unpack_from(raw)
+    return memoryview(raw)[_SIZE.size :], size
 
 
 def header(id: int, code: int, size: int) -> bytes:  # noqa: A002  # the field's name

@@ -60,6 +60,7 @@ class _Served:
             path=str(self.worker.path),
             inputs=spec.variant.inputs,
             outputs=spec.variant.outputs,
+            platform=f"{spec.engine}_{spec.variant.format}",
         )
 
 

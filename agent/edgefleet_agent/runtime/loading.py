@@ -26,6 +26,7 @@ from edgefleet_contract.reasons import Reason
 class Job:
     """What a child is told on its control channel: the model, how to run it, within what bounds.
 
+    `labels_path` is empty where the bundle names no classes.
     `cpu_s` (processor seconds) and `data_bytes` (private memory) bound the process; 0: they do not.
     """
 
@@ -40,6 +41,10 @@ class Job:
     data_bytes: int = 0
     model_seal: FileSeal | None = None
     golden_seal: FileSeal | None = None
+    slot: str = ""
+    version: int = 0
+    labels_path: str = ""
+    labels_seal: FileSeal | None = None
 
 
 def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 0) -> Job:
@@ -56,6 +61,10 @@ def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 
         data_bytes=data_bytes,
         model_seal=spec.model_seal,
         golden_seal=spec.golden_seal,
+        slot=spec.slot,
+        version=spec.version,
+        labels_path="" if spec.labels_path is None else str(spec.labels_path),
+        labels_seal=spec.labels_seal,
     )
 
 
@@ -113,6 +122,23 @@ def golden_source(job: Job) -> Path | io.BytesIO:
         raise DeviceError(
             f"{job.golden_seal.path}: {error.strerror}", reason=Reason.STORAGE_FAILED
         ) from None
+
+
+def read_labels(job: Job) -> tuple[str, ...]:
+    """The class names of the bundle, one a line; none where it has none.
+
+    Raises:
+        PeerError: UNSEALING_FAILED or DIGEST_MISMATCH.
+        DeviceError: STORAGE_FAILED.
+    """
+    if not job.labels_path:
+        return ()
+    path = Path(job.labels_path)
+    try:
+        raw = path.read_bytes() if job.labels_seal is None else unsealed(path, job.labels_seal)
+    except OSError as error:
+        raise DeviceError(f"labels: {error.strerror}", reason=Reason.STORAGE_FAILED) from None
+    return tuple(raw.decode("utf-8", "replace").splitlines())
 
 
 def unsealed(path: Path, seal: FileSeal) -> bytes:

@@ -22,8 +22,8 @@ from edgefleet_agent.runtime.comparison import Comparison, Tally, compare
 from edgefleet_agent.runtime.engine import Session
 from edgefleet_agent.runtime.frames import Ask, Frame, unpack_copy
 from edgefleet_agent.runtime.loading import Job, parse_job
+from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.runtime.worker import Worker, prepare
-from edgefleet_agent.serving import rest_v1
 from edgefleet_contract import codec
 
 _TELL_S: Final = 0.1
@@ -76,8 +76,8 @@ class ShadowWorker(Worker):
 
 
 def _compare(ask: Ask, found: bytes, served: bytes) -> Comparison:
-    assert ask is Ask.PREDICT_V1  # what a worker answers with 200
-    return compare(rest_v1.read_answer(found), rest_v1.read_answer(served))
+    read = SPEECHES[ask].read_answer
+    return compare(read(found), read(served))
 
 
 def _step_back() -> None:

@@ -19,10 +19,18 @@ from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
-from edgefleet_agent.runtime.frames import GREETING, Ask, BrokenFrame, Frame, FrameReader, header
+from edgefleet_agent.runtime.frames import GREETING, BrokenFrame, Frame, FrameReader, header
 from edgefleet_agent.runtime.golden import read_golden
-from edgefleet_agent.runtime.loading import Job, golden_source, load, parse_job, read_model
-from edgefleet_agent.serving import rest_v1
+from edgefleet_agent.runtime.loading import (
+    Job,
+    golden_source,
+    load,
+    parse_job,
+    read_labels,
+    read_model,
+)
+from edgefleet_agent.runtime.speech import SPEECHES
+from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error
 from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
@@ -35,7 +43,9 @@ class Worker:
 
     def __init__(self, session: Session, job: Job) -> None:
         self._session = session
-        self._variant = job.variant
+        self._served = Served(
+            job.slot, job.version, job.variant.inputs, job.variant.outputs, read_labels(job)
+        )
 
     def serve(self, control: socket.socket, listener: socket.socket) -> None:
         """Accept and answer. Returns when `control` closes."""
@@ -79,20 +89,19 @@ class Worker:
 
     def answer(self, frame: Frame) -> tuple[int, bytes]:
         """An HTTP status and a body for one request."""
-        if frame.code != Ask.PREDICT_V1:
-            return 500, rest_v1.error(f"the worker does not know request {frame.code}")
+        speech = SPEECHES.get(frame.code)
+        if speech is None:
+            return 500, error(f"the worker does not know request {frame.code}")
         try:
-            request = rest_v1.parse(frame.body, self._variant.inputs)
-            results = [self._session.run(feeds) for feeds in request.calls]
-            return 200, rest_v1.render(request, results, self._variant.outputs)
-        except rest_v1.BadBody as error:
-            return 400, rest_v1.error(str(error))
-        except CannotRun as error:
-            return (400 if error.input_is_to_blame else 500), rest_v1.error(str(error))
-        except rest_v1.BadOutput as error:
-            return 500, rest_v1.error(str(error))
-        except (MemoryError, RecursionError) as error:
-            return 500, rest_v1.error(f"{type(error).__name__} while answering")
+            return 200, speech.answer(frame.body, self._served, self._session.run)
+        except BadBody as refusal:
+            return 400, error(str(refusal))
+        except CannotRun as failure:
+            return (400 if failure.input_is_to_blame else 500), error(str(failure))
+        except BadOutput as failure:
+            return 500, error(str(failure))
+        except (MemoryError, RecursionError) as failure:
+            return 500, error(f"{type(failure).__name__} while answering")
 
 
 def _send(connection: socket.socket, id_: int, code: int, body: bytes) -> None:
@@ -109,6 +118,7 @@ def prepare(job: Job) -> Session | Failed:
     try:
         preload(job.engine)
         child.confine(data_bytes=job.data_bytes)
+        read_labels(job)  # what cannot be read is found out now, not when it serves
         golden = read_golden(golden_source(job), job.variant)
         raw = read_model(job)
         session = raw if isinstance(raw, Failed) else load(job, raw)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 JSON: Final = b"application/json"
+OCTETS: Final = b"application/octet-stream"
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -15,7 +16,7 @@ class Answer:
     """Status, body, and headers beyond length and type."""
 
     status: int
-    body: bytes
+    body: bytes | memoryview
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
@@ -34,7 +35,7 @@ def give(value: object) -> Answer:
 
 
 def refuse(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """An error in TensorFlow Serving's shape."""
+    """An error in the shape that all protocols share."""
     text = json.dumps({"error": message}, ensure_ascii=False)
     return Answer(status, text.encode("utf-8", "replace"), headers=headers)
 

@@ -6,15 +6,15 @@ Bodies pass through unread: what is in them is the worker's business. Spec: docs
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
-from edgefleet_agent.runtime.frames import Ask, Copy
-from edgefleet_agent.serving import pages
-from edgefleet_agent.serving.answer import Answer, busy, give, refuse
+from edgefleet_agent.runtime.frames import Ask, Copy, Frame
+from edgefleet_agent.serving.answer import Answer, busy, refuse
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
+from edgefleet_agent.serving.doors import DOORS
 from edgefleet_agent.serving.link import DeadlinePassed, NoWorker, QueueFull, WorkerLost
 from edgefleet_agent.serving.router import Entry, Router
 
@@ -23,12 +23,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 VERSION_HEADER: Final = b"edgefleet-model-version"
-_SIGNATURE: Final = "serving_default"
 _PATIENCE: Final = 4  # times the limit that is read and thrown away, so that the client hears why
-_MODEL = re.compile(
-    r"/v1/models/(?P<slot>[^/:]+)(?:/versions/(?P<version>[^/:]+))?(?P<rest>/metadata|:[a-z]+)?"
-)
-_READ: Final = ("GET", "HEAD")
 
 
 class _Gone(Exception):
@@ -53,68 +48,55 @@ class App:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer:
-        path, method = scope["path"], scope["method"]
-        found = _MODEL.fullmatch(path)
-        if found is None:
-            return self._plain_page(path, method)
-        rest = found["rest"] or ""
-        if rest == ":predict":
-            if method != "POST":
-                return _only(method, "POST")
-            return await self._predict(found, scope, receive)
-        if rest.startswith(":"):
-            return refuse(404, f"method {rest[1:]!r} is not served here, 'predict' is")
-        if method not in _READ:
-            return _only(method, "GET", "HEAD")
-        entry = self._find(found)
-        if isinstance(entry, Answer):
-            return entry
-        return pages.metadata(entry, _SIGNATURE) if rest else pages.status(entry)
-
-    def _plain_page(self, path: str, method: str) -> Answer:
-        page = {
-            "/healthz": lambda: give({"alive": True}),
-            "/readyz": lambda: pages.readiness(self._router.entries),
-            "/metrics": lambda: pages.metrics(self._router.entries),
-            "/v1/models": lambda: pages.model_list(self._router.entries),
-        }.get(path)
-        if page is None:
-            return refuse(404, f"nothing is served at {path[:200]}")
-        return page() if method in _READ else _only(method, "GET", "HEAD")
-
-    def _find(self, found: re.Match[str]) -> Entry | Answer:
-        entry, version = self._router.find(found["slot"]), found["version"]
-        if entry is not None and version in (None, str(entry.route.version)):
-            return entry
-        wanted = f"Latest({found['slot']})"
-        if version is not None:
-            wanted = f"Specific({found['slot']}, {version})"
-        return refuse(404, f"Servable not found for request: {wanted}")
-
-    async def _predict(self, found: re.Match[str], scope: Message, receive: Receive) -> Answer:
-        start = time.perf_counter()
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        doors, places = DOORS.at(scope["path"])
+        if not doors:
+            return refuse(404, f"nothing is served at {scope['path'][:200]}")
+        door = doors.get(method)
+        if door is None:
+            return _only(scope["method"], doors)
+        if isinstance(door.to, Inference):
+            return await self._infer(door.to, places, scope, receive)
+        if method == "GET":
+            return door.to(Asked(self._router.entries, places))
         body = await self._read(scope, receive)
+        if body is None:
+            return self._too_large()
+        return door.to(Asked(self._router.entries, places, body))
+
+    async def _infer(
+        self, inference: Inference, places: Places, scope: Message, receive: Receive
+    ) -> Answer:
+        start = time.perf_counter()
+        opening = _opening(inference, scope["headers"])
+        body = await self._read(scope, receive, b"" if isinstance(opening, Answer) else opening)
         # From here to the worker's queue nothing waits: the route that is found is the one used.
-        entry = self._find(found)
+        entry = inference.find(self._router.entries, places)
         if isinstance(entry, Answer):
             return entry
+        answer: Answer | Frame
         if body is None:
-            answer = refuse(413, f"the body is larger than {self._config.max_body_bytes} bytes")
+            answer = self._too_large()
+        elif isinstance(opening, Answer):
+            answer = opening
         else:
-            answer = await self._ask(entry, body)
+            answer = await self._ask(entry, inference.ask, body)
         took = round((time.perf_counter() - start) * 1e6)
+        if isinstance(answer, Frame):
+            frame, answer = answer, Answer(answer.code, answer.body)
+            if frame.code == 200 and body is not None:
+                answer = inference.present(frame)
+                # Comes after the answer is written: nothing waits between here and there.
+                copy = Copy(inference.ask, took, body, frame.body)
+                asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
         self._router.count(entry, answer.status, took)
-        if answer.status == 200 and body is not None:
-            # Comes after the answer is written: nothing waits between here and there.
-            copy = Copy(Ask.PREDICT_V1, took, body, answer.body)
-            asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
         version = (VERSION_HEADER, b"%d" % entry.route.version)
         return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
 
-    async def _ask(self, entry: Entry, body: bytes) -> Answer:
+    async def _ask(self, entry: Entry, ask: Ask, body: bytes) -> Answer | Frame:
         name = entry.route.slot
         try:
-            frame = await entry.link.ask(Ask.PREDICT_V1, body)
+            return await entry.link.ask(ask, body)
         except QueueFull:
             return busy(f"{self._config.queue} requests wait for {name}: try again")
         except NoWorker:
@@ -123,16 +105,18 @@ class App:
             return refuse(504, f"{name} did not answer within {self._config.deadline_s:g} s")
         except WorkerLost:
             return refuse(500, f"the worker of {name} died twice over this request")
-        return Answer(frame.code, frame.body)
 
-    async def _read(self, scope: Message, receive: Receive) -> bytes | None:
-        """The body; None if it is too large."""
+    def _too_large(self) -> Answer:
+        return refuse(413, f"the body is larger than {self._config.max_body_bytes} bytes")
+
+    async def _read(self, scope: Message, receive: Receive, opening: bytes = b"") -> bytes | None:
+        """The body behind what is to stand before it; None if it is too large."""
         limit = self._config.max_body_bytes
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         too_large = int(announced) > limit
         if int(announced) > limit * _PATIENCE:
             return None
-        pieces: list[bytes] = []
+        pieces = [opening] if opening else []
         size, more = 0, True
         while more:
             message = await receive()
@@ -152,6 +136,14 @@ class App:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _only(method: str, *allowed: str) -> Answer:
-    words = ", ".join(allowed)
+def _opening(inference: Inference, headers: Headers) -> bytes | Answer:
+    coding = next((value for name, value in headers if name == b"content-encoding"), b"identity")
+    if coding.lower() != b"identity":
+        said = coding[:50].decode("latin-1")
+        return refuse(415, f"a body in Content-Encoding {said!r} is not read: send it plainly")
+    return inference.opening(headers)
+
+
+def _only(method: str, doors: dict[str, Door]) -> Answer:
+    words = ", ".join(("GET, HEAD" if allowed == "GET" else allowed) for allowed in doors)
     return refuse(405, f"{method} is not allowed here, {words} is", (b"allow", words.encode()))

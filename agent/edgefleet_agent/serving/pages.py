@@ -1,4 +1,4 @@
-"""What can be asked about models and the server without running a model. Spec: [api-2], [api-5].
+"""Pages for operators. Spec: [api-5].
 
 Pure: entries in, answers out.
 """
@@ -8,24 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from edgefleet_agent.serving.answer import TEXT, Answer, give
+from edgefleet_agent.serving.door import Asked, Door
 from edgefleet_agent.serving.router import Entry
-from edgefleet_contract.bundle import TensorSpec
 
-_DT: Final = {
-    "bool": "DT_BOOL",
-    "int8": "DT_INT8",
-    "uint8": "DT_UINT8",
-    "int16": "DT_INT16",
-    "uint16": "DT_UINT16",
-    "int32": "DT_INT32",
-    "uint32": "DT_UINT32",
-    "int64": "DT_INT64",
-    "uint64": "DT_UINT64",
-    "float16": "DT_HALF",
-    "float32": "DT_FLOAT",
-    "float64": "DT_DOUBLE",
-    "string": "DT_STRING",
-}
 _BOUNDS_US: Final = tuple(
     round(base * 10**power) for power in range(2, 7) for base in (1, 2.5, 5)
 )  # 0.1 ms to 5 s
@@ -38,64 +23,24 @@ _HELP: Final = {
 }
 
 
-def model_list(entries: tuple[Entry, ...]) -> Answer:
-    """Every served model (ours; TensorFlow Serving has no such page)."""
-    models = [
-        {
-            "name": entry.route.slot,
-            "model": entry.route.model,
-            "version": str(entry.route.version),
-            "state": _state(entry),
-        }
-        for entry in entries
-    ]
-    return give({"models": models})
+def alive(asked: Asked) -> Answer:  # noqa: ARG001  # a page's signature
+    """200 while the front runs."""
+    return give({"alive": True})
 
 
-def status(entry: Entry) -> Answer:
-    """The version of a model and whether it serves."""
-    version = {
-        "version": str(entry.route.version),
-        "state": _state(entry),
-        "status": {"error_code": "OK", "error_message": ""},
-    }
-    return give({"model_version_status": [version]})
-
-
-def metadata(entry: Entry, signature: str) -> Answer:
-    """Inputs and outputs as a signature."""
-    route = entry.route
-    described = {
-        "inputs": {spec.name: _tensor(spec) for spec in route.inputs},
-        "outputs": {spec.name: _tensor(spec) for spec in route.outputs},
-        "method_name": "tensorflow/serving/predict",
-        "defaults": {},
-    }
-    return give(
-        {
-            "model_spec": {
-                "name": route.slot,
-                "signature_name": "",
-                "version": str(route.version),
-            },
-            "metadata": {"signature_def": {"signature_def": {signature: described}}},
-        }
-    )
-
-
-def readiness(entries: tuple[Entry, ...]) -> Answer:
+def readiness(asked: Asked) -> Answer:
     """200 if every routed model has a worker, else 503."""
-    waiting = [entry.route.slot for entry in entries if not entry.link.is_up]
+    waiting = [entry.route.slot for entry in asked.entries if not entry.link.is_up]
     answer = give({"ready": not waiting, "waiting_for": waiting})
     return Answer(503, answer.body) if waiting else answer
 
 
-def metrics(entries: tuple[Entry, ...]) -> Answer:
+def metrics(asked: Asked) -> Answer:
     """Prometheus' text format 0.0.4; seconds."""
     lines: list[str] = []
     for name, (kind, about) in _HELP.items():
         lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-        for entry in entries:
+        for entry in asked.entries:
             lines += _samples(name, entry)
     return Answer(200, ("\n".join(lines) + "\n").encode(), TEXT)
 
@@ -125,14 +70,8 @@ def _samples(name: str, entry: Entry) -> list[str]:
     return [f"{name}{{{labels}}} {value}"]
 
 
-def _state(entry: Entry) -> str:
-    return "AVAILABLE" if entry.link.is_up else "LOADING"
-
-
-def _tensor(spec: TensorSpec) -> dict[str, object]:
-    dim = [{"size": str(size), "name": ""} for size in spec.shape]
-    return {
-        "dtype": _DT[spec.dtype],
-        "tensor_shape": {"dim": dim, "unknown_rank": False},
-        "name": spec.name,
-    }
+DOORS: Final = (
+    Door("GET", "/healthz", "Whether the server runs", alive),
+    Door("GET", "/readyz", "Whether every model has a worker", readiness),
+    Door("GET", "/metrics", "Counts and latencies for Prometheus", metrics),
+)

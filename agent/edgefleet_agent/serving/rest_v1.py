@@ -1,8 +1,6 @@
 """TensorFlow Serving's REST bodies: JSON to tensors and back. Spec: docs/spec/api.md [api-3].
 
-Pure, and run in the worker, since a body is a stranger's. Row format (`instances`) and column
-format (`inputs`); `{"b64": …}` for bytes. What a client could have done better is a `BadBody` that
-says what was expected and what was found.
+Row format (`instances`) and column format (`inputs`); `{"b64": …}` for bytes.
 """
 
 from __future__ import annotations
@@ -11,23 +9,32 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from itertools import chain
+from typing import Any, Final
 
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_agent.serving.bodies import (
+    BadBody,
+    BadOutput,
+    Run,
+    Served,
+    check_text,
+    dump_json,
+    fits,
+    is_finite,
+    kind,
+    load_json,
+    names,
+    run_all,
+    split_calls,
+    wrong_shape,
+)
 from edgefleet_contract.bundle import TensorSpec
 
 SIGNATURE: Final = "serving_default"
 _KEYS: Final = frozenset({"instances", "inputs", "signature_name"})
-
-
-class BadBody(Exception):
-    """The client's to mend: not JSON, not the format, not the shape or dtype of the inputs."""
-
-
-class BadOutput(Exception):
-    """The model's outputs cannot be told in JSON, or not in rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,65 +47,74 @@ class Request:
     count: int
 
 
+def answer(body: bytes, model: Served, run: Run) -> bytes:
+    """The body of the answer to a body.
+
+    Raises:
+        BadBody, BadOutput: see `parse`, `render`.
+    """
+    request = parse(body, model.inputs)
+    return render(request, run_all(request.calls, run, model.outputs), model.outputs)
+
+
 def parse(body: bytes, inputs: tuple[TensorSpec, ...]) -> Request:
     """The tensors that a body holds, in the dtypes that the model declares.
 
     Raises:
         BadBody: saying what was expected and what was found.
     """
-    value = _load(body)
-    if not isinstance(value, dict):
-        raise BadBody(
-            f"the body is {_kind(value)}, expected an object with 'instances' or 'inputs'"
-        )
-    unknown = sorted(value.keys() - _KEYS)
-    if unknown:
-        raise BadBody(f"unknown key {unknown[0]!r}, expected 'instances' or 'inputs'")
+    value = read_object(body, _KEYS, "'instances' or 'inputs'")
     if ("instances" in value) == ("inputs" in value):
         raise BadBody("expected exactly one of 'instances' (rows) and 'inputs' (columns)")
-    if value.get("signature_name", SIGNATURE) not in (SIGNATURE, ""):
-        raise BadBody(f"signature {value['signature_name']!r}, this model has {SIGNATURE!r}")
     rows = "instances" in value
     columns = _rows(value["instances"], inputs) if rows else _columns(value["inputs"], inputs)
-    feeds = {spec.name: _tensor(columns[spec.name], spec) for spec in inputs}
+    feeds = {spec.name: tensor(columns[spec.name], spec) for spec in inputs}
     count = _count(feeds, inputs) if rows else 0
-    return Request(_calls(feeds, inputs), rows, count)
+    return Request(split_calls(feeds, inputs), rows, count)
 
 
-def render(request: Request, results: list[Tensors], outputs: tuple[TensorSpec, ...]) -> bytes:
+def read_object(body: bytes, keys: frozenset[str], expected: str) -> dict[str, Any]:
+    """The object that a body is, with no other keys, for the only signature that there is.
+
+    Raises:
+        BadBody: it is none, has others, or is for another.
+    """
+    value = load_json(body)
+    if not isinstance(value, dict):
+        raise BadBody(f"the body is {kind(value)}, expected an object with {expected}")
+    unknown = sorted(value.keys() - keys)
+    if unknown:
+        raise BadBody(f"unknown key {unknown[0]!r}, expected {expected}")
+    if value.get("signature_name", SIGNATURE) not in (SIGNATURE, ""):
+        raise BadBody(f"signature {value['signature_name']!r}, this model has {SIGNATURE!r}")
+    return value
+
+
+def render(request: Request, results: Tensors, outputs: tuple[TensorSpec, ...]) -> bytes:
     """The JSON body of an answer.
 
     Raises:
         BadOutput: NaN or infinity, which JSON has no word for, or outputs without a row each.
     """
-    merged = {
-        spec.name: results[0][spec.name]
-        if len(results) == 1
-        else np.concatenate([result[spec.name] for result in results])
-        for spec in outputs
-    }
-    for name, array in merged.items():
-        if request.rows and (not array.ndim or array.shape[0] != request.count):
+    for spec in outputs:
+        shape = results[spec.name].shape
+        if request.rows and (not shape or shape[0] != request.count):
             raise BadOutput(
-                f"output {name!r} has shape {list(array.shape)} for {request.count} instances:"
+                f"output {spec.name!r} has shape {list(shape)} for {request.count} instances:"
                 " ask in column format ('inputs')"
             )
-    lists = {name: _plain(array, name) for name, array in merged.items()}
+    lists = {spec.name: _plain(results[spec.name], spec.name) for spec in outputs}
     (key, single) = ("predictions" if request.rows else "outputs", len(outputs) == 1)
-    answer: Any
+    told: Any
     if single:
-        answer = lists[outputs[0].name]
+        told = lists[outputs[0].name]
     elif request.rows:
-        answer = [
+        told = [
             dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)
         ]
     else:
-        answer = lists
-    try:
-        return json.dumps({key: answer}, allow_nan=False, separators=(",", ":")).encode()
-    except ValueError:
-        bad = next(name for name, array in merged.items() if not _finite(array))
-        raise BadOutput(f"output {bad!r} holds NaN or infinity, which JSON cannot say") from None
+        told = lists
+    return dump_json({key: told}, results)
 
 
 def read_answer(body: bytes) -> Tensors:
@@ -120,40 +136,20 @@ def _array(items: Any) -> Array:
     return array if array.dtype.kind in "fiub" else array.astype(object)
 
 
-def error(message: str) -> bytes:
-    """The body of a refusal, as TensorFlow Serving words it."""
-    return json.dumps({"error": message}, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _load(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_constant=_no_constant)
-    except BadBody:
-        raise
-    except RecursionError:
-        raise BadBody("the body is nested too deep") from None
-    except ValueError as found:  # JSONDecodeError and UnicodeDecodeError are
-        raise BadBody(f"the body is not JSON: {found}") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise BadBody(f"{name} is not JSON")
-
-
 def _rows(rows: Any, inputs: tuple[TensorSpec, ...]) -> dict[str, list[Any]]:
     if not isinstance(rows, list):
-        raise BadBody(f"'instances' is {_kind(rows)}, expected a list")
+        raise BadBody(f"'instances' is {kind(rows)}, expected a list")
     if not rows:
         raise BadBody("'instances' is empty")
     if not _is_named(rows[0]):
         if len(inputs) > 1:
-            raise BadBody(f"each instance must be an object with {_names(inputs)}")
+            raise BadBody(f"each instance must be an object with {names(inputs)}")
         return {inputs[0].name: rows}
     columns: dict[str, list[Any]] = {spec.name: [] for spec in inputs}
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != columns.keys():
-            found = ", ".join(map(repr, row)) if isinstance(row, dict) else _kind(row)
-            raise BadBody(f"instance {i} has {found or 'nothing'}, expected {_names(inputs)}")
+            found = ", ".join(map(repr, row)) if isinstance(row, dict) else kind(row)
+            raise BadBody(f"instance {i} has {found or 'nothing'}, expected {names(inputs)}")
         for name, column in columns.items():
             column.append(row[name])
     return columns
@@ -162,12 +158,11 @@ def _rows(rows: Any, inputs: tuple[TensorSpec, ...]) -> dict[str, list[Any]]:
 def _columns(columns: Any, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     if not _is_named(columns):
         if len(inputs) > 1:
-            raise BadBody(f"'inputs' is {_kind(columns)}, expected an object with {_names(inputs)}")
+            raise BadBody(f"'inputs' is {kind(columns)}, expected an object with {names(inputs)}")
         return {inputs[0].name: columns}
-    names = {spec.name for spec in inputs}
-    if columns.keys() != names:
+    if columns.keys() != {spec.name for spec in inputs}:
         found = ", ".join(map(repr, columns)) or "nothing"
-        raise BadBody(f"'inputs' has {found}, expected {_names(inputs)}")
+        raise BadBody(f"'inputs' has {found}, expected {names(inputs)}")
     return dict(columns)
 
 
@@ -175,13 +170,15 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() != {"b64"}
 
 
-def _tensor(value: Any, spec: TensorSpec) -> Array:
+def tensor(value: Any, spec: TensorSpec) -> Array:
+    """The array that JSON lists hold, with any batch.
+
+    Raises:
+        BadBody: another dtype or shape.
+    """
     array = _text(value, spec) if spec.dtype == "string" else _numbers(value, spec)
-    fits = array.ndim == len(spec.shape) and all(
-        want in (-1, have) for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
-    )
-    if not fits:
-        raise BadBody(f"input {spec.name!r} has shape {list(array.shape)}, expected {_shape(spec)}")
+    if not fits(array.shape, spec):
+        raise wrong_shape(spec, array.shape)
     return array
 
 
@@ -189,13 +186,15 @@ def _numbers(value: Any, spec: TensorSpec) -> Array:
     try:
         found = np.asarray(value)
     except (ValueError, OverflowError):
-        raise BadBody(f"input {spec.name!r} is ragged, expected shape {_shape(spec)}") from None
+        raise BadBody(f"input {spec.name!r} is ragged, expected shape {list(spec.shape)}") from None
     dtype = np.dtype(spec.dtype)
     allowed = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if found.dtype.kind not in allowed:
         if not found.size:
             return found.astype(dtype)
         raise BadBody(f"input {spec.name!r} holds {_content(found)}, expected {spec.dtype}")
+    if dtype.kind != "b" and _holds_bool(value, found.ndim):
+        raise BadBody(f"input {spec.name!r} holds true or false, expected {spec.dtype}")
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
         if found.size and (found.min() < bounds.min or found.max() > bounds.max):
@@ -206,9 +205,17 @@ def _numbers(value: Any, spec: TensorSpec) -> Array:
         return found.astype(dtype)
     with np.errstate(over="ignore"):
         array = found.astype(dtype)
-    if not _finite(array):
+    if not is_finite(array):
         raise BadBody(f"input {spec.name!r} holds a number too large for {spec.dtype}")
     return array
+
+
+def _holds_bool(value: Any, depth: int) -> bool:
+    """Whether there is one among the numbers: NumPy would make it 0 or 1."""
+    flat = [value]
+    for _ in range(depth):
+        flat = list(chain.from_iterable(flat))
+    return bool in set(map(type, flat))
 
 
 def _text(value: Any, spec: TensorSpec) -> Array:
@@ -226,7 +233,7 @@ def _text(value: Any, spec: TensorSpec) -> Array:
                 raise BadBody(f"input {spec.name!r}: 'b64' does not hold UTF-8") from None
             except (binascii.Error, ValueError):
                 raise BadBody(f"input {spec.name!r}: 'b64' is not base64") from None
-        raise BadBody(f"input {spec.name!r} holds {_kind(node)}, expected strings")
+        raise BadBody(f"input {spec.name!r} holds {kind(node)}, expected strings")
 
     tree = walk(value)
     shape: list[int] = []
@@ -238,7 +245,8 @@ def _text(value: Any, spec: TensorSpec) -> Array:
         shape.append(lengths.pop())
         flat = [part for item in flat for part in item]
     if any(isinstance(item, list) for item in flat):
-        raise BadBody(f"input {spec.name!r} is ragged, expected shape {_shape(spec)}")
+        raise BadBody(f"input {spec.name!r} is ragged, expected shape {list(spec.shape)}")
+    check_text(flat, spec.name)
     array = np.empty(len(flat), dtype=object)
     array[:] = flat
     return array.reshape(shape)
@@ -247,23 +255,8 @@ def _text(value: Any, spec: TensorSpec) -> Array:
 def _count(feeds: Tensors, inputs: tuple[TensorSpec, ...]) -> int:
     counts = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
     if len(counts) != 1:
-        raise BadBody(f"{_names(inputs)} differ in how many rows they hold")
+        raise BadBody(f"{names(inputs)} differ in how many rows they hold")
     return counts.pop()
-
-
-def _calls(feeds: Tensors, inputs: tuple[TensorSpec, ...]) -> tuple[Tensors, ...]:
-    """One call, or one a row where every batch axis is fixed at 1 and there are more rows."""
-    sizes = {spec.name: (feeds[spec.name].shape[:1], spec.shape[:1]) for spec in inputs}
-    if all(want in ((-1,), have) for have, want in sizes.values()):
-        return (feeds,)
-    counts = {have for have, _ in sizes.values()}
-    if len(counts) == 1 and all(want == (1,) for _, want in sizes.values()):
-        (count,) = counts.pop()
-        if count:
-            return tuple({n: a[i : i + 1] for n, a in feeds.items()} for i in range(count))
-    spec = next(s for s in inputs if sizes[s.name][1] not in ((-1,), sizes[s.name][0]))
-    found = list(feeds[spec.name].shape)
-    raise BadBody(f"input {spec.name!r} has shape {found}, expected {_shape(spec)}")
 
 
 def _plain(array: Array, name: str) -> Any:
@@ -285,18 +278,6 @@ def _say(item: str | bytes, as_base64: bool) -> Any:
         return {"b64": base64.b64encode(raw).decode()}
 
 
-def _finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
-
-
-def _shape(spec: TensorSpec) -> list[int]:
-    return list(spec.shape)
-
-
-def _names(inputs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(repr(spec.name) for spec in inputs)
-
-
 def _content(found: Array) -> str:
     return {
         "b": "true or false",
@@ -304,10 +285,3 @@ def _content(found: Array) -> str:
         "U": "text",
         "O": "null, objects or numbers too large",
     }.get(found.dtype.kind, found.dtype.name)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    words = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
-    return words.get(type(value), "a number")

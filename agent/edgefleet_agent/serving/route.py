@@ -16,7 +16,8 @@ from edgefleet_contract.canonical import Json
 class Route:
     """One slot: what is served there, and the socket of the worker that serves it.
 
-    `worker` is unique among all workers of one agent's life: it tells versions apart.
+    `worker` is unique among all workers of one agent's life: it tells versions apart. `platform` is
+    the runtime and the format, such as `onnxruntime_onnx`.
     """
 
     slot: str
@@ -26,6 +27,7 @@ class Route:
     path: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)

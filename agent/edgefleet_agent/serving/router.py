@@ -46,10 +46,6 @@ class Router:
         """What is routed now."""
         return tuple(self._entries.values())
 
-    def find(self, slot: str) -> Entry | None:
-        """Where requests for a slot go now."""
-        return self._entries.get(slot)
-
     async def apply(self, table: Table) -> None:
         """Connect to what is new, change the routes in one step, let the rest drain."""
         known = {entry.route.worker: entry for entry in self._entries.values()}

@@ -183,6 +183,31 @@ def several() -> None:
     )
 
 
+def kinds() -> None:
+    """Every dtype that a bundle knows, given back as it came."""
+    dtypes = {
+        "bool": T.BOOL,
+        "int8": T.INT8,
+        "uint8": T.UINT8,
+        "int16": T.INT16,
+        "uint16": T.UINT16,
+        "int32": T.INT32,
+        "uint32": T.UINT32,
+        "int64": T.INT64,
+        "uint64": T.UINT64,
+        "float16": T.FLOAT16,
+        "float32": T.FLOAT,
+        "float64": T.DOUBLE,
+        "string": T.STRING,
+    }
+    save(
+        "kinds",
+        [helper.make_node("Identity", [name], [f"{name}_too"]) for name in dtypes],
+        [info(name, dtype, "n", 2) for name, dtype in dtypes.items()],
+        [info(f"{name}_too", dtype, "n", 2) for name, dtype in dtypes.items()],
+    )
+
+
 def refused() -> None:
     """Data in another file, at the top and inside a branch; an output that is no tensor."""
     outside = constant("W", weights(), np.float32)
@@ -297,5 +322,5 @@ def _tensor(
 
 
 if __name__ == "__main__":
-    for make in (linear, busy, rivals, greedy, several, refused, tflite, crash):
+    for make in (linear, busy, rivals, greedy, several, kinds, refused, tflite, crash):
         make()

@@ -1,0 +1,148 @@
+"""What the bodies of all protocols have in common: the model they are for, JSON, what is refused.
+
+Pure, and run in the worker, since a body is a stranger's. What a client could have done better is a
+`BadBody` that says what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_contract.bundle import TensorSpec
+
+
+class BadBody(Exception):
+    """The client's to mend: not JSON, not the format, not the shape or dtype of the inputs."""
+
+
+class BadOutput(Exception):
+    """The model's outputs cannot be told in the words that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The model that a body is for. `labels` are its class names, or empty."""
+
+    slot: str
+    version: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+
+
+Run: TypeAlias = Callable[[Tensors], Tensors]
+"""One inference: every input by name, every output by name."""
+
+
+def run_all(calls: tuple[Tensors, ...], run: Run, outputs: tuple[TensorSpec, ...]) -> Tensors:
+    """The outputs of all calls, joined along the batch axis."""
+    results = [run(feeds) for feeds in calls]
+    if len(results) == 1:
+        return results[0]
+    return {
+        spec.name: np.concatenate([result[spec.name] for result in results]) for spec in outputs
+    }
+
+
+def split_calls(feeds: Tensors, inputs: tuple[TensorSpec, ...]) -> tuple[Tensors, ...]:
+    """One call, or one a row where every batch axis is fixed at 1 and there are more rows.
+
+    Raises:
+        BadBody: another batch is fixed.
+    """
+    sizes = {spec.name: (feeds[spec.name].shape[:1], spec.shape[:1]) for spec in inputs}
+    if all(want in ((-1,), have) for have, want in sizes.values()):
+        return (feeds,)
+    counts = {have for have, _ in sizes.values()}
+    if len(counts) == 1 and all(want == (1,) for _, want in sizes.values()):
+        (count,) = counts.pop()
+        if count:
+            return tuple({n: a[i : i + 1] for n, a in feeds.items()} for i in range(count))
+    spec = next(s for s in inputs if sizes[s.name][1] not in ((-1,), sizes[s.name][0]))
+    raise wrong_shape(spec, feeds[spec.name].shape)
+
+
+def fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    """Whether rank and sizes agree, but for the batch axis."""
+    return len(shape) == len(spec.shape) and all(
+        want in (-1, have) for have, want in zip(shape[1:], spec.shape[1:], strict=True)
+    )
+
+
+def wrong_shape(spec: TensorSpec, found: tuple[int, ...]) -> BadBody:
+    """The refusal of a shape."""
+    return BadBody(f"input {spec.name!r} has shape {list(found)}, expected {list(spec.shape)}")
+
+
+def load_json(body: bytes | str) -> Any:
+    """The JSON value of a body.
+
+    Raises:
+        BadBody: it is none, or says NaN or infinity.
+    """
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except BadBody:
+        raise
+    except RecursionError:
+        raise BadBody("the body is nested too deep") from None
+    except ValueError as found:  # JSONDecodeError and UnicodeDecodeError are
+        raise BadBody(f"the body is not JSON: {found}") from None
+
+
+def dump_json(value: Any, outputs: Tensors) -> bytes:
+    """The JSON of an answer that tells these outputs.
+
+    Raises:
+        BadOutput: NaN or infinity, which JSON has no word for.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:
+        bad = next(name for name, array in outputs.items() if not is_finite(array))
+        raise BadOutput(f"output {bad!r} holds NaN or infinity, which JSON cannot say") from None
+
+
+def error(message: str) -> bytes:
+    """The body of a refusal, the same in all protocols."""
+    return json.dumps({"error": message}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def check_text(texts: Iterable[str], name: str) -> None:
+    """JSON may hold halves of characters (`"\\ud800"`), which no runtime takes.
+
+    Raises:
+        BadBody: it does.
+    """
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise BadBody(f"input {name!r} holds text that is not Unicode") from None
+
+
+def is_finite(array: Array) -> bool:
+    """Whether there is neither NaN nor infinity."""
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    words = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    return words.get(type(value), "a number")
+
+
+def names(specs: tuple[TensorSpec, ...]) -> str:
+    """Their names, in words."""
+    return ", ".join(repr(spec.name) for spec in specs)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise BadBody(f"{name} is not JSON")

@@ -1,0 +1,114 @@
+"""The route table as an OpenAPI 3.1 document, so that it cannot say what is not so. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from edgefleet_agent.runtime.frames import Ask
+from edgefleet_agent.serving.door import Door, Inference
+from edgefleet_contract import __version__
+
+_ANY: Final[dict[str, Any]] = {}
+_LIST: Final = {"type": "array", "items": _ANY}
+_SIGNED: Final = {"signature_name": {"const": "serving_default"}}
+_EXAMPLES: Final = {
+    "type": "object",
+    "required": ["examples"],
+    "properties": {
+        "examples": {"type": "array", "items": {"type": "object"}},
+        "context": {"type": "object"},
+        **_SIGNED,
+    },
+}
+_TENSOR: Final = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "parameters": {"type": "object"},
+        "data": _LIST,
+    },
+}
+_OUTPUT: Final = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+}
+_BODIES: Final[dict[Ask, Any]] = {
+    Ask.PREDICT_V1: {
+        "type": "object",
+        "properties": {"instances": _LIST, "inputs": _ANY, **_SIGNED},
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    },
+    Ask.CLASSIFY_V1: _EXAMPLES,
+    Ask.REGRESS_V1: _EXAMPLES,
+    Ask.INFER_V2: {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": {"type": "array", "items": _TENSOR},
+            "outputs": {"type": "array", "items": _OUTPUT},
+        },
+    },
+}
+_ERRORS: Final = {
+    "400": "The body is not what the model takes",
+    "404": "No such model, version or label",
+    "413": "The body is too large",
+    "415": "The body is compressed",
+    "500": "The model failed",
+    "503": "The queue is full or no worker is there; Retry-After says when to try again",
+    "504": "The model did not answer in time",
+}
+_ERROR: Final = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+
+
+def document(doors: Iterable[Door]) -> dict[str, Any]:
+    """The document of a route table."""
+    paths: dict[str, dict[str, Any]] = {}
+    for door in doors:
+        paths.setdefault(door.path, {})[door.method.lower()] = _operation(door)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "edgefleet device", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": {"Error": _ERROR}},
+    }
+
+
+def _operation(door: Door) -> dict[str, Any]:
+    places = re.findall(r"\{(\w+)\}", door.path)
+    operation: dict[str, Any] = {
+        "summary": door.about,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in places
+        ],
+        "responses": {"200": {"description": "The answer"}},
+    }
+    if isinstance(door.to, Inference):
+        operation["requestBody"] = {"required": True, "content": _content(door.to.ask)}
+        errors = _ERRORS
+    else:
+        errors = {code: _ERRORS[code] for code in (("404",) if places else ())}
+    schema = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for code, about in errors.items():
+        operation["responses"][code] = {"description": about, "content": schema}
+    return operation
+
+
+def _content(ask: Ask) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": _BODIES[ask]}}
+    if ask is Ask.INFER_V2:
+        content["application/octet-stream"] = {}
+    return content
