@@ -26,10 +26,15 @@ WAYS: Final = ("folder", "mirror", "http", "mqtt")
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
     """The runtimes: `engines` that may be used, the preferred first (`onnxruntime`, `litert`,
-    `tflite-runtime`; empty: all that are installed), and how long a trial may take, s."""
+    `tflite-runtime`; empty: all that are installed), and how long a trial may take, s.
+
+    `zygote`: workers, trials and shadows are forks of one process that has the runtimes loaded,
+    where that works; false: each is started as a program.
+    """
 
     engines: tuple[str, ...] = ()
     trial_timeout_s: float = 120.0
+    zygote: bool = True
 
 
 @dataclass(frozen=True, slots=True)

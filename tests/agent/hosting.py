@@ -79,9 +79,9 @@ class RunningHost:
 
 
 @contextmanager
-def running(**config: Any) -> Iterator[RunningHost]:
+def running(*, zygote: bool = True, **config: Any) -> Iterator[RunningHost]:
     """A started host on a free port; everything is gone afterwards, or the test fails."""
-    host = LocalHost(ServingConfig(**{"listen": ("127.0.0.1:0",), **config}))
+    host = LocalHost(ServingConfig(**{"listen": ("127.0.0.1:0",), **config}), zygote=zygote)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -34,8 +34,11 @@ def worker(here: RunningHost, slot: str = "digits") -> psutil.Process:
     return psutil.Process(here.host.worker_pids[slot])
 
 
-def test_swaps_under_load_lose_no_request_and_every_answer_is_attributable(tmp_path: Path) -> None:
-    with running() as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_swaps_under_load_lose_no_request_and_every_answer_is_attributable(
+    tmp_path: Path, zygote: bool
+) -> None:
+    with running(zygote=zygote) as here:
         assert here.do(here.host.activate((linear_spec(tmp_path, 1),))) is None
         with Load(here, PREDICT, ZERO) as load:
             for version in range(2, 8):
@@ -49,8 +52,9 @@ def test_swaps_under_load_lose_no_request_and_every_answer_is_attributable(tmp_p
         assert {v for v, _ in load.answers} == {str(v) for v in range(1, 8)}
 
 
-def test_a_killed_worker_under_load_loses_no_request(tmp_path: Path) -> None:
-    with running() as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_a_killed_worker_under_load_loses_no_request(tmp_path: Path, zygote: bool) -> None:
+    with running(zygote=zygote) as here:
         here.do(here.host.activate((linear_spec(tmp_path),)))
         with Load(here, PREDICT, ZERO) as load:
             for kills in range(1, 4):
@@ -99,8 +103,9 @@ def test_a_version_that_does_not_load_leaves_the_old_one_serving(tmp_path: Path)
         assert here.host.worker_pids == {"digits": old.pid}
 
 
-def test_an_activation_is_all_or_none(tmp_path: Path) -> None:
-    with running() as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_an_activation_is_all_or_none(tmp_path: Path, zygote: bool) -> None:
+    with running(zygote=zygote) as here:
         bad = replace(linear_spec(tmp_path, slot="other"), model_sha256=Digest("0" * 64))
         failed = here.do(here.host.activate((linear_spec(tmp_path), bad)))
         assert isinstance(failed, Failed)
@@ -154,8 +159,11 @@ def metrics(here: RunningHost) -> bytes:
     return here.ask("GET", "/metrics").body
 
 
-def test_a_worker_that_overruns_the_deadline_is_killed_and_replaced(tmp_path: Path) -> None:
-    with running(deadline_s=0.5) as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_a_worker_that_overruns_the_deadline_is_killed_and_replaced(
+    tmp_path: Path, zygote: bool
+) -> None:
+    with running(zygote=zygote, deadline_s=0.5) as here:
         here.do(here.host.activate((asked_spec(tmp_path, "busy.onnx", 1),)))
         stuck = worker(here, "busy")
         answer = here.predict("busy", {"instances": [[10_000_000]]})
@@ -167,8 +175,9 @@ def test_a_worker_that_overruns_the_deadline_is_killed_and_replaced(tmp_path: Pa
         assert here.predict("busy", {"instances": [[1]]}).json() == {"predictions": [[1.0]]}
 
 
-def test_a_request_that_kills_its_worker_twice_is_given_up(tmp_path: Path) -> None:
-    with running() as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_a_request_that_kills_its_worker_twice_is_given_up(tmp_path: Path, zygote: bool) -> None:
+    with running(zygote=zygote) as here:
         here.do(here.host.activate((asked_spec(tmp_path, "busy.onnx", 1),)))
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(here.predict, "busy", {"instances": [[10_000_000]]})
@@ -202,15 +211,16 @@ def test_stats_count_per_version_and_an_interval_begins_anew(tmp_path: Path) -> 
         assert here.stats("digits").requests == 0
 
 
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
 def test_no_telemetry_and_no_files_outside_the_run_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zygote: bool
 ) -> None:
     home, runs = tmp_path / "home", tmp_path / "run"
     home.mkdir()
     runs.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    with running(run_dir=str(runs)) as here:
+    with running(zygote=zygote, run_dir=str(runs)) as here:
         here.do(here.host.activate((linear_spec(tmp_path),)))
         here.predict("digits", ZERO)
         process = worker(here)
@@ -236,19 +246,20 @@ def test_a_taken_port_is_the_operators_to_mend() -> None:
         assert "another program listens there" in caught.value.hint
 
 
-def test_when_the_agent_is_killed_nothing_survives_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_when_the_agent_is_killed_nothing_survives_it(tmp_path: Path, zygote: bool) -> None:
     program = (
         "import asyncio, sys, tests.agent.models as m\n"
         "from pathlib import Path\n"
         "from edgefleet_agent.runtime.host import LocalHost\n"
         "from edgefleet_agent.serving.config import ServingConfig\n"
         "async def main():\n"
-        "    async with LocalHost(ServingConfig(listen=('127.0.0.1:0',))) as host:\n"
+        "    async with LocalHost(ServingConfig(listen=('127.0.0.1:0',)), zygote=ZYGOTE) as host:\n"
         "        await host.activate((m.linear_spec(Path(sys.argv[1])),))\n"
         "        print('serving', flush=True)\n"
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
-    )
+    ).replace("ZYGOTE", repr(zygote))
     root = Path(__file__).parent.parent.parent
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=root
@@ -256,7 +267,7 @@ def test_when_the_agent_is_killed_nothing_survives_it(tmp_path: Path) -> None:
         assert agent.stdout is not None
         assert agent.stdout.readline() == b"serving\n"
         children = psutil.Process(agent.pid).children(recursive=True)
-        assert len(children) == 2
+        assert len(children) == 2 + zygote  # the front and the worker
         agent.kill()
         agent.wait()
         _, alive = psutil.wait_procs(children, timeout=10)
@@ -281,19 +292,20 @@ def test_an_activation_that_comes_while_the_host_closes_is_refused_and_leaves_no
     assert psutil.Process().children(recursive=True) == []
 
 
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
 @pytest.mark.parametrize("after_ms", [0, 1, 3, 6, 10, 20, 50, 100, 200, 400])
 def test_an_activation_given_up_at_any_point_leaves_one_ready_and_no_stray(
-    tmp_path: Path, after_ms: int
+    tmp_path: Path, after_ms: int, zygote: bool
 ) -> None:
     async def give_up() -> None:
-        async with LocalHost(ServingConfig(listen=("127.0.0.1:0",))) as host:
+        async with LocalHost(ServingConfig(listen=("127.0.0.1:0",)), zygote=zygote) as host:
             assert await host.activate((linear_spec(tmp_path),)) is None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(after_ms / 1000):
                     await host.activate((linear_spec(tmp_path, 2),))
             (stats,) = host.stats()
             assert stats.ready
-            assert len(psutil.Process().children()) == 2  # the front and one worker
+            assert len(psutil.Process().children()) == 2 + zygote  # front and worker
 
     asyncio.run(give_up())
     assert psutil.Process().children(recursive=True) == []
@@ -311,7 +323,7 @@ def test_a_deactivation_given_up_at_any_point_leaves_no_stray(
                 async with asyncio.timeout(after_ms / 1000):
                     await host.deactivate("lite")
             assert all(stats.ready for stats in host.stats())
-            assert len(psutil.Process().children()) == 1 + len(host.stats())
+            assert len(psutil.Process().children()) == 2 + len(host.stats())
 
     asyncio.run(give_up())
     assert psutil.Process().children(recursive=True) == []

@@ -203,8 +203,9 @@ def test_a_candidate_keeps_within_its_share_of_a_core(tmp_path: Path) -> None:
         assert seen.agreement == 1.0
 
 
-def test_it_stands_back_for_everybody(tmp_path: Path) -> None:
-    with running() as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_it_stands_back_for_everybody(tmp_path: Path, zygote: bool) -> None:
+    with running(zygote=zygote) as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         shadow = begin(here, linear_spec(tmp_path, 3))
         (pid,) = here.host.shadow_pids
@@ -216,8 +217,11 @@ def test_it_stands_back_for_everybody(tmp_path: Path) -> None:
         shadow.cancel()
 
 
-def test_a_candidate_that_is_killed_fails_and_costs_no_live_request(tmp_path: Path) -> None:
-    with running() as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_a_candidate_that_is_killed_fails_and_costs_no_live_request(
+    tmp_path: Path, zygote: bool
+) -> None:
+    with running(zygote=zygote) as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ROWS) as load:
             shadow = begin(here, linear_spec(tmp_path, 3))
@@ -241,8 +245,11 @@ def test_a_candidate_that_computes_for_ever_is_ended_at_the_deadline(tmp_path: P
         assert load.failures == []
 
 
-def test_a_candidate_that_stands_still_is_ended_at_the_deadline(tmp_path: Path) -> None:
-    with running(deadline_s=0.5) as here:
+@pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
+def test_a_candidate_that_stands_still_is_ended_at_the_deadline(
+    tmp_path: Path, zygote: bool
+) -> None:
+    with running(zygote=zygote, deadline_s=0.5) as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ROWS, clients=1) as load:
             shadow = begin(here, linear_spec(tmp_path, 3))
@@ -317,5 +324,5 @@ def test_a_shadow_given_up_at_any_point_leaves_nothing(tmp_path: Path, after_ms:
                 here.do(give_up())
             load.more(20)
         assert load.failures == []
-        assert len(psutil.Process().children()) == 2  # the front and the worker
+        assert len(psutil.Process().children()) == 3  # the front, the zygote and the worker
         assert here.host.shadow_pids == ()

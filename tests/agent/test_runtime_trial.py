@@ -16,6 +16,7 @@ import pytest
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.trial import judge
 from edgefleet_agent.runtime.trial_runner import try_model
+from edgefleet_agent.runtime.zygote_process import ZygoteProcess
 from edgefleet_contract.bundle import Digest, Limits, TensorSpec, sha256
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import until
@@ -32,8 +33,26 @@ from tests.agent.models import (
 )
 
 
+@pytest.fixture(params=["forked", "started"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial here is done both ways."""
+    monkeypatch.setitem(WAY, "is_forked", request.param == "forked")
+
+
+WAY = {"is_forked": True}
+
+
+async def try_it(spec: ModelSpec, *, timeout_s: float, data_mib: int) -> TrialReport | Failed:
+    if not WAY["is_forked"]:
+        return await try_model(spec, timeout_s=timeout_s, threads=1, data_mib=data_mib)
+    async with ZygoteProcess(threads=1) as zygote:
+        return await try_model(
+            spec, timeout_s=timeout_s, threads=1, data_mib=data_mib, zygote=zygote
+        )
+
+
 def tried(spec: ModelSpec, *, timeout_s: float = 30, data_mib: int = 0) -> TrialReport | Failed:
-    outcome = asyncio.run(try_model(spec, timeout_s=timeout_s, threads=1, data_mib=data_mib))
+    outcome = asyncio.run(try_it(spec, timeout_s=timeout_s, data_mib=data_mib))
     assert psutil.Process().children() == []  # ended and reaped, whatever happened
     return outcome
 
@@ -192,16 +211,18 @@ def test_a_hang_ends_at_the_timeout(tmp_path: Path) -> None:
 
 
 def begun_trial() -> psutil.Process:
-    until(lambda: bool(psutil.Process().children()))
-    (child,) = psutil.Process().children()
-    until(lambda: child.nice() == 19)
+    def begun() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if child.nice() == 19]
+
+    until(lambda: bool(begun()))
+    (child,) = begun()
     return child
 
 
 def test_a_trial_that_is_killed_says_by_what(tmp_path: Path) -> None:
     async def kill_it() -> TrialReport | Failed:
         spec = asked_spec(tmp_path, "busy.onnx", 10_000_000)
-        trial = asyncio.create_task(try_model(spec, timeout_s=30, threads=1, data_mib=0))
+        trial = asyncio.create_task(try_it(spec, timeout_s=30, data_mib=0))
         child = await asyncio.to_thread(begun_trial)
         child.send_signal(signal.SIGSEGV)
         return await trial
@@ -216,7 +237,7 @@ def test_a_trial_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     async def give_up() -> None:
         spec = asked_spec(tmp_path, "busy.onnx", 10_000_000)
         async with asyncio.timeout(1):
-            await try_model(spec, timeout_s=30, threads=1, data_mib=0)
+            await try_it(spec, timeout_s=30, data_mib=0)
 
     with pytest.raises(TimeoutError):
         asyncio.run(give_up())

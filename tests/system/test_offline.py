@@ -45,7 +45,7 @@ def kill_worker(site: Site) -> None:
     workers = [
         child
         for child in psutil.Process(site.processes["pi-1"].pid).children(recursive=True)
-        if "edgefleet_agent.runtime.worker" in child.cmdline()
+        if child.name() == "edge-worker"
     ]
     os.kill(max(workers, key=lambda child: child.create_time()).pid, signal.SIGKILL)
 

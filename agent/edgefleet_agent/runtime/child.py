@@ -14,9 +14,11 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import PurePath
 from typing import Any, Final, TextIO
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
 _KEPT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR")
 
 
@@ -49,8 +51,13 @@ def command(module: str, **fds: int) -> list[str]:
 
 
 def arguments(argv: list[str]) -> dict[str, int]:
-    """The child's side of `command`: descriptors by name. Binds it to its parent's life."""
+    """The child's side of `command`: descriptors by name. Binds it to its parent's life.
+
+    Also tells `ps` what it is, `edge-worker` for example: a fork of the zygote has the zygote's
+    command line.
+    """
     _die_with(int(argv[1]))
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"edge-{PurePath(argv[0]).stem}".encode(), 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent: it stops us in order
     return {name: int(fd) for name, _, fd in (arg.partition("=") for arg in argv[2:])}
 

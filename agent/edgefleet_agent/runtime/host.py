@@ -28,6 +28,7 @@ from edgefleet_agent.runtime.process import finish
 from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
+from edgefleet_agent.runtime.zygote_process import ZygoteProcess
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.listener import bind, release, spell
@@ -68,12 +69,20 @@ class LocalHost:
 
     One event loop owns it. `trial` may run beside everything else; `activate` and `deactivate`
     wait for each other.
+
+    Args:
+        config: of serving.
+        zygote: whether workers, trials and shadows are forks, where that works.
+        engines: the runtimes that forks have at hand; empty: all that are installed.
     """
 
-    def __init__(self, config: ServingConfig) -> None:
+    def __init__(
+        self, config: ServingConfig, *, zygote: bool = True, engines: Iterable[str] = ()
+    ) -> None:
         self._config = config
         self._served: dict[str, _Served] = {}
-        self._shadows = Shadows(config, self._send_routes)
+        self._zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
+        self._shadows = Shadows(config, self._send_routes, self._zygote)
         self._swap = asyncio.Lock()
         self._listeners: list[socket.socket] = []
         self._front: FrontProcess | None = None
@@ -89,6 +98,11 @@ class LocalHost:
     def front_pid(self) -> int | None:
         """The front's process; None while there is none."""
         return None if self._front is None else self._front.pid
+
+    @property
+    def zygote_pid(self) -> int | None:
+        """The process that forks; None while there is none."""
+        return None if self._zygote is None else self._zygote.pid
 
     @property
     def worker_pids(self) -> dict[str, int]:
@@ -121,6 +135,8 @@ class LocalHost:
                 on_counts=self._counted,
                 on_stuck=self._stuck,
             )
+            if self._zygote is not None:
+                self._zygote.start()  # beside the front
             await front.start()
         except BaseException:
             await self.close()
@@ -135,6 +151,8 @@ class LocalHost:
                 await self._replace({}, {})
                 front, self._front = self._front, None
             await front.stop()
+        if self._zygote is not None:
+            await self._zygote.stop()
         for sock in self._listeners:
             release(sock)
         self._listeners.clear()
@@ -161,6 +179,7 @@ class LocalHost:
             timeout_s=timeout_s,
             threads=self._config.threads,
             data_mib=self._config.trial_data_mib,
+            zygote=self._zygote,
         )
 
     async def shadow(
@@ -256,6 +275,7 @@ class LocalHost:
             folder=self._folder,
             threads=self._config.threads,
             ready_s=self._config.ready_s,
+            zygote=self._zygote,
         )
         return _Served(spec, worker)
 

@@ -3,6 +3,9 @@
 What a child writes to stderr goes to our log at debug; the last lines are kept, because they are
 what a person wants to see when it crashed.
 
+There are two ways to make one, which the caller cannot tell apart: a fork of the zygote, or a
+program of its own where that does not work. Either is a child of this process.
+
 Plain `subprocess` and a pidfd, not asyncio's subprocesses: starting one of those is a wait, and
 giving up in the middle of it loses the process (Python 3.11).
 """
@@ -20,7 +23,7 @@ import subprocess
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from edgefleet_agent.runtime import child
 
@@ -35,13 +38,44 @@ _TAIL: Final = 5
 _GRACE_S: Final = 2.0
 
 
+class Forker(Protocol):
+    """Who makes a child of ours without starting a program."""
+
+    async def settled(self) -> None:
+        """See `ZygoteProcess.settled`."""
+        ...
+
+    async def fork(self, module: str, sockets: dict[str, socket.socket]) -> int | None:
+        """See `ZygoteProcess.fork`."""
+        ...
+
+
+class _Fork:
+    """A child that was forked for us, as `subprocess.Popen` shows one that it started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
 class ChildProcess:
     """A running child. Made by `spawn`; `end` or `kill` and `wait` it."""
 
     def __init__(
         self,
         name: str,
-        process: subprocess.Popen[bytes],
+        process: subprocess.Popen[bytes] | _Fork,
         control: _Stream,
         stderr: _Stream,
     ) -> None:
@@ -147,34 +181,67 @@ def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
 
 
 async def spawn(
-    module: str, name: str, *, threads: int, sockets: dict[str, socket.socket] | None = None
+    module: str,
+    name: str,
+    *,
+    threads: int,
+    sockets: dict[str, socket.socket] | None = None,
+    zygote: Forker | None = None,
 ) -> ChildProcess:
-    """Start a module of ours as a child that inherits `sockets`.
+    """Start a module of ours as a child that inherits `sockets`; a fork where `zygote` gives one.
 
     The child is in a process group of its own: Ctrl-C is for the agent, which ends it in order.
 
     Raises:
         OSError: the process cannot be made.
     """
+    if zygote is not None:
+        await zygote.settled()
+    making = asyncio.ensure_future(_make(module, name, threads, sockets or {}, zygote))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.wait([making])
+        if not making.cancelled() and making.exception() is None:
+            await finish(making.result().put_down())
+        raise
+
+
+async def _make(
+    module: str,
+    name: str,
+    threads: int,
+    sockets: dict[str, socket.socket],
+    zygote: Forker | None,
+) -> ChildProcess:
     async with AsyncExitStack() as opened:
         control, control_end = await _channel(opened)
         stderr, stderr_end = await _channel(opened)
-        inherited = {"control": control_end, **(sockets or {})}
-        process = subprocess.Popen(  # noqa: ASYNC220  # returns when the child has begun, in 2 ms
-            child.command(module, **{key: sock.fileno() for key, sock in inherited.items()}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr_end.fileno(),
-            env=child.environment(dict(os.environ), threads=threads),
-            pass_fds=[sock.fileno() for sock in inherited.values()],
-            process_group=0,
-        )
-        # Nothing waits from here on: a process that runs has an owner, even when cancelled.
+        inherited = {"control": control_end, **sockets}
+        pid = None
+        if zygote is not None:
+            pid = await zygote.fork(module, {**inherited, "stderr": stderr_end})
+        process = _Fork(pid) if pid else _start(module, threads, inherited, stderr_end)
+        # Nothing waits from here on: a process that runs has an owner.
         opened.pop_all()
         control_end.close()
         stderr_end.close()
-        _log.debug("%s: started, pid %d", name, process.pid)
+        _log.debug("%s: %s, pid %d", name, "forked" if pid else "started", process.pid)
         return ChildProcess(name, process, control, stderr)
+
+
+def _start(
+    module: str, threads: int, inherited: dict[str, socket.socket], stderr: socket.socket
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # returns when the child has begun, in 2 ms
+        child.command(module, **{key: sock.fileno() for key, sock in inherited.items()}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr.fileno(),
+        env=child.environment(dict(os.environ), threads=threads),
+        pass_fds=[sock.fileno() for sock in inherited.values()],
+        process_group=0,
+    )
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:

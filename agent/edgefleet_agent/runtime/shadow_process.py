@@ -19,7 +19,7 @@ import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_agent.runtime.trial_runner import data_bytes
 from edgefleet_agent.runtime.worker_process import listen_at
 from edgefleet_agent.serving.config import ServingConfig
@@ -42,6 +42,7 @@ class ShadowProcess:
         spec: the candidate.
         config: how long it may load and answer; its threads and memory.
         folder: of our own, for its socket.
+        zygote: forks it where that works.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class ShadowProcess:
         *,
         config: ServingConfig,
         folder: Path,
+        zygote: Forker | None = None,
     ) -> None:
         self.id, self.path = id, folder / f"{id}.sock"
         self._name = f"shadow {spec.slot} {spec.model}@{spec.version}"
-        self._spec, self._config = spec, config
+        self._spec, self._config, self._zygote = spec, config, zygote
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._judging: asyncio.Task[None] | None = None
@@ -93,6 +95,7 @@ class ShadowProcess:
                 self._name,
                 threads=self._config.threads,
                 sockets={"listen": self._listener},
+                zygote=self._zygote,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name} could not be started: {error.strerror}")

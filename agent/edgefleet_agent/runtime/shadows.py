@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
+from edgefleet_agent.runtime.process import Forker
 from edgefleet_agent.runtime.shadow_process import ShadowProcess
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
@@ -22,8 +23,10 @@ from edgefleet_agent.serving.route import ShadowRoute
 class Shadows:
     """Runs candidates. `changed` is called when `routes` are others than before."""
 
-    def __init__(self, config: ServingConfig, changed: Callable[[], object]) -> None:
-        self._config, self._changed = config, changed
+    def __init__(
+        self, config: ServingConfig, changed: Callable[[], object], zygote: Forker | None = None
+    ) -> None:
+        self._config, self._changed, self._zygote = config, changed, zygote
         self._running: dict[ShadowRoute, ShadowProcess] = {}
         self._ids = itertools.count(1)
 
@@ -57,7 +60,9 @@ class Shadows:
     ) -> ShadowReport | Failed:
         """See `ModelHost.shadow`; `counts` are those of the worker that is watched."""
         name = f"s{next(self._ids)}"
-        async with ShadowProcess(name, spec, config=self._config, folder=folder) as shadow:
+        async with ShadowProcess(
+            name, spec, config=self._config, folder=folder, zygote=self._zygote
+        ) as shadow:
             outcome = await shadow.start(max_cpu_share=max_cpu_share)
             if outcome is not None:
                 return outcome

@@ -69,7 +69,7 @@ def run_trial(job: Job) -> TrialReport | Failed:
 
 def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
     gc.collect()
-    empty = _resident("VmRSS")
+    empty, mapped = _resident("VmRSS"), _resident("RssFile")
     raw = read_model(job)
     if isinstance(raw, Failed):
         return raw
@@ -92,7 +92,9 @@ def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
         load_ms=load_ms,
         p50_us=times[len(times) // 2],
         p95_us=times[min(len(times) - 1, int(len(times) * 0.95))],
-        ram_mib=max(0, _resident("VmHWM") - empty) / _MIB,
+        # What it mapped of the runtime's files meanwhile is no memory of the model: it is shared,
+        # and how much was there before depends on whether the process is a fork.
+        ram_mib=max(0, _resident("VmHWM") - empty - (_resident("RssFile") - mapped)) / _MIB,
     )
     return judge(report, job.limits) or report
 
@@ -134,7 +136,7 @@ def _interruptions() -> int:
 
 
 def _resident(field: str) -> int:
-    """VmRSS or VmHWM of this process, bytes. Not ru_maxrss: that one survives exec."""
+    """VmRSS, VmHWM or RssFile of this process, bytes. Not ru_maxrss: that one survives exec."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

@@ -11,7 +11,7 @@ import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, finish, spawn
+from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn
 from edgefleet_contract import codec
 from edgefleet_contract.reasons import Reason
 
@@ -21,7 +21,12 @@ _LEAST_DATA: Final = 256 * _MIB
 
 
 async def try_model(
-    spec: ModelSpec, *, timeout_s: float, threads: int, data_mib: int
+    spec: ModelSpec,
+    *,
+    timeout_s: float,
+    threads: int,
+    data_mib: int,
+    zygote: Forker | None = None,
 ) -> TrialReport | Failed:
     """The outcome of a trial of `spec` in a process of its own, which is gone afterwards.
 
@@ -30,12 +35,13 @@ async def try_model(
         timeout_s: wall time of the whole trial.
         threads: of one inference.
         data_mib: private memory that the trial may have; 0 is three quarters of the board's.
+        zygote: forks it where that works.
     """
     name = f"trial {spec.model}@{spec.version}"
     cpu_s = math.ceil(timeout_s * threads) + 1
     job = job_for(spec, threads=threads, cpu_s=cpu_s, data_bytes=data_bytes(data_mib))
     try:
-        process = await spawn(MODULE, name, threads=threads)
+        process = await spawn(MODULE, name, threads=threads, zygote=zygote)
     except OSError as error:
         return Failed(Reason.INTERNAL, f"{name} could not be started: {error.strerror}")
     try:

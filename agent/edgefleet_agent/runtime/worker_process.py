@@ -19,7 +19,7 @@ import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class WorkerProcess:
         folder: of our own, for its socket.
         threads: of one inference.
         ready_s: how long it may take to load.
+        zygote: forks it where that works.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class WorkerProcess:
         folder: Path,
         threads: int,
         ready_s: float,
+        zygote: Forker | None = None,
     ) -> None:
         self.id, self.spec = id, spec
         self.path = folder / f"{id}.sock"
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
         self._threads, self._ready_s = threads, ready_s
+        self._zygote = zygote
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -132,7 +135,11 @@ class WorkerProcess:
     async def _launch(self, listener: socket.socket) -> ChildProcess | Failed:
         try:
             process = await spawn(
-                MODULE, self._name, threads=self._threads, sockets={"listen": listener}
+                MODULE,
+                self._name,
+                threads=self._threads,
+                sockets={"listen": listener},
+                zygote=self._zygote,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: {error.strerror}")
