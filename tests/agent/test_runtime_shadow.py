@@ -42,6 +42,11 @@ def begin(here: RunningHost, spec: ModelSpec, **more: Any) -> Future[ShadowRepor
     return running
 
 
+def has_answered(here: RunningHost) -> bool:
+    """Whether a candidate has told of a copy that it answered."""
+    return any(shadow._last.requests for shadow in here.host._shadows._running.values())
+
+
 def report(outcome: ShadowReport | Failed) -> ShadowReport:
     assert isinstance(outcome, ShadowReport), outcome
     return outcome
@@ -253,6 +258,7 @@ def test_a_candidate_that_stands_still_is_ended_at_the_deadline(
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ROWS, clients=1) as load:
             shadow = begin(here, linear_spec(tmp_path, 3))
+            until(lambda: has_answered(here))  # before, the front knows of nobody who could hang
             os.kill(here.host.shadow_pids[0], signal.SIGSTOP)
             found = failed(shadow.result(20))
             load.more(100)
