@@ -21,7 +21,13 @@ from edgefleet_agent import config as configs
 from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_contract import __version__
-from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError, TransientError
+from edgefleet_contract.errors import (
+    DeviceError,
+    EdgefleetError,
+    OperatorError,
+    PeerError,
+    TransientError,
+)
 from edgefleet_contract.keys import KeyRing, PublicKey
 
 PROG: Final = "edge-agent"
@@ -123,8 +129,20 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     predict.add_argument("model", help="the name under which the model is served")
     predict.add_argument(
         "input",
-        help="a JSON file (a TensorFlow Serving request, or a list of rows) or a .npy file;"
-        " - reads JSON from standard input",
+        help="a JSON file (a TensorFlow Serving request, or a list of rows), - for JSON on standard"
+        " input, .npy, .npz (by input names), .png, .jpg or .wav",
+    )
+    predict.add_argument(
+        "--top", type=int, metavar="K", help="print the K largest classes, with their labels"
+    )
+    predict.add_argument(
+        "--scale",
+        type=float,
+        metavar="X",
+        help="divide an image's values by X, 255 for 0 to 1 (default: 0 to 255, as they are)",
+    )
+    predict.add_argument(
+        "--json", action="store_true", help="print JSON for scripts; without --top it always is"
     )
     predict.add_argument(
         "--address", metavar="unix:PATH|HOST:PORT", help="default: the agent's first"
@@ -248,11 +266,13 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from edgefleet_agent.client import predict
+    from edgefleet_agent.client.command import predict
 
     address = args.address or configs.load(args.config, args.state).serving.listen[0]
-    answer = predict(address, args.model, args.input)
-    print(json.dumps(answer))  # noqa: T201 - results go to stdout
+    text = predict(
+        address, args.model, args.input, top=args.top, scale=args.scale, as_json=args.json
+    )
+    print(text)  # noqa: T201 - results go to stdout
     return 0
 
 
@@ -295,13 +315,13 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _is_ready(args: argparse.Namespace) -> bool:
-    from edgefleet_agent.client import request
+    from edgefleet_agent.client import Client
 
-    address = configs.load(args.config, args.state).serving.listen[0]
-    try:
-        return request(address, "GET", "/readyz")[0] == 200
-    except TransientError:
-        return False
+    with Client(configs.load(args.config, args.state).serving.listen[0]) as client:
+        try:
+            return client.is_ready()
+        except (TransientError, DeviceError):
+            return False
 
 
 def _say(text: str) -> None:

@@ -129,7 +129,11 @@ def render(request: Request, results: Tensors, model: Served) -> bytes:
 
 def read_answer(body: bytes) -> Tensors:
     """The outputs in an answer that `render` made, by name."""
-    view, json_size = unpack_closing(body)
+    return read_outputs(*unpack_closing(body))
+
+
+def read_outputs(view: memoryview, json_size: int) -> Tensors:
+    """The outputs in an HTTP body, of which so much is JSON; 0: all."""
     end = json_size or len(view)
     outputs: Tensors = {}
     dtypes = {word: dtype for dtype, word in OIP.items()}

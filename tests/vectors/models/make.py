@@ -60,6 +60,23 @@ def linear() -> None:
     )
 
 
+def mirrors() -> None:
+    """y = x: what was made of an image or of sound can be read in the answer."""
+    for name, dtype, shape in (
+        ("mirror_nhwc_u8", T.UINT8, ("n", 2, 3, 3)),
+        ("mirror_nchw_f32", T.FLOAT, ("n", 1, 2, 5)),
+        ("mirror_sound_f32", T.FLOAT, ("n", "samples")),
+        ("mirror_sound_i16", T.INT16, ("samples",)),
+        ("mirror_scores_i8", T.INT8, ("n", 4)),
+    ):
+        save(
+            name,
+            [helper.make_node("Identity", ["x"], ["y"])],
+            [info("x", dtype, *shape)],
+            [info("y", dtype, *shape)],
+        )
+
+
 def busy() -> None:
     """y = n, after n products of 256 x 256 matrices: as slow as it is asked to be."""
     body = helper.make_graph(
@@ -322,5 +339,5 @@ def _tensor(
 
 
 if __name__ == "__main__":
-    for make in (linear, busy, rivals, greedy, several, kinds, refused, tflite, crash):
+    for make in (linear, mirrors, busy, rivals, greedy, several, kinds, refused, tflite, crash):
         make()

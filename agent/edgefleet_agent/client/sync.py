@@ -1,0 +1,138 @@
+"""A client that blocks: one kept connection, for one thread."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+from edgefleet_agent.client.messages import Call, Metadata, ModelState, Reply, parse_address
+from edgefleet_agent.client.steps import Script, Steps
+from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import TransientError
+
+T = TypeVar("T")
+_TIMEOUT_S: Final = 60.0
+_HUNG_UP: Final = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+
+
+class Client:
+    """Asks the agent at `unix:PATH` or `HOST:PORT`. A context manager; a thread needs its own.
+
+    The connection is kept. Where the agent closed it meanwhile, the call is made once more on a
+    new one, which is safe: an inference changes nothing.
+
+    Every method raises:
+        TransientError: nobody answers, or the model is busy (`retry_after_s`).
+        OperatorError: the caller's to mend: no such model, other inputs than it takes.
+        DeviceError: the agent failed; its words are in the message.
+    """
+
+    def __init__(self, address: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._address = address
+        self._connection = _connection(address, timeout_s)
+        self._script = Script()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up. The next call connects anew."""
+        self._connection.close()
+
+    def models(self) -> tuple[ModelState, ...]:
+        """All models of the device."""
+        return self._run(self._script.models())
+
+    def metadata(self, model: str, *, version: str | None = None) -> Metadata:
+        """What a model takes and gives."""
+        return self._run(self._script.metadata(model, version))
+
+    def is_ready(self, model: str | None = None) -> bool:
+        """Whether a model, or every model, would answer; one that is not served would not."""
+        return self._run(self._script.is_ready(model))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array] | Array,
+        *,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Tensors:
+        """The outputs by name, all or those named; the arrays may be read-only.
+
+        `inputs` are arrays by input name, or the only input; of the declared dtypes and shapes.
+        Text is in arrays of `str`.
+        """
+        return self._run(self._script.infer(model, inputs, version, outputs))
+
+    def predict_json(
+        self, model: str, body: Json, *, version: str | None = None, method: str = "predict"
+    ) -> Json:
+        """The answer of TensorFlow Serving's protocol ([api-3]) to a body, or to a list of rows."""
+        return self._run(self._script.predict_json(model, body, version, method))
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            call = next(steps)
+            while True:
+                call = steps.send(self._exchange(call))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    def _exchange(self, call: Call) -> Reply:
+        try:
+            if self._connection.sock is None:
+                return self._ask(call)
+            try:
+                return self._ask(call)
+            except _HUNG_UP:
+                self._connection.close()
+                return self._ask(call)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise TransientError(
+                f"no agent answers at {self._address}: {error}",
+                hint="is it running? `edge-agent status`",
+            ) from None
+        except BaseException:  # an answer that nobody read must not be taken for the next one's
+            self._connection.close()
+            raise
+
+    def _ask(self, call: Call) -> Reply:
+        self._connection.request(call.method, call.path, call.body or None, dict(call.headers))
+        response = self._connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, headers, response.read())
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:
+    where = parse_address(address)
+    if isinstance(where, Path):
+        return _UnixConnection(where, timeout_s)
+    return http.client.HTTPConnection(*where, timeout=timeout_s)
