@@ -37,7 +37,7 @@ demo: env broker ## the main job: convert, sign, roll out, swap under load, refu
 	@$(BIN)/python -m demo.run $(if $(NOWAIT),--no-wait)
 
 test: check broker ## lint, types, import directions, and every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports ## everything that runs no code of ours
 
