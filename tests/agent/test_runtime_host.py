@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,22 @@ def test_a_killed_front_comes_back_with_its_routes_on_the_same_port(tmp_path: Pa
         # a swap works through the new front, and drains
         assert here.do(here.host.activate((linear_spec(tmp_path, 2),))) is None
         assert here.predict("digits", ZERO).headers["edgefleet-model-version"] == "2"
+
+
+def test_a_front_that_dies_as_it_connects_costs_no_worker(tmp_path: Path) -> None:
+    """Its greeting goes nowhere then: a worker that died of that would take its model with it."""
+    with running() as here:
+        assert here.do(here.host.activate((linear_spec(tmp_path, 1),))) is None
+        pid = here.host.worker_pids["digits"]
+        paths = {c.laddr for c in psutil.Process(pid).net_connections("unix") if c.laddr}
+        (path,) = (path for path in paths if Path(path).is_socket())
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX) as front:
+                front.connect(path)
+        os.kill(pid, signal.SIGCONT)
+        assert here.predict("digits", {"instances": pixels(1).tolist()}).status == 200
+        assert (here.host.worker_pids["digits"], here.stats("digits").restarts) == (pid, 0)
 
 
 def test_a_request_sent_while_the_front_is_down_is_answered_by_the_next_one(tmp_path: Path) -> None:

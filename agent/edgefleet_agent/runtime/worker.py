@@ -61,17 +61,23 @@ class Worker:
                         return
                     if ready is listener:
                         connection = self._greet(listener)
-                        readers[connection] = FrameReader()
-                        selector.register(connection, selectors.EVENT_READ)
+                        if connection is not None:
+                            readers[connection] = FrameReader()
+                            selector.register(connection, selectors.EVENT_READ)
                     elif not self._attend(ready, readers[ready]):
                         selector.unregister(ready)
                         del readers[ready]
                         ready.close()
 
-    def _greet(self, listener: socket.socket) -> socket.socket:
+    def _greet(self, listener: socket.socket) -> socket.socket | None:
+        """A new connection; None where the front died as soon as it had connected."""
         connection, _ = listener.accept()
         pid = str(os.getpid()).encode()
-        connection.sendall(header(GREETING, 200, len(pid)) + pid)
+        try:
+            connection.sendall(header(GREETING, 200, len(pid)) + pid)
+        except ConnectionError:
+            connection.close()
+            return None
         return connection
 
     def _attend(self, connection: socket.socket, reader: FrameReader) -> bool:
