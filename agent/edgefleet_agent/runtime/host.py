@@ -177,7 +177,7 @@ class LocalHost:
         return await try_model(
             spec,
             timeout_s=timeout_s,
-            threads=self._config.threads,
+            threads=self._config.model(spec.slot).threads,
             data_mib=self._config.trial_data_mib,
             zygote=self._zygote,
         )
@@ -273,7 +273,7 @@ class LocalHost:
             f"w{self._started_workers}",
             spec,
             folder=self._folder,
-            threads=self._config.threads,
+            threads=self._config.model(spec.slot).threads,
             ready_s=self._config.ready_s,
             zygote=self._zygote,
         )

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgefleet_contract.errors import OperatorError
 
 DEFAULT_LISTENER: Final = "unix:serve.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A `[serving.models.<slot>]` table: how one model is served.
+
+    `threads` of one inference; 0: `serving.threads`.
+    """
+
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise OperatorError(f"threads of a model is {self.threads}", hint="0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +33,8 @@ class ServingConfig:
     `max_body_bytes` bounds a request; `queue` how many wait per model; `deadline_s` how long one
     may take altogether; `drain_s` how long an old version may take to finish; `ready_s` how long a
     new one may take to load.
-    `threads` of one inference. `trial_data_mib` bounds the private memory of a trial (0: three
+    `threads` of one inference; `models` has what is different for the slots that it names.
+    `trial_data_mib` bounds the private memory of a trial (0: three
     quarters of what the board has). `run_dir` is for sockets between our own processes; empty: a
     fresh folder below the system's temporary one.
     """
@@ -32,6 +47,7 @@ class ServingConfig:
     drain_s: float = 10.0
     ready_s: float = 60.0
     threads: int = 1
+    models: dict[str, ModelConfig] = field(default_factory=dict)
     trial_data_mib: int = 0
     run_dir: str = ""
 
@@ -45,3 +61,8 @@ class ServingConfig:
             raise OperatorError(
                 "serving.listen is empty", hint=f"for example [{DEFAULT_LISTENER!r}]"
             )
+
+    def model(self, slot: str) -> ModelConfig:
+        """How the model of a slot is served, with nothing left to a default elsewhere."""
+        found = self.models.get(slot, ModelConfig())
+        return replace(found, threads=found.threads or self.threads)
