@@ -93,14 +93,16 @@ class ShadowProcess:
             self._process = process = await spawn(
                 MODULE,
                 self._name,
-                threads=self._config.threads,
+                threads=self._config.model(self._spec.slot).threads,
                 sockets={"listen": self._listener},
                 zygote=self._zygote,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name} could not be started: {error.strerror}")
         limit = data_bytes(self._config.trial_data_mib)
-        job = job_for(self._spec, threads=self._config.threads, data_bytes=limit)
+        job = job_for(
+            self._spec, threads=self._config.model(self._spec.slot).threads, data_bytes=limit
+        )
         process.send({"job": render_job(job), "max_cpu_share": max_cpu_share})
         message = await self._within(self._config.ready_s, process.receive())
         if isinstance(message, Failed):
