@@ -8,6 +8,7 @@ from typing import Final
 
 from edgefleet_agent.runtime.engine import Tensors
 from edgefleet_agent.runtime.frames import Ask
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving import oip_v2_bodies, rest_v1, rest_v1_scores
 from edgefleet_agent.serving.bodies import Run, Served
 
@@ -16,8 +17,8 @@ from edgefleet_agent.serving.bodies import Run, Served
 class Speech:
     """`answer` makes an answer's body from a request's; `read_answer` finds the outputs in it."""
 
-    answer: Callable[[bytes, Served, Run], bytes]
-    read_answer: Callable[[bytes], Tensors]
+    answer: Callable[[Bytes, Served, Run], bytes]
+    read_answer: Callable[[Bytes], Tensors]
 
 
 SPEECHES: Final[dict[int, Speech]] = {

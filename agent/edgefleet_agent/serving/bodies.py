@@ -6,6 +6,7 @@ Pure, and run in the worker, since a body is a stranger's. What a client could h
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_contract.bundle import TensorSpec
+
+try:
+    import orjson  # six times as fast; 32-bit boards have no wheels of it
+except ImportError:  # pragma: no cover - where there is none
+    orjson = None  # type: ignore[assignment]  # the standard library's does it alone
 
 
 class BadBody(Exception):
@@ -80,14 +87,18 @@ def wrong_shape(spec: TensorSpec, found: tuple[int, ...]) -> BadBody:
     return BadBody(f"input {spec.name!r} has shape {list(found)}, expected {list(spec.shape)}")
 
 
-def load_json(body: bytes | str) -> Any:
+def load_json(body: Bytes | str) -> Any:
     """The JSON value of a body.
 
     Raises:
         BadBody: it is none, or says NaN or infinity.
     """
+    if orjson is not None:
+        with contextlib.suppress(ValueError):  # then the other says in our words what is wrong
+            return orjson.loads(body)
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        text = str(body, "utf-8") if isinstance(body, memoryview) else body
+        return json.loads(text, parse_constant=_no_constant)
     except BadBody:
         raise
     except RecursionError:

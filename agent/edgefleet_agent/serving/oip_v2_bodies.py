@@ -15,6 +15,7 @@ import numpy as np
 
 from edgefleet_agent.runtime.engine import Tensors
 from edgefleet_agent.runtime.frames import pack_closing, unpack_closing, unpack_opening
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
     Run,
@@ -57,7 +58,7 @@ class Request:
     wanted: dict[str, bool]
 
 
-def answer(body: bytes, model: Served, run: Run) -> bytes:
+def answer(body: Bytes, model: Served, run: Run) -> bytes:
     """The body of the answer to a body.
 
     Raises:
@@ -70,7 +71,7 @@ def answer(body: bytes, model: Served, run: Run) -> bytes:
     )
 
 
-def parse(body: bytes, model: Served) -> Request:
+def parse(body: Bytes, model: Served) -> Request:
     """The tensors that a body holds, in the dtypes that the model declares.
 
     Raises:
@@ -127,7 +128,7 @@ def render(request: Request, results: Tensors, model: Served) -> bytes:
     return b"".join((pack_closing(len(text) if pieces else 0), text, *pieces))
 
 
-def read_answer(body: bytes) -> Tensors:
+def read_answer(body: Bytes) -> Tensors:
     """The outputs in an answer that `render` made, by name."""
     return read_outputs(*unpack_closing(body))
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
     BadOutput,
@@ -47,7 +48,7 @@ class Request:
     count: int
 
 
-def answer(body: bytes, model: Served, run: Run) -> bytes:
+def answer(body: Bytes, model: Served, run: Run) -> bytes:
     """The body of the answer to a body.
 
     Raises:
@@ -57,7 +58,7 @@ def answer(body: bytes, model: Served, run: Run) -> bytes:
     return render(request, run_all(request.calls, run, model.outputs), model.outputs)
 
 
-def parse(body: bytes, inputs: tuple[TensorSpec, ...]) -> Request:
+def parse(body: Bytes, inputs: tuple[TensorSpec, ...]) -> Request:
     """The tensors that a body holds, in the dtypes that the model declares.
 
     Raises:
@@ -73,7 +74,7 @@ def parse(body: bytes, inputs: tuple[TensorSpec, ...]) -> Request:
     return Request(split_calls(feeds, inputs), rows, count)
 
 
-def read_object(body: bytes, keys: frozenset[str], expected: str) -> dict[str, Any]:
+def read_object(body: Bytes, keys: frozenset[str], expected: str) -> dict[str, Any]:
     """The object that a body is, with no other keys, for the only signature that there is.
 
     Raises:
@@ -117,12 +118,12 @@ def render(request: Request, results: Tensors, outputs: tuple[TensorSpec, ...]) 
     return dump_json({key: told}, results)
 
 
-def read_answer(body: bytes) -> Tensors:
+def read_answer(body: Bytes) -> Tensors:
     """The outputs in an answer that `render` made, by name; the only output is named "".
 
     Numbers are float64 or int64, text is in object arrays.
     """
-    value = json.loads(body)
+    value = json.loads(bytes(body))
     outputs = value.get("predictions", value.get("outputs"))
     if "predictions" in value and outputs and _is_named(outputs[0]):
         outputs = {name: [row[name] for row in outputs] for name in outputs[0]}
@@ -279,6 +280,8 @@ def _say(item: str | bytes, as_base64: bool) -> Any:
 
 
 def _content(found: Array) -> str:
+    if found.dtype.kind == "f" and np.abs(found).max() >= 2**63:  # what was an integer in JSON
+        return "numbers too large"
     return {
         "b": "true or false",
         "f": "fractions",

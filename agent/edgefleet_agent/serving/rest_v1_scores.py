@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
     BadOutput,
@@ -29,7 +30,7 @@ from edgefleet_contract.bundle import TensorSpec
 _KEYS: Final = frozenset({"examples", "context", "signature_name"})
 
 
-def classify(body: bytes, model: Served, run: Run) -> bytes:
+def classify(body: Bytes, model: Served, run: Run) -> bytes:
     """`{"result": [[[label, score], …], …]}`: the classes of each example in the model's order.
 
     A class without a name is named by an empty string, as TensorFlow Serving has it.
@@ -49,7 +50,7 @@ def classify(body: bytes, model: Served, run: Run) -> bytes:
     return dump_json({"result": told}, {output.name: scores})
 
 
-def regress(body: bytes, model: Served, run: Run) -> bytes:
+def regress(body: Bytes, model: Served, run: Run) -> bytes:
     """`{"result": [number, …]}`: one of each example.
 
     Raises:
@@ -63,9 +64,9 @@ def regress(body: bytes, model: Served, run: Run) -> bytes:
     return dump_json({"result": values.tolist()}, {output.name: values})
 
 
-def read_scores(body: bytes) -> Tensors:
+def read_scores(body: Bytes) -> Tensors:
     """The scores [N, C] or numbers [N] of an answer, under the name ""."""
-    result = json.loads(body)["result"]
+    result = json.loads(bytes(body))["result"]
     if result and isinstance(result[0], list):
         result = [[score for _, score in example] for example in result]
     return {"": np.asarray(result)}
@@ -110,7 +111,7 @@ def _not_for(model: Served, method: str, wanted: str) -> str:
     )
 
 
-def _examine(body: bytes, model: Served, run: Run, output: TensorSpec) -> Array:
+def _examine(body: Bytes, model: Served, run: Run, output: TensorSpec) -> Array:
     """The wanted output of all examples, [N, C]."""
     spec = model.inputs[0]
     array = _features(body, spec)
@@ -123,7 +124,7 @@ def _examine(body: bytes, model: Served, run: Run, output: TensorSpec) -> Array:
     return found.reshape(len(array), -1)
 
 
-def _features(body: bytes, spec: TensorSpec) -> Array:
+def _features(body: Bytes, spec: TensorSpec) -> Array:
     value = read_object(body, _KEYS, "'examples'")
     examples, context = value.get("examples"), value.get("context", {})
     if not isinstance(examples, list) or not examples:
