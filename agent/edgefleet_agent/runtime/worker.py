@@ -32,7 +32,7 @@ from edgefleet_agent.runtime.loading import (
 )
 from edgefleet_agent.runtime.slots import Slots, fits
 from edgefleet_agent.runtime.speech import SPEECHES
-from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error
+from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error, join_results
 from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
@@ -103,7 +103,9 @@ class Worker:
         if speech is None:
             return 500, error(f"the worker does not know request {frame.code}")
         try:
-            return 200, speech.answer(frame.body, self._served, self._session.run)
+            question = speech.read(frame.body, self._served)
+            results = [self._session.run(feeds) for feeds in question.calls]
+            return 200, question.tell(join_results(results, self._served.outputs))
         except BadBody as refusal:
             return 400, error(str(refusal))
         except CannotRun as failure:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -43,18 +43,21 @@ class Served:
     labels: tuple[str, ...] = ()
 
 
-Run: TypeAlias = Callable[[Tensors], Tensors]
-"""One inference: every input by name, every output by name."""
+def join_results(results: Sequence[Tensors], outputs: tuple[TensorSpec, ...]) -> Tensors:
+    """The outputs of all calls, joined along the batch axis.
 
-
-def run_all(calls: tuple[Tensors, ...], run: Run, outputs: tuple[TensorSpec, ...]) -> Tensors:
-    """The outputs of all calls, joined along the batch axis."""
-    results = [run(feeds) for feeds in calls]
+    Raises:
+        BadOutput: one of several calls gave an output that has no such axis, or another shape.
+    """
     if len(results) == 1:
         return results[0]
-    return {
-        spec.name: np.concatenate([result[spec.name] for result in results]) for spec in outputs
-    }
+    joined: Tensors = {}
+    for spec in outputs:
+        parts = [result[spec.name] for result in results]
+        if len({part.shape[1:] for part in parts}) > 1 or not parts[0].ndim:
+            raise BadOutput(f"output {spec.name!r} cannot be joined over {len(parts)} rows")
+        joined[spec.name] = np.concatenate(parts)
+    return joined
 
 
 def split_calls(feeds: Tensors, inputs: tuple[TensorSpec, ...]) -> tuple[Tensors, ...]:

@@ -18,14 +18,12 @@ from edgefleet_agent.runtime.frames import pack_closing, unpack_closing, unpack_
 from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
-    Run,
     Served,
     dump_json,
     fits,
     kind,
     load_json,
     names,
-    run_all,
     split_calls,
     wrong_shape,
 )
@@ -36,6 +34,7 @@ from edgefleet_agent.serving.oip_v2_tensors import (
     plain_list,
     to_bytes,
 )
+from edgefleet_agent.serving.question import Question, SequenceAsk, read_sequence
 from edgefleet_contract.bundle import TensorSpec
 
 # KServe's client repeats the model's name, which the path has said.
@@ -56,19 +55,18 @@ class Request:
     id: str | None
     feeds: Tensors
     wanted: dict[str, bool]
+    sequence: SequenceAsk | None = None
 
 
-def answer(body: Bytes, model: Served, run: Run) -> bytes:
-    """The body of the answer to a body.
+def read(body: Bytes, model: Served) -> Question:
+    """What a body asks.
 
     Raises:
         BadBody: saying what was expected and what was found.
-        BadOutput: NaN or infinity in an output that was asked for in JSON.
     """
     request = parse(body, model)
-    return render(
-        request, run_all(split_calls(request.feeds, model.inputs), run, model.outputs), model
-    )
+    calls = split_calls(request.feeds, model.inputs)
+    return Question(calls, lambda results: render(request, results, model), request.sequence)
 
 
 def parse(body: Bytes, model: Served) -> Request:
@@ -92,7 +90,8 @@ def parse(body: Bytes, model: Served) -> Request:
         raise BadBody(f"'id' is {kind(id_)}, expected text")
     parameters = _parameters(value, "the request")
     feeds = _feeds(value.get("inputs"), rest[end:], model)
-    return Request(id_, feeds, _wanted(value.get("outputs"), parameters, model))
+    wanted = _wanted(value.get("outputs"), parameters, model)
+    return Request(id_, feeds, wanted, read_sequence(parameters))
 
 
 def render(request: Request, results: Tensors, model: Served) -> bytes:

@@ -19,7 +19,6 @@ from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
     BadOutput,
-    Run,
     Served,
     check_text,
     dump_json,
@@ -28,10 +27,10 @@ from edgefleet_agent.serving.bodies import (
     kind,
     load_json,
     names,
-    run_all,
     split_calls,
     wrong_shape,
 )
+from edgefleet_agent.serving.question import SEQUENCE_KEYS, Question, SequenceAsk, read_sequence
 from edgefleet_contract.bundle import TensorSpec
 
 SIGNATURE: Final = "serving_default"
@@ -46,16 +45,19 @@ class Request:
     calls: tuple[Tensors, ...]
     rows: bool
     count: int
+    sequence: SequenceAsk | None = None
 
 
-def answer(body: Bytes, model: Served, run: Run) -> bytes:
-    """The body of the answer to a body.
+def read(body: Bytes, model: Served) -> Question:
+    """What a body asks.
 
     Raises:
-        BadBody, BadOutput: see `parse`, `render`.
+        BadBody: see `parse`.
     """
     request = parse(body, model.inputs)
-    return render(request, run_all(request.calls, run, model.outputs), model.outputs)
+    return Question(
+        request.calls, lambda results: render(request, results, model.outputs), request.sequence
+    )
 
 
 def parse(body: Bytes, inputs: tuple[TensorSpec, ...]) -> Request:
@@ -71,11 +73,13 @@ def parse(body: Bytes, inputs: tuple[TensorSpec, ...]) -> Request:
     columns = _rows(value["instances"], inputs) if rows else _columns(value["inputs"], inputs)
     feeds = {spec.name: tensor(columns[spec.name], spec) for spec in inputs}
     count = _count(feeds, inputs) if rows else 0
-    return Request(split_calls(feeds, inputs), rows, count)
+    return Request(split_calls(feeds, inputs), rows, count, read_sequence(value))
 
 
 def read_object(body: Bytes, keys: frozenset[str], expected: str) -> dict[str, Any]:
-    """The object that a body is, with no other keys, for the only signature that there is.
+    """The object that a body is, for the only signature that there is.
+
+    It has no other keys, but for those that name a sequence.
 
     Raises:
         BadBody: it is none, has others, or is for another.
@@ -83,7 +87,7 @@ def read_object(body: Bytes, keys: frozenset[str], expected: str) -> dict[str, A
     value = load_json(body)
     if not isinstance(value, dict):
         raise BadBody(f"the body is {kind(value)}, expected an object with {expected}")
-    unknown = sorted(value.keys() - keys)
+    unknown = sorted(value.keys() - keys - SEQUENCE_KEYS)
     if unknown:
         raise BadBody(f"unknown key {unknown[0]!r}, expected {expected}")
     if value.get("signature_name", SIGNATURE) not in (SIGNATURE, ""):
