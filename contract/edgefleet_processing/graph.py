@@ -4,7 +4,8 @@
     outputs = graph.run(feeds, wanted, models)        # as often as there are requests
 
 A model is a function from the tensors that its node takes to those that it gives, in the order of
-the model's own inputs and outputs. Who opens it, and on which runtime, is the caller's affair.
+the model's own inputs and outputs; it raises `BadInput` for tensors that it cannot work on. Who
+opens it, and on which runtime, is the caller's affair.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Graph:
             models: what runs each model file, by its path.
 
         Raises:
-            StepFailed: naming the node. What a model raises passes through.
+            StepFailed: naming the node. What else a model raises passes through.
         """
         tensors = dict(feeds)
         kept = {name: tensors[name] for name in wanted if name in tensors}
@@ -138,11 +139,10 @@ def _prepare(node: Node, name: str, files: Mapping[str, bytes]) -> Run:
 def _run(
     ready: ReadyNode, taken: tuple[Array, ...], models: Mapping[str, Model]
 ) -> tuple[Array, ...]:
-    if ready.step is None:
-        return models[ready.node.file](taken)
     try:
+        if ready.step is None:
+            return models[ready.node.file](taken)
         return ready.step(taken)
     except BadInput as error:
-        raise StepFailed(
-            f"{ready.name} {error}", input_is_to_blame=not ready.is_after_model
-        ) from error
+        blame = not ready.is_after_model
+        raise StepFailed(f"{ready.name} {error}", input_is_to_blame=blame) from error
