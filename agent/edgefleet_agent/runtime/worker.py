@@ -28,7 +28,7 @@ from edgefleet_agent.runtime.loading import (
     load,
     parse_job,
     read_labels,
-    read_model,
+    read_variant,
 )
 from edgefleet_agent.runtime.slots import Slots, fits
 from edgefleet_agent.runtime.speech import SPEECHES
@@ -162,10 +162,8 @@ def prepare(job: Job) -> Session | Failed:
         child.confine(data_bytes=job.data_bytes)
         read_labels(job)  # what cannot be read is found out now, not when it serves
         golden = read_golden(golden_source(job), job.variant)
-        raw = read_model(job)
-        session = raw if isinstance(raw, Failed) else load(job, raw)
-        if not isinstance(session, Failed):
-            session.run(golden.first.feeds)
+        session = load(job, read_variant(job))
+        session.run(golden.first.feeds)
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
     except (PeerError, DeviceError) as error:
