@@ -35,6 +35,7 @@ class Ask(IntEnum):
     INFER_V2 = 3
     CLASSIFY_V1 = 4
     REGRESS_V1 = 5
+    INFER_GRPC = 6
 
 
 class BrokenFrame(Exception):

@@ -25,9 +25,22 @@ class Speech:
     read_answer: Callable[[Bytes], Tensors]
 
 
+def _read_grpc(body: Bytes, model: Served) -> Question:
+    from edgefleet_agent.serving import grpc_bodies  # brings protobuf with it, which few need
+
+    return grpc_bodies.read(body, model)
+
+
+def _read_grpc_answer(body: Bytes) -> Tensors:
+    from edgefleet_agent.serving import grpc_bodies
+
+    return grpc_bodies.read_answer(body)
+
+
 SPEECHES: Final[dict[int, Speech]] = {
     Ask.PREDICT_V1: Speech(rest_v1.read, rest_v1.read_answer),
     Ask.CLASSIFY_V1: Speech(rest_v1_scores.classify, rest_v1_scores.read_scores),
     Ask.REGRESS_V1: Speech(rest_v1_scores.regress, rest_v1_scores.read_scores),
     Ask.INFER_V2: Speech(oip_v2_bodies.read, oip_v2_bodies.read_answer),
+    Ask.INFER_GRPC: Speech(_read_grpc, _read_grpc_answer),
 }

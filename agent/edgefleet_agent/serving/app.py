@@ -69,22 +69,38 @@ class App:
     ) -> Answer:
         start = time.perf_counter()
         opening = _opening(inference, scope["headers"])
-        body = await self._read(scope, receive, b"" if isinstance(opening, Answer) else opening)
+        if isinstance(opening, Answer):
+            await self._read(scope, receive)
+            return await self.infer(inference, places, opening, start)
+        body = await self._read(scope, receive, opening)
+        return await self.infer(
+            inference, places, self._too_large() if body is None else body, start
+        )
+
+    def page(self, method: str, path: str, body: bytes = b"") -> Answer:
+        """What a path that is no inference answers, to whoever asks."""
+        doors, places = DOORS.at(path)
+        to = doors[method].to
+        assert not isinstance(to, Inference)
+        return to(Asked(self._router.entries, places, body))
+
+    async def infer(
+        self, inference: Inference, places: Places, body: bytes | Answer, start: float
+    ) -> Answer:
+        """What a worker makes of a body that was read, and counted; or what it was refused with."""
         # From here to the worker's queue nothing waits: the route that is found is the one used.
         entry = inference.find(self._router.entries, places)
         if isinstance(entry, Answer):
             return entry
         answer: Answer | Frame
-        if body is None:
-            answer = self._too_large()
-        elif isinstance(opening, Answer):
-            answer = opening
+        if isinstance(body, Answer):
+            answer = body
         else:
             answer = await self._ask(entry, inference.ask, body)
         took = round((time.perf_counter() - start) * 1e6)
         if isinstance(answer, Frame):
             frame, answer = answer, Answer(answer.code, answer.body)
-            if frame.code == 200 and body is not None:
+            if frame.code == 200 and not isinstance(body, Answer):
                 answer = inference.present(frame)
                 # Comes after the answer is written: nothing waits between here and there.
                 copy = Copy(inference.ask, took, body, frame.body)

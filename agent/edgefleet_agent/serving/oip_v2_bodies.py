@@ -84,12 +84,21 @@ def parse(body: Bytes, model: Served) -> Request:
             f"Inference-Header-Content-Length is {json_size}, the body has {len(rest)} bytes"
         )
     end = len(rest) if json_size is None else json_size
-    value = _object(_read(rest[:end]), "the body", _REQUEST)
+    return parse_value(_read(rest[:end]), rest[end:], model)
+
+
+def parse_value(json_value: Any, binary: memoryview, model: Served) -> Request:
+    """`parse` of the JSON of a body and the bytes behind it.
+
+    Raises:
+        BadBody: saying what was expected and what was found.
+    """
+    value = _object(json_value, "the body", _REQUEST)
     id_ = value.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise BadBody(f"'id' is {kind(id_)}, expected text")
     parameters = _parameters(value, "the request")
-    feeds = _feeds(value.get("inputs"), rest[end:], model)
+    feeds = _feeds(value.get("inputs"), binary, model)
     wanted = _wanted(value.get("outputs"), parameters, model)
     return Request(id_, feeds, wanted, read_sequence(parameters))
 
