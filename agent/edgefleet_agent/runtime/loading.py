@@ -2,24 +2,34 @@
 
 Trial and worker load in the same way, so what passed the trial is what serves. A sealed file is
 opened here, into memory: nothing of it is written.
+
+A model is tried on one accelerator after the other. What is missing, does not take the model or
+answers its golden vectors wrongly is passed over, with a line that says why. A worker holds the
+model against all vectors again unless this accelerator has passed them since the agent began: what
+is plugged in can change between trial and reboot.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_agent.ports import Failed, FileSeal, ModelSpec
-from edgefleet_agent.runtime.engine import CannotLoad, Session, difference
+from edgefleet_agent.runtime.chain import Accelerators, AcceleratorSetup
+from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session, difference
 from edgefleet_agent.runtime.engines import open_session
+from edgefleet_agent.runtime.golden import Golden, check
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest, Limits, Variant, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
+
+_LONGEST: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,31 @@ class Job:
     version: int = 0
     labels_path: str = ""
     labels_seal: FileSeal | None = None
+    accelerators: Accelerators = field(default_factory=Accelerators)
 
 
-def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 0) -> Job:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is warm. `accelerator` is what it runs on, `passed_over` says why not on what
+    comes before that in the chain; `load_ms` from its bytes to the first answer; `max_abs_err` over
+    the golden vectors, where they were checked.
+    """
+
+    session: Session
+    accelerator: str
+    passed_over: tuple[str, ...]
+    load_ms: float
+    max_abs_err: float
+
+
+def job_for(
+    spec: ModelSpec,
+    *,
+    threads: int,
+    accelerators: Accelerators | None = None,
+    cpu_s: int = 0,
+    data_bytes: int = 0,
+) -> Job:
     """The job of a worker or a trial of `spec`."""
     return Job(
         engine=spec.engine,
@@ -65,6 +97,7 @@ def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 
         version=spec.version,
         labels_path="" if spec.labels_path is None else str(spec.labels_path),
         labels_seal=spec.labels_seal,
+        accelerators=accelerators or Accelerators(),
     )
 
 
@@ -78,20 +111,66 @@ def parse_job(value: Any) -> Job:
     return codec.decode(Job, value, what="job")
 
 
-def load(job: Job, raw: bytes) -> Session | Failed:
-    """A session on the model in `raw`, or DIGEST_MISMATCH or LOAD_FAILED with what was found."""
+def load(job: Job, raw: bytes, golden: Golden, *, on_trial: bool) -> Loaded | Failed:
+    """The model in `raw` on the first accelerator that takes it and answers rightly.
+
+    Args:
+        job: what to load.
+        raw: the bytes, in the clear.
+        golden: the vectors; the first is answered in any case.
+        on_trial: every vector is checked, on whatever it runs.
+
+    Returns:
+        What was loaded; DIGEST_MISMATCH, LOAD_FAILED or GOLDEN_MISMATCH with what was found on the
+        last of the chain, and before.
+
+    Raises:
+        MemoryError: on the last of the chain.
+    """
     found = sha256(raw)
     if found != job.model_sha256:
         return Failed(
             Reason.DIGEST_MISMATCH,
             f"{job.variant.model} hashes to {found[:12]}…, signed was {job.model_sha256[:12]}…",
         )
+    passed_over: tuple[str, ...] = ()
+    *before, last = job.accelerators.chain(job.engine)
+    for name in before:
+        try:
+            outcome = _load_on(name, job, raw, golden, on_trial)
+        except MemoryError:
+            outcome = Failed(Reason.MEMORY_EXCEEDED, "ran out of memory")
+        if isinstance(outcome, Loaded):
+            return replace(outcome, passed_over=passed_over)
+        passed_over += (f"{name}: {outcome.detail[:_LONGEST]}",)
+    outcome = _load_on(last, job, raw, golden, on_trial)
+    if isinstance(outcome, Loaded):
+        return replace(outcome, passed_over=passed_over)
+    if passed_over:
+        return Failed(outcome.reason, "; ".join((f"{last}: {outcome.detail}", *passed_over)))
+    return outcome
+
+
+def _load_on(name: str, job: Job, raw: bytes, golden: Golden, on_trial: bool) -> Loaded | Failed:
+    start = time.perf_counter()
+    setup = job.accelerators.setup.get(name, AcceleratorSetup())
     try:
-        session = open_session(job.engine, raw, threads=job.threads)
+        session = open_session(job.engine, raw, threads=job.threads, accelerator=name, setup=setup)
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
-    wrong = difference(session, job.variant)
-    return Failed(Reason.LOAD_FAILED, wrong) if wrong else session
+    if wrong := difference(session, job.variant):
+        return Failed(Reason.LOAD_FAILED, wrong)
+    try:
+        session.run(golden.first.feeds)
+        load_ms = (time.perf_counter() - start) * 1e3
+        worst: float | Failed = 0.0
+        if on_trial or not job.accelerators.is_proven(name):
+            worst = check(session.run, golden, job.variant.max_abs_err_e6)
+    except CannotRun as error:
+        return Failed(Reason.GOLDEN_MISMATCH, f"an inference failed: {error}")
+    if isinstance(worst, Failed):
+        return worst
+    return Loaded(session, name, (), load_ms, worst)
 
 
 def read_model(job: Job) -> bytes | Failed:

@@ -23,6 +23,7 @@ from edgefleet_agent.runtime.frames import GREETING, BrokenFrame, Frame, FrameRe
 from edgefleet_agent.runtime.golden import read_golden
 from edgefleet_agent.runtime.loading import (
     Job,
+    Loaded,
     golden_source,
     load,
     parse_job,
@@ -119,24 +120,21 @@ def _send(connection: socket.socket, id_: int, code: int, body: bytes) -> None:
         connection.sendall(body)
 
 
-def prepare(job: Job) -> Session | Failed:
-    """A session that is warm: it has answered the first golden vector."""
+def prepare(job: Job) -> Loaded | Failed:
+    """The model, warm: it has answered at least the first golden vector."""
     try:
         preload(job.engine)
         child.confine(data_bytes=job.data_bytes)
         read_labels(job)  # what cannot be read is found out now, not when it serves
         golden = read_golden(golden_source(job), job.variant)
         raw = read_model(job)
-        session = raw if isinstance(raw, Failed) else load(job, raw)
-        if not isinstance(session, Failed):
-            session.run(golden.first.feeds)
+        return raw if isinstance(raw, Failed) else load(job, raw, golden, on_trial=False)
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
     except (PeerError, DeviceError) as error:
         return Failed(error.reason, error.message)
-    except (CannotRun, MemoryError) as error:
+    except MemoryError as error:
         return Failed(Reason.LOAD_FAILED, f"warm-up: {error}")
-    return session
 
 
 def main(argv: list[str]) -> None:
@@ -145,14 +143,19 @@ def main(argv: list[str]) -> None:
     control = child.Control(fds["control"])
     job = parse_job(control.receive())
     start = time.perf_counter()
-    session = prepare(job)
-    if isinstance(session, Failed):
-        control.send(failed=session.reason, detail=session.detail)
+    loaded = prepare(job)
+    if isinstance(loaded, Failed):
+        control.send(failed=loaded.reason, detail=loaded.detail)
         return
     gc.collect()
     gc.freeze()
-    control.send(ready=True, load_ms=(time.perf_counter() - start) * 1e3)
-    Worker(session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
+    control.send(
+        ready=True,
+        load_ms=(time.perf_counter() - start) * 1e3,
+        accelerator=loaded.accelerator,
+        passed_over=loaded.passed_over,
+    )
+    Worker(loaded.session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
 
 
 if __name__ == "__main__":
