@@ -20,21 +20,31 @@ FORMATS: Final = {
 """The runtimes that there are adapters for, best first, and the format that each runs."""
 
 _PACKAGES: Final = {
-    "onnxruntime": "onnxruntime",
-    "litert": "ai-edge-litert",
-    "tflite-runtime": "tflite-runtime",
+    "onnxruntime": (
+        "onnxruntime",
+        # the same for other accelerators, as their makers build it
+        *(f"onnxruntime-{name}" for name in ("openvino", "qnn", "gpu", "rocm", "migraphx", "cann")),
+    ),
+    "litert": ("ai-edge-litert",),
+    "tflite-runtime": ("tflite-runtime",),
 }
 
 
 def available() -> dict[str, str]:
     """The runtimes that are installed here and their versions, best first; imports none."""
     found: dict[str, str] = {}
-    for engine, package in _PACKAGES.items():
-        try:
-            found[engine] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    for engine, packages in _PACKAGES.items():
+        versions = (version for package in packages if (version := _version(package)))
+        if version := next(versions, ""):
+            found[engine] = version
     return found
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def preload(engine: str) -> None:

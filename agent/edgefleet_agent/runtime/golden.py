@@ -135,7 +135,8 @@ def _arrange(variant: Variant, arrays: list[Array]) -> Golden:
         return Golden(count, calls, calls[0])
     batch = _batch_of(specs, count)
     calls = tuple(_batches(variant, arrays, count, batch))
-    first = _call(variant, [a[:1] for a in arrays]) if batch == count else calls[0]
+    is_free = all(spec.shape[0] == -1 for spec in specs)
+    first = _call(variant, [a[:1] for a in arrays]) if is_free else calls[0]
     return Golden(count, calls, first)
 
 

@@ -75,8 +75,8 @@ class OnnxSession:
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
-        if provider != _CPU and not _takes_part(self._session, provider):
-            raise CannotLoad("it takes none of the model's operators")
+        if provider != _CPU and (refusal := _refusal(self._session, provider)):
+            raise CannotLoad(refusal)
 
     def run(self, feeds: Tensors) -> Tensors:
         """See `Session.run`."""
@@ -121,15 +121,17 @@ def _session(
         raise CannotLoad(f"onnxruntime: {message}") from error
 
 
-def _takes_part(session: ort.InferenceSession, provider: str) -> bool:
-    """Whether a provider runs any of the model. Builds that cannot tell are believed."""
+def _refusal(session: ort.InferenceSession, provider: str) -> str:
+    """Why a provider runs nothing of the model; empty where it does, or the build cannot tell."""
     if provider not in session.get_providers():
-        return False
+        return "it does not start on this board"
     try:
         parts = session.get_provider_graph_assignment_info()
     except (AttributeError, RuntimeError):
-        return True
-    return any(part.ep_name == provider and part.get_nodes() for part in parts)
+        return ""
+    if any(part.ep_name == provider and part.get_nodes() for part in parts):
+        return ""
+    return "it takes none of the model's operators"
 
 
 def _refuse_external(raw: bytes) -> None:
