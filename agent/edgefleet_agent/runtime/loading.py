@@ -142,13 +142,18 @@ def load(job: Job, raw: bytes, golden: Golden, *, on_trial: bool) -> Loaded | Fa
             outcome = Failed(Reason.MEMORY_EXCEEDED, "ran out of memory")
         if isinstance(outcome, Loaded):
             return replace(outcome, passed_over=passed_over)
-        passed_over += (f"{name}: {outcome.detail[:_LONGEST]}",)
+        passed_over += (f"{name}: {_plain(outcome.detail)}",)
     outcome = _load_on(last, job, raw, golden, on_trial)
     if isinstance(outcome, Loaded):
         return replace(outcome, passed_over=passed_over)
     if passed_over:
         return Failed(outcome.reason, "; ".join((f"{last}: {outcome.detail}", *passed_over)))
     return outcome
+
+
+def _plain(text: str) -> str:
+    """Of a stranger's message, what a message of ours may hold [wire-3.6]."""
+    return "".join(each if each.isprintable() else " " for each in text[:_LONGEST])
 
 
 def _load_on(name: str, job: Job, raw: bytes, golden: Golden, on_trial: bool) -> Loaded | Failed:
