@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,39 @@ def test_more_threads_than_cores_are_found() -> None:
     assert excess({"b": 1, "a": 4}, 4) == (
         "models have 5 threads (a 4, b 1), the board 4 cores: set fewer"
     )
+
+
+@pytest.mark.parametrize(
+    ("packages", "found"),
+    [
+        (("onnxruntime-openvino 1.24.1",), {"onnxruntime": "1.24.1"}),
+        (
+            ("onnxruntime-qnn 1.23", "tflite-runtime 2.14"),
+            {"onnxruntime": "1.23", "tflite-runtime": "2.14"},
+        ),
+        (("onnxruntime-gpu 1.22", "onnxruntime 1.32"), {"onnxruntime": "1.32"}),
+        ((), {}),
+    ],
+)
+def test_a_runtime_is_found_under_the_names_of_its_builds(
+    tmp_path: Path, packages: tuple[str, ...], found: dict[str, str]
+) -> None:
+    for package in packages:
+        name, version = package.split()
+        about = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+    for room in ("edgefleet_agent", "edgefleet_contract"):
+        (tmp_path / room).symlink_to(Path(sys.modules[room].__path__[0]))
+    code = "from edgefleet_agent.runtime import engines; print(engines.available())"
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", code],  # no packages but these
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == found

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefleet_agent.ports import Failed, ModelSpec
+from edgefleet_agent.runtime.golden import Golden, read_golden
 from edgefleet_agent.runtime.loading import Job, job_for, load
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract.bundle import Limits, sha256
@@ -52,9 +53,10 @@ def mutated_models(ground: Ground) -> Iterator[Attempt]:
     for name, spec in specs(ground):
         raw = spec.model_path.read_bytes()
         job = job_for(spec, threads=1)
+        golden = read_golden(spec.golden_path, spec.variant)
 
-        def opened(mutant: bytes, job: Job = job) -> object:
-            found = load(job, mutant)
+        def opened(mutant: bytes, job: Job = job, golden: Golden = golden) -> object:
+            found = load(job, mutant, golden, on_trial=True)
             if isinstance(found, Failed):
                 raise DeviceError(found.detail, reason=found.reason)
             return found
