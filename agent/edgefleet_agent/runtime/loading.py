@@ -81,7 +81,7 @@ def read_variant(job: Job) -> dict[str, bytes]:
     """What the variant is made of, by path: its models, and what its steps need.
 
     Raises:
-        PeerError, DeviceError: as `read_file`.
+        PeerError, DeviceError: as `read_stored`.
     """
     return {path: read_file(job, path) for path in job.variant.files}
 
@@ -90,7 +90,7 @@ def golden_source(job: Job) -> io.BytesIO:
     """Where the golden vectors are read from.
 
     Raises:
-        PeerError, DeviceError: as `read_file`.
+        PeerError, DeviceError: as `read_stored`.
     """
     return io.BytesIO(read_file(job, job.variant.golden))
 
@@ -99,7 +99,7 @@ def read_labels(job: Job) -> tuple[str, ...]:
     """The class names of the bundle, one a line; none where it has none.
 
     Raises:
-        PeerError, DeviceError: as `read_file`.
+        PeerError, DeviceError: as `read_stored`.
     """
     if not job.labels:
         return ()
@@ -107,13 +107,17 @@ def read_labels(job: Job) -> tuple[str, ...]:
 
 
 def read_file(job: Job, path: str) -> bytes:
-    """A file of the bundle, by its path in it: in the clear, and exactly what was signed.
+    """A file of the bundle, by its path in it; see `read_stored`."""
+    return read_stored(job.files[path], path)
+
+
+def read_stored(stored: StoredFile, path: str) -> bytes:
+    """A file in the clear, and exactly what was signed; `path` names it in errors.
 
     Raises:
         PeerError: DIGEST_MISMATCH or UNSEALING_FAILED.
         DeviceError: STORAGE_FAILED.
     """
-    stored = job.files[path]
     place = Path(stored.path)
     try:
         raw = place.read_bytes() if stored.seal is None else unsealed(place, stored.seal)
