@@ -42,6 +42,7 @@ from edgefleet_agent.device import (
 )
 from edgefleet_agent.ports import AllowanceSpent, Failed, ModelHost, Reporter, Surroundings
 from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
+from edgefleet_agent.telemetry import where_it_runs
 from edgefleet_agent.windows import hindrance, next_day
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel, Target
@@ -85,6 +86,7 @@ class Performer:
     @property
     def running(self) -> tuple[RunningModel, ...]:
         """The models that serve now, on probation or committed."""
+        runs_on = {stats.slot: where_it_runs(stats) for stats in self._host.stats()}
         return tuple(
             RunningModel(
                 slot,
@@ -93,7 +95,7 @@ class Performer:
                 item.target.bundle_sha256,
                 item.variant,
                 item.engine,
-                item.why,
+                "; ".join(filter(None, (item.why, runs_on.get(slot)))),
             )
             for slot, item in sorted(self.serving.items())
         )

@@ -92,7 +92,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB."""
+    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB.
+
+    `accelerator` is what it ran on, `passed_over` says why not on what comes before that.
+    """
 
     vectors: int
     max_abs_err: float
@@ -100,6 +103,8 @@ class TrialReport:
     p50_us: float
     p95_us: float
     ram_mib: float
+    accelerator: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class SlotStats:
     """Counts of one slot since its present version began to serve; latencies of the last interval.
 
     `ready` says that a worker answers; `restarts` counts workers that died since activation.
+    `accelerator` is what it runs on, `passed_over` says why not on what comes before that.
     """
 
     slot: str
@@ -122,6 +128,8 @@ class SlotStats:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    accelerator: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,10 @@ class SystemTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class ModelTelemetry:
-    """One model since the agent started: counts rise; latencies are over the last interval, µs."""
+    """One model since the agent started: counts rise; latencies are over the last interval, µs.
+
+    `accelerator` is what it runs on; empty from an agent that does not say.
+    """
 
     SCHEMA: ClassVar[str] = "edgefleet.telemetry.model/1"
 
@@ -285,6 +288,7 @@ class ModelTelemetry:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    accelerator: str = ""
     schema: str = SCHEMA
 
 

@@ -17,15 +17,17 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, platform
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.process import finish
 from edgefleet_agent.runtime.shadows import Shadows
+from edgefleet_agent.runtime.threads import ThreadWatch
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
 from edgefleet_agent.runtime.zygote_process import ZygoteProcess
@@ -60,7 +62,7 @@ class _Served:
             path=str(self.worker.path),
             inputs=spec.variant.inputs,
             outputs=spec.variant.outputs,
-            platform=f"{spec.engine}_{spec.variant.format}",
+            platform=platform(spec.engine, spec.variant.format, self.worker.accelerator),
         )
 
 
@@ -74,12 +76,21 @@ class LocalHost:
         config: of serving.
         zygote: whether workers, trials and shadows are forks, where that works.
         engines: the runtimes that forks have at hand; empty: all that are installed.
+        accelerators: what models may run on; None: the runtimes as they come.
     """
 
     def __init__(
-        self, config: ServingConfig, *, zygote: bool = True, engines: Iterable[str] = ()
+        self,
+        config: ServingConfig,
+        *,
+        zygote: bool = True,
+        engines: Iterable[str] = (),
+        accelerators: Accelerators | None = None,
     ) -> None:
         self._config = config
+        self._accelerators = accelerators or Accelerators()
+        self._proven: dict[str, tuple[ModelSpec, str]] = {}  # the last trial of each slot
+        self._threads = ThreadWatch()
         self._served: dict[str, _Served] = {}
         self._zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
         self._shadows = Shadows(config, self._send_routes, self._zygote)
@@ -174,13 +185,17 @@ class LocalHost:
 
     async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
         """See `ModelHost.trial`."""
-        return await try_model(
+        report = await try_model(
             spec,
             timeout_s=timeout_s,
             threads=self._config.model(spec.slot).threads,
             data_mib=self._config.trial_data_mib,
+            accelerators=self._accelerators_for(spec),
             zygote=self._zygote,
         )
+        if isinstance(report, TrialReport):
+            self._proven[spec.slot] = spec, report.accelerator
+        return report
 
     async def shadow(
         self,
@@ -200,6 +215,7 @@ class LocalHost:
             served.worker.id,
             served.counts,
             folder=self._folder,
+            accelerators=self._accelerators_for(spec),
             seconds=seconds,
             share=share,
             min_requests=min_requests,
@@ -214,17 +230,30 @@ class LocalHost:
             fresh = {spec.slot: self._prepare(spec) for spec in specs if not self._serves(spec)}
             if not fresh:
                 return None
-            try:
-                failed = await _start_all(fresh.values())
-                after = {**self._served, **fresh}
-                if failed is None and not await self._replace(after, fresh):
-                    failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
-            except BaseException:
-                await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
-                raise
-            if failed is not None:
-                await finish(_stop_all([served.worker for served in fresh.values()]))
+            before = self._served
+            failed = await self._bring(fresh)
+            if failed is None:
+                self._threads.look(
+                    {slot: self._config.model(slot).threads for slot in self._served}
+                )
+                freed = _freed(before, self._served)
+                if again := {k: s for k, s in fresh.items() if freed & s.worker.passed_over_names}:
+                    await self._bring({k: self._prepare_again(s) for k, s in again.items()})
             return failed
+
+    async def _bring(self, fresh: dict[str, _Served]) -> Failed | None:
+        """Start the workers of these, and change the routes to them; else leave none of them."""
+        try:
+            failed = await _start_all(fresh.values())
+            after = {**self._served, **fresh}
+            if failed is None and not await self._replace(after, fresh):
+                failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
+        except BaseException:
+            await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
+            raise
+        if failed is not None:
+            await finish(_stop_all([served.worker for served in fresh.values()]))
+        return failed
 
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
@@ -257,6 +286,8 @@ class LocalHost:
             latency_p50_us=interval.latencies.quantile(0.5),
             latency_p95_us=interval.latencies.quantile(0.95),
             worker_rss_bytes=worker.rss_bytes,
+            accelerator=worker.accelerator,
+            passed_over=worker.passed_over,
         )
 
     def _serves(self, spec: ModelSpec) -> bool:
@@ -275,9 +306,22 @@ class LocalHost:
             folder=self._folder,
             threads=self._config.model(spec.slot).threads,
             ready_s=self._config.ready_s,
+            accelerators=self._accelerators_for(spec),
             zygote=self._zygote,
         )
         return _Served(spec, worker)
+
+    def _prepare_again(self, served: _Served) -> _Served:
+        """Another worker of what serves, which goes on with its counts."""
+        return replace(served, worker=self._prepare(served.spec).worker)
+
+    def _accelerators_for(self, spec: ModelSpec) -> Accelerators:
+        tried, proven = self._proven.get(spec.slot, (None, ""))
+        return replace(
+            self._accelerators,
+            named=self._config.model(spec.slot).accelerators or self._accelerators.named,
+            proven=proven if tried == spec else "",
+        )
 
     async def _replace(self, served: dict[str, _Served], fresh: dict[str, _Served]) -> bool:
         """Change the routes to `served` in one step, then drain and end what is not in it.
@@ -324,6 +368,13 @@ class LocalHost:
             if served.worker.id == worker:
                 served.worker.kill(pid)
         self._shadows.overran(worker, pid)
+
+
+def _freed(before: dict[str, _Served], after: dict[str, _Served]) -> set[str]:
+    """The accelerators of workers that left: some can be held by one process at a time."""
+    return {
+        old.worker.accelerator for slot, old in before.items() if after.get(slot) is not old
+    } - ON_THE_PROCESSOR
 
 
 async def _start_all(fresh: Iterable[_Served]) -> Failed | None:
