@@ -33,7 +33,7 @@ from edgefleet_agent.runtime.worker_process import WorkerProcess
 from edgefleet_agent.runtime.zygote_process import ZygoteProcess
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
-from edgefleet_agent.serving.listener import bind, release, spell
+from edgefleet_agent.serving.listener import bind, check_grpc, release, spell
 from edgefleet_agent.serving.route import Route
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.reasons import Reason
@@ -139,6 +139,8 @@ class LocalHost:
         try:
             for address in self._config.listen:
                 self._listeners.append(bind(address, open_to_network=self._config.open_to_network))
+            if self._config.grpc:
+                check_grpc(self._config.grpc)
             self._folder = _make_folder(self._config.run_dir)
             front = FrontProcess(
                 self._config,

@@ -31,7 +31,9 @@ class ServingConfig:
     """The `[serving]` table.
 
     `listen`: `unix:/path` (mode 0660) or `host:port`; port 0 takes a free one. `open_to_network`
-    must be said to listen beyond loopback, since nobody is asked who they are.
+    must be said to listen beyond loopback, since nobody is asked who they are. `grpc` is one more
+    address for the Open Inference Protocol by gRPC, on this machine only; empty: none. It needs the
+    extra `edgefleet[grpc]`.
     `max_body_bytes` bounds a request; `queue` how many wait per model; `deadline_s` how long one
     may take altogether; `drain_s` how long an old version may take to finish; `ready_s` how long a
     new one may take to load.
@@ -43,6 +45,7 @@ class ServingConfig:
 
     listen: tuple[str, ...] = (DEFAULT_LISTENER,)
     open_to_network: bool = False
+    grpc: str = ""
     max_body_bytes: int = 16 * 1024 * 1024
     queue: int = 64
     deadline_s: float = 30.0

@@ -25,6 +25,7 @@ from edgefleet_contract import codec
 
 _MAX_LINE: Final = 16 * 1024 * 1024
 _KEEP_ALIVE_S: Final = 75
+_GRACE_S: Final = 1.0
 
 
 async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
@@ -36,9 +37,10 @@ async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
 
     config = codec.decode(ServingConfig, json.loads(await reader.readline()), what="serving")
     router = Router(config, tell)
+    app = App(config, router)
     server = uvicorn.Server(
         uvicorn.Config(
-            App(config, router),
+            app,
             access_log=False,
             interface="asgi3",
             lifespan="off",
@@ -53,10 +55,17 @@ async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
     # The routes first: a front that replaces another must know what that one knew.
     await router.apply(parse_table(json.loads(await reader.readline())))
     serving = asyncio.create_task(server.serve(sockets=sockets))
+    by_grpc = None
+    if config.grpc:
+        from edgefleet_agent.serving import grpc_door  # needs an extra, and memory
+
+        by_grpc = await grpc_door.serve(app, config.grpc, max_body_bytes=config.max_body_bytes)
     tell({"listening": len(sockets)})
     obeying = asyncio.create_task(_obey(reader, router))
     await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
+    if by_grpc is not None:
+        await by_grpc.stop(_GRACE_S)
     await serving
     obeying.cancel()
     router.close()

@@ -8,6 +8,7 @@ and what it imports bring into the front.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
@@ -65,8 +66,12 @@ async def serve(app: App, address: str, *, max_body_bytes: int) -> aio.Server:
         ]
     )
     server.add_generic_rpc_handlers((_handlers(app),))
-    server.add_insecure_port(address)
-    await server.start()
+    before = os.umask(0o117)
+    try:
+        server.add_insecure_port(address)
+        await server.start()
+    finally:
+        os.umask(before)
     return server
 
 

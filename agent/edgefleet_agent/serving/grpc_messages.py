@@ -86,8 +86,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
 
 def _classes() -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
-    found = pool.AddSerializedFile(_file().SerializeToString())  # type: ignore[no-untyped-call]
-    file = found or pool.FindFileByName("open_inference_grpc.proto")  # type: ignore[no-untyped-call]
+    found = pool.AddSerializedFile(_file().SerializeToString())
+    file = found or pool.FindFileByName("open_inference_grpc.proto")
     return {
         name: message_factory.GetMessageClass(file.message_types_by_name[name])
         for name in _MESSAGES

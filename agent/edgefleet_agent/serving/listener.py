@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import stat
+from importlib import util
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,21 @@ def bind(address: str, *, open_to_network: bool = False) -> socket.socket:
             hint="for example 127.0.0.1:8501",
         )
     return _bind_tcp(host.strip("[]"), int(port), open_to_network)
+
+
+def check_grpc(address: str) -> None:
+    """Hold the address for gRPC against what is allowed there, before the front binds it.
+
+    Raises:
+        OperatorError: it is beyond this machine, or the extra is not installed.
+    """
+    if not address.startswith("unix:"):
+        bind(address).close()  # a word for what gRPC would only log
+    if util.find_spec("grpc") is None:
+        raise OperatorError(
+            f"serving.grpc is {address!r}, and grpcio is not installed",
+            hint="pip install 'edgefleet[grpc]'",
+        )
 
 
 def spell(sock: socket.socket) -> str:
