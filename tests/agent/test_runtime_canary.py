@@ -257,18 +257,20 @@ def test_a_front_that_dies_knows_the_canary_when_it_is_back(tmp_path: Path) -> N
         assert versions(here, "digits") == ["1"]
 
 
-def test_a_swap_of_the_slot_ends_it(tmp_path: Path) -> None:
+def test_it_stays_beside_what_a_swap_brings(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ZERO) as load:
-            canary = begin(here, linear_spec(tmp_path, 2))
+            canary = begin(here, linear_spec(tmp_path, 2), seconds=3)
             load.more(50)
             assert here.do(here.host.activate((linear_spec(tmp_path, 3),))) is None
+            assert versions(here, "digits") == ["3", "2"]
             seen = report(canary.result(10))
             load.more(50)
         assert load.failures == []
-        assert seen.requests > 0
-        assert seen.seconds < 60
+        assert set(load.answers) == {("1", 1.0), ("2", 2.0), ("3", 1.0)}
+        assert seen.requests == load.answers["2", 2.0]
+        assert seen.serving_failures == 0
         assert versions(here, "digits") == ["3"]
 
 

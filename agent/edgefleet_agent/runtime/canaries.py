@@ -1,8 +1,8 @@
 """The candidates that answer a share of the live requests now: their workers, routes and counts.
 
 A candidate's worker is like any other: it has the priority of those that serve, since clients wait
-for it. Its route stands in the table only beside the worker that it was begun beside. A canary ends
-in this order: its route goes, what it was asked is answered, its worker ends.
+for it. Its route stands in the table where its slot serves, whatever is swapped there meanwhile. A
+canary ends in this order: its route goes, what it was asked is answered, its worker ends.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ Send: TypeAlias = Callable[[], int]
 
 @dataclass(slots=True, eq=False)
 class _Canary:
-    """One candidate: its worker and route, the worker beside it, and what both did meanwhile."""
+    """One candidate: its worker and route, and what it and what serves in its slot counted."""
 
     worker: WorkerProcess
     route: Route
-    beside: WorkerProcess
     is_routed: bool = False
     counts: Counts = field(default_factory=Counts)
     serving: Counts = field(default_factory=Counts)
@@ -59,19 +58,23 @@ class Canaries:
 
     def routes(self, serving: tuple[Route, ...]) -> tuple[Route, ...]:
         """What stands behind these routes in a table."""
-        workers = {route.worker for route in serving}
+        slots = {route.slot for route in serving}
         return tuple(
             canary.route
             for canary in self._running
-            if canary.is_routed and canary.beside.id in workers
+            if canary.is_routed and canary.route.slot in slots
         )
 
     def counted(self, worker: str, counts: Counts) -> None:
-        """The front counted this."""
+        """The front counted this of a worker that may be a candidate's."""
         for canary in self._running:
-            if worker == canary.worker.id:
+            if canary.worker.id == worker:
                 canary.counts.merge(counts)
-            elif worker == canary.beside.id:
+
+    def served(self, slot: str, counts: Counts) -> None:
+        """The front counted this of what serves in a slot."""
+        for canary in self._running:
+            if canary.route.slot == slot:
                 canary.serving.merge(counts)
 
     def overran(self, worker: str, pid: int) -> None:
@@ -84,10 +87,9 @@ class Canaries:
         self,
         worker: WorkerProcess,
         route: Route,
-        beside: WorkerProcess,
         front: FrontProcess,
         *,
-        is_beside: Callable[[], bool],
+        serves: Callable[[], bool],
         seconds: float,
         min_requests: int,
         max_failures: int,
@@ -97,12 +99,11 @@ class Canaries:
         Args:
             worker: the candidate's, not started yet.
             route: where the front finds it, and its share.
-            beside: the worker that serves in the slot.
             front: what is told the routes.
-            is_beside: whether that worker still serves there; the canary ends where it does not.
+            serves: whether the slot serves; the canary ends where it does not.
             seconds, min_requests, max_failures: see `ModelHost.canary`.
         """
-        canary = _Canary(worker, route, beside)
+        canary = _Canary(worker, route)
         try:
             failed = await worker.start()
             if failed is not None:
@@ -112,7 +113,7 @@ class Canaries:
             if not await front.in_force(self._send(), timeout_s=_ROUTE_S):
                 return Failed(Reason.INTERNAL, "the front did not take the route of a canary")
             canary.serving = Counts()
-            took = await _watch(canary, seconds, max_failures, is_beside)
+            took = await _watch(canary, seconds, max_failures, serves)
         finally:
             # To its end even if canceled: else a worker would be left without an owner.
             await finish(self._end(canary, front))
@@ -135,24 +136,24 @@ class Canaries:
 
 
 async def _watch(
-    canary: _Canary, seconds: float, max_failures: int, is_beside: Callable[[], bool]
+    canary: _Canary, seconds: float, max_failures: int, serves: Callable[[], bool]
 ) -> float:
     """How long it answered, s, when its time is over or it has failed."""
     begun = time.monotonic()
     while True:
         took = time.monotonic() - begun
         has_failed = canary.worker.restarts > 0 or canary.counts.failures > max_failures
-        if took >= seconds or has_failed or not is_beside():
+        if took >= seconds or has_failed or not serves():
             return took
         await asyncio.sleep(_LOOK_S)
 
 
-def has_room(beside: WorkerProcess, ram_mib: int) -> bool:
+def has_room(serving: WorkerProcess, ram_mib: int) -> bool:
     """Whether the memory that is free is enough for a candidate of so many MiB.
 
     Where that is not known (0), it is taken to need as much as the worker that serves.
     """
-    needed = ram_mib * 2**20 or beside.rss_bytes
+    needed = ram_mib * 2**20 or serving.rss_bytes
     return bool(psutil.virtual_memory().available >= needed)
 
 

@@ -229,7 +229,7 @@ class LocalHost:
         min_requests: int,
         max_failures: int,
     ) -> CanaryReport | Failed:
-        """See `ModelHost.canary`. A swap of the slot ends it."""
+        """See `ModelHost.canary`. It stands beside whatever serves in the slot."""
         served = self._served.get(spec.slot)
         if served is None or self._front is None:
             return CanaryReport(enough=min_requests <= 0)
@@ -240,9 +240,8 @@ class LocalHost:
         return await self._canaries.run(
             candidate.worker,
             replace(candidate.route(), label=CANARY, share=share),
-            served.worker,
             self._front,
-            is_beside=lambda: self._is_in(served),
+            serves=lambda: spec.slot in self._served,
             seconds=seconds,
             min_requests=min_requests,
             max_failures=max_failures,
@@ -360,6 +359,7 @@ class LocalHost:
             if served.worker.id == worker:
                 served.counts.merge(counts)
                 served.interval.merge(counts)
+                self._canaries.served(served.spec.slot, counts)
         self._canaries.counted(worker, counts)
 
     def _stuck(self, worker: str, pid: int) -> None:
