@@ -180,9 +180,9 @@ class ShadowReport:
 class CanaryReport:
     """How a candidate answered its share of the live requests, beside the version that serves.
 
-    `requests` is what it was asked, `failures` how many of them it failed: errors, deadlines, and
-    what it refused while the serving version did not. Of those that named no version the serving
-    version answered all; what both fail counts with that one alone. `serving_requests` and
+    `requests` is what it was asked by chance, `failures` how many of them it failed: errors,
+    deadlines, refusals. The serving version answered these; what both fail counts with that one
+    alone. Requests that named the candidate are not in it. `serving_requests` and
     `serving_failures` are of the serving version in the same `seconds`, as are the latencies, µs:
     of each version from when it was asked. `enough` says that the caller's least number of requests
     was reached.

@@ -114,7 +114,8 @@ def test_what_it_fails_is_answered_by_the_version_that_serves(tmp_path: Path) ->
         logs = make_spec(tmp_path, "log.onnx", {X: one}, {Y: one * 0}, version=2)
         here.do(here.host.activate((picks,)))
         canary = begin(here, logs, share=1.0, max_failures=9)
-        until(lambda: bool(here.host.canary_pids))
+        named = here.ask("POST", "/v1/models/digits/versions/2:predict", {"instances": [0]})
+        assert named.status == 500
         answers = [here.predict("digits", {"instances": [0]}) for _ in range(10)]
         seen = report(canary.result(10))
         assert {answer.status for answer in answers} == {200}
@@ -143,6 +144,8 @@ def test_what_both_refuse_is_the_requests_fault(tmp_path: Path) -> None:
         for _ in range(5):
             answer = here.predict("digits", {"instances": [["no", "number"]]})
             assert (answer.status, answer.headers["edgefleet-model-version"]) == (400, "1")
+        named = here.ask("POST", "/v1/models/digits/labels/canary:predict", {"instances": [1]})
+        assert (named.status, named.headers["edgefleet-model-version"]) == (400, "2")
         seen = report(canary.result())
         assert (seen.requests, seen.failures, seen.serving_failures) == (0, 0, 0)
         assert not seen.enough
@@ -165,7 +168,7 @@ def test_one_that_overruns_is_killed_and_the_other_answers_within_the_deadline(
 def test_every_page_knows_both_versions_while_both_are_there(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
-        canary = begin(here, linear_spec(tmp_path, 2), share=1e-9)
+        canary = begin(here, linear_spec(tmp_path, 2), share=1.0)
         models = "/v1/models/digits"
         assert versions(here, "digits") == ["1", "2"]
         for path, version in (
@@ -227,17 +230,17 @@ def test_one_given_up_at_any_point_leaves_nothing_and_costs_no_request(
 
 
 def test_it_finishes_what_it_was_asked_before_it_ends(tmp_path: Path) -> None:
-    with running() as here:
+    with running(drain_s=60, deadline_s=120) as here:
         here.do(here.host.activate((asked_spec(tmp_path, "busy.onnx", 1, version=1),)))
         canary = begin(here, asked_spec(tmp_path, "busy.onnx", 1, version=2), share=1.0)
         with ThreadPoolExecutor() as pool:
-            answer = pool.submit(here.predict, "busy", {"instances": [[400]]})
+            answer = pool.submit(here.predict, "busy", {"instances": [[4000]]})
             outstanding = b'edgefleet_outstanding{model="busy",version="2",label="canary"} 1'
             until(lambda: outstanding in here.ask("GET", "/metrics").body)
             canary.cancel()
             answered = answer.result()
         assert answered.headers["edgefleet-model-version"] == "2"
-        assert answered.json() == {"predictions": [[400.0]]}
+        assert answered.json() == {"predictions": [[4000.0]]}
         until(lambda: here.host.canary_pids == ())
 
 

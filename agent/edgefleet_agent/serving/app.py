@@ -72,22 +72,23 @@ class App:
         opening = _opening(inference, scope["headers"])
         body = await self._read(scope, receive, b"" if isinstance(opening, Answer) else opening)
         # From here to the worker's queue nothing waits: the route that is found is the one used.
-        entry = inference.find(self._router.entries, places)
-        if isinstance(entry, Answer):
-            return entry
+        found = inference.find(self._router.entries, places)
+        if isinstance(found, Answer):
+            return found
+        entry = found
         answer: Answer | Frame
         if body is None:
             answer = self._too_large()
         elif isinstance(opening, Answer):
             answer = opening
         else:
-            stable, asked = entry, time.perf_counter()
-            entry = drawn(self._router.entries, stable, places)
+            asked = time.perf_counter()
+            entry = drawn(self._router.entries, found, places)
             answer = await self._ask(entry, inference.ask, body)
-            if entry is not stable and _status(answer) != 200:
+            if entry is not found and _status(answer) != 200:
                 canary, failed, now = entry, answer, time.perf_counter()
                 left_s = self._config.deadline_s - (now - asked)
-                entry, answer = stable, await self._ask(stable, inference.ask, body, left_s)
+                entry, answer = found, await self._ask(found, inference.ask, body, left_s)
                 if _status(answer) == 200:  # else the request is to blame
                     status = max(500, _status(failed))
                     self._router.count(canary, status, round((now - start) * 1e6))
@@ -100,7 +101,9 @@ class App:
                 # Comes after the answer is written: nothing waits between here and there.
                 copy = Copy(inference.ask, took, body, frame.body)
                 asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
-        self._router.count(entry, answer.status, took)
+        # A canary that was asked by name has nobody to stand in for it: that does not judge it.
+        is_told = entry is not found or not entry.route.is_canary
+        self._router.count(entry, answer.status, took, is_told=is_told)
         version = (VERSION_HEADER, b"%d" % entry.route.version)
         return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
 

@@ -64,9 +64,11 @@ class Router:
                 self._leaving.add(entry)
                 entry.link.drain()
 
-    def count(self, entry: Entry, status: int, microseconds: int) -> None:
-        """Count an answer; the agent hears of it within 50 ms."""
+    def count(self, entry: Entry, status: int, microseconds: int, *, is_told: bool = True) -> None:
+        """Count an answer; the agent hears of it within 50 ms, if it `is_told`."""
         entry.counts.count(status, microseconds)
+        if not is_told:
+            return
         entry.unsent.count(status, microseconds)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
