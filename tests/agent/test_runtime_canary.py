@@ -244,6 +244,20 @@ def test_it_finishes_what_it_was_asked_before_it_ends(tmp_path: Path) -> None:
         until(lambda: here.host.canary_pids == ())
 
 
+def test_what_it_fails_after_a_swap_is_answered_by_what_serves_then(tmp_path: Path) -> None:
+    with running(drain_s=0.2, deadline_s=120) as here:
+        here.do(here.host.activate((linear_spec(tmp_path, 1),)))
+        canary = begin(here, rival_spec(tmp_path, "thorough.onnx"), share=1.0)
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(here.ask, "POST", PREDICT, asked(10_000_000))
+            outstanding = b'edgefleet_outstanding{model="digits",version="2",label="canary"} 1'
+            until(lambda: outstanding in here.ask("GET", "/metrics").body)
+            assert here.do(here.host.activate((linear_spec(tmp_path, 3),))) is None
+            canary.cancel()
+            answered = answer.result()
+        assert (answered.status, answered.headers["edgefleet-model-version"]) == (200, "3")
+
+
 def test_a_front_that_dies_knows_the_canary_when_it_is_back(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))

@@ -88,6 +88,9 @@ class App:
             if entry is not found and _status(answer) != 200:
                 canary, failed, now = entry, answer, time.perf_counter()
                 left_s = self._config.deadline_s - (now - asked)
+                found = inference.find(self._router.entries, places)  # another, after a swap
+                if isinstance(found, Answer):
+                    return found
                 entry, answer = found, await self._ask(found, inference.ask, body, left_s)
                 if _status(answer) == 200:  # else the request is to blame
                     status = max(500, _status(failed))
