@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgefleet_agent.ports import ModelSpec
+from edgefleet_agent.ports import ModelSpec, StoredFile
 from edgefleet_agent.runtime.onnx_engine import OnnxSession
 from edgefleet_contract.bundle import Format, TensorSpec, Variant, sha256
 from tests.agent.hosting import RunningHost, running
@@ -81,9 +81,9 @@ def wide_spec(folder: Path) -> ModelSpec:
         bundle_sha256=sha256(raw),
         variant=variant,
         engine="onnxruntime",
-        model_path=model,
-        model_sha256=sha256(raw),
-        golden_path=golden,
+        files={
+            path.name: StoredFile(str(path), sha256(path.read_bytes())) for path in (model, golden)
+        },
     )
 
 
@@ -134,7 +134,7 @@ def measure(rounds: int) -> dict[str, float]:
     x = np.random.default_rng(1).random((1, FLOATS), np.float32)
     with tempfile.TemporaryDirectory() as folder, running() as here:
         spec = wide_spec(Path(folder))
-        session = OnnxSession(spec.model_path.read_bytes(), threads=1)
+        session = OnnxSession(Path(spec.files[spec.variant.model].path).read_bytes(), threads=1)
         failed = here.do(here.host.activate((spec,)))
         if failed is not None:
             raise SystemExit(failed.detail)

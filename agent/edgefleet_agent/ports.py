@@ -38,14 +38,26 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class FileSeal:
-    """How one sealed file is opened, in memory: `path` in `bundle`, the SHA-256 of what must come
-    out, and its key, 64 hex digits. It crosses to a child on its control channel, and to no disk.
+    """How one sealed file is opened, in memory: `path` in `bundle`, and its key, 64 hex digits. It
+    crosses to a child on its control channel, and to no disk.
     """
 
     bundle: Digest
     path: str
-    sha256: Digest
     key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a bundle in the store: where it lies, and the SHA-256 of what it holds; of sealed
+    bytes, the SHA-256 of what comes out, and the seal.
+
+    `path` is text, as it crosses to a child.
+    """
+
+    path: str
+    sha256: Digest
+    seal: FileSeal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +71,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A verified model file in the store, and all that is needed to run and to judge it.
+    """A verified variant in the store, and all that is needed to run and to judge it.
 
-    `slot` is the name under which it is served. `engine` is the runtime that was chosen.
-    `model_path` and `golden_path` are files of the content-addressed store (read-only; never
-    written again); `limits` is the signed envelope for this board, if the publisher gave one. A
-    file whose seal is given holds sealed bytes.
+    `slot` is the name under which it is served. `engine` is the runtime that was chosen. `files`
+    are those of the content-addressed store (read-only; never written again), by their paths in the
+    bundle: the variant's own, its golden vectors, and the labels; `labels` is the path of these, or
+    empty. `limits` is the signed envelope for this board, if the publisher gave one.
     """
 
     slot: str
@@ -73,14 +85,9 @@ class ModelSpec:
     bundle_sha256: Digest
     variant: Variant
     engine: str
-    model_path: Path
-    model_sha256: Digest
-    golden_path: Path
-    labels_path: Path | None = None
+    files: dict[str, StoredFile]
+    labels: str = ""
     limits: Limits | None = None
-    model_seal: FileSeal | None = None
-    golden_seal: FileSeal | None = None
-    labels_seal: FileSeal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,15 @@ import pytest
 
 from edgefleet_contract.bundle import TensorSpec
 from tests.agent.hosting import RunningHost, running, until
-from tests.agent.models import asked_spec, linear, linear_spec, make_spec, pixels, tflite_spec
+from tests.agent.models import (
+    asked_spec,
+    linear,
+    linear_spec,
+    make_spec,
+    model_path,
+    pixels,
+    tflite_spec,
+)
 
 LIMIT = 1024 * 1024
 ROW = pixels(1)[0].tolist()
@@ -346,7 +354,7 @@ def test_no_worker_in_time_is_503_and_not_ready(tmp_path: Path) -> None:
     with running(deadline_s=1.0) as here:
         spec = linear_spec(tmp_path)
         here.do(here.host.activate((spec,)))
-        spec.model_path.write_bytes(b"rotten")  # so that no new worker loads
+        model_path(spec).write_bytes(b"rotten")  # so that no new worker loads
         pid = here.host.worker_pids["digits"]
         os.kill(pid, signal.SIGKILL)
         until(lambda: here.ask("GET", "/readyz").status == 503)

@@ -113,10 +113,10 @@ class MemoryHost:
 
 def _look(spec: ModelSpec) -> Failed | None:
     try:
-        raw, golden = spec.model_path.read_bytes(), spec.golden_path.read_bytes()
+        found = {path: Path(file.path).read_bytes() for path, file in spec.files.items()}
     except OSError as error:
         return Failed(Reason.STORAGE_FAILED, str(error.strerror))
-    if sha256(raw) != spec.model_sha256 or sha256(golden) != spec.golden_path.name:
+    if any(sha256(raw) != spec.files[path].sha256 for path, raw in found.items()):
         return Failed(Reason.DIGEST_MISMATCH, "not what was signed")
     return None
 

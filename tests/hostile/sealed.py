@@ -18,6 +18,7 @@ from edgefleet_agent.runtime.loading import unsealed
 from edgefleet_contract import bundle as b
 from edgefleet_contract import canonical, codec, messages
 from edgefleet_contract.envelope import render_envelope, seal
+from edgefleet_contract.errors import PeerError
 from edgefleet_contract.messages import ORDER_TYPE, Sealed, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek, file_key, make_dek, open_dek, seal_dek, seal_file
@@ -82,13 +83,16 @@ def sealed_files(ground: Ground) -> Iterator[Attempt]:
     """Sealed files changed, cut, exchanged and put together anew, as a child opens them."""
     content = bytes(range(256)) * (3 * b.CHUNK_SIZE // 256) + b"the end"
     bundle, dek = b.sha256(b"bundle"), make_dek()
-    told = FileSeal(bundle, MODEL, b.sha256(content), file_key(dek, bundle, MODEL).hex())
+    told = FileSeal(bundle, MODEL, file_key(dek, bundle, MODEL).hex())
     good = seal_file(dek, bundle, MODEL, content)
     place = ground.folder / "sealed-file"
 
     def opened(raw: bytes, told: FileSeal = told) -> object:
         place.write_bytes(raw)
-        return unsealed(place, told)
+        found = unsealed(place, told)
+        if found != content:
+            raise PeerError("not what was signed", reason=Reason.DIGEST_MISMATCH)
+        return found
 
     assert opened(good) == content
     step = b.CHUNK_SIZE + 16

@@ -22,6 +22,7 @@ from edgefleet_agent.runtime.comparison import Comparison, Tally, compare
 from edgefleet_agent.runtime.engine import Session
 from edgefleet_agent.runtime.frames import Ask, Frame, unpack_copy
 from edgefleet_agent.runtime.loading import Job, parse_job
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.runtime.worker import Worker, prepare
 from edgefleet_contract import codec
@@ -75,7 +76,7 @@ class ShadowWorker(Worker):
         return rest
 
 
-def _compare(ask: Ask, found: bytes, served: bytes) -> Comparison:
+def _compare(ask: Ask, found: Bytes, served: Bytes) -> Comparison:
     read = SPEECHES[ask].read_answer
     return compare(read(found), read(served))
 

@@ -23,7 +23,7 @@ from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
 from edgefleet_agent.runtime.golden import Call, Golden, read_golden, worst_difference
-from edgefleet_agent.runtime.loading import Job, golden_source, load, parse_job, read_model
+from edgefleet_agent.runtime.loading import Job, golden_source, load, parse_job, read_variant
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Limits
 from edgefleet_contract.errors import DeviceError, PeerError
@@ -70,13 +70,9 @@ def run_trial(job: Job) -> TrialReport | Failed:
 def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
     gc.collect()
     empty, mapped = _resident("VmRSS"), _resident("RssFile")
-    raw = read_model(job)
-    if isinstance(raw, Failed):
-        return raw
+    files = read_variant(job)
     start = time.perf_counter()
-    session = load(job, raw)
-    if isinstance(session, Failed):
-        return session
+    session = load(job, files)
     session.run(golden.first.feeds)
     load_ms = (time.perf_counter() - start) * 1e3
     worst = 0.0
