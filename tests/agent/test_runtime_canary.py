@@ -19,7 +19,7 @@ from edgefleet_agent.ports import CanaryReport, Failed, ModelSpec
 from edgefleet_contract.bundle import Digest, Limits, TensorSpec
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Load, RunningHost, running, until
-from tests.agent.models import asked_spec, linear_spec, make_spec, pixels, rival_spec
+from tests.agent.models import asked_spec, linear_spec, make_spec, pixels, rival_spec, with_model
 
 ZERO = json.dumps({"instances": np.zeros((1, 64)).tolist()}).encode()
 PREDICT = "/v1/models/digits:predict"
@@ -314,7 +314,7 @@ def test_where_nothing_serves_or_memory_is_short_there_is_none(tmp_path: Path) -
 def test_one_that_does_not_load_says_why(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
-        bad = replace(linear_spec(tmp_path, 2), model_sha256=Digest("0" * 64))
+        bad = with_model(linear_spec(tmp_path, 2), sha256=Digest("0" * 64))
         assert failed(begin(here, bad).result()).reason is Reason.DIGEST_MISMATCH
         assert here.predict("digits", {"instances": pixels(1).tolist()}).status == 200
 
