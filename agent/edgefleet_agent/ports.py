@@ -191,6 +191,31 @@ class ShadowReport:
         return self.agreements / self.judged if self.judged else None
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryReport:
+    """How a candidate answered its share of the live requests, beside the version that serves.
+
+    `requests` is what it was asked by chance, `failures` how many of them it failed: errors,
+    deadlines, refusals. The serving version answered these; what both fail counts with that one
+    alone. Requests that named the candidate are not in it. `serving_requests` and
+    `serving_failures` are of the serving version in the same `seconds`, as are the latencies, µs:
+    of each version from when it was asked. `enough` says that the caller's least number of requests
+    was reached.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    serving_requests: int = 0
+    serving_failures: int = 0
+    serving_p50_us: int = 0
+    serving_p95_us: int = 0
+    candidate_p50_us: int = 0
+    candidate_p95_us: int = 0
+    share: float = 0.0
+    seconds: float = 0.0
+    enough: bool = False
+
+
 class ModelHost(Protocol):
     """Runs models: trials, the swap, the workers. One owner, on one event loop."""
 
@@ -220,6 +245,34 @@ class ModelHost(Protocol):
             The report; `requests` is 0 where nobody asked, where nothing serves in the slot (it
             returns at once), and where the board had no time to spare. `Failed` where the
             candidate does not load, dies (TRIAL_CRASHED) or hangs (TRIAL_TIMEOUT).
+        """
+        ...
+
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """Let a candidate answer a share of what its slot is asked, beside what serves there.
+
+        It loses no request: what the candidate fails, the serving version answers. Nothing of it is
+        left when this returns.
+
+        Args:
+            spec: the candidate.
+            seconds: how long, counted from when it is routed.
+            share: of the requests that name no version, chosen at random, that go to it.
+            min_requests: how many make the report `enough`.
+            max_failures: more than that end it early.
+
+        Returns:
+            The report; `requests` is 0 where nobody asked, and where nothing serves in the slot or
+            there is no memory for both (it returns at once). `Failed` where the candidate does not
+            load, or dies (CANARY_FAILED).
         """
         ...
 

@@ -52,6 +52,7 @@ class Phase(StrEnum):
     WAIT_WINDOW = "wait_window"
     SELFTEST = "selftest"
     SHADOW = "shadow"
+    CANARY = "canary"
     ACTIVATING = "activating"
     PROBATION = "probation"
     COMMITTED = "committed"

@@ -66,9 +66,12 @@ def test_a_device_killed_in_the_middle_of_an_install_converges(site: Site) -> No
     site.start_agent("pi-1")
     deploy(site, "pi-1", 1)
     policy = site.root / "policy.toml"  # with it, an install passes every phase
-    policy.write_text('[[windows]]\nstart = "00:00"\nminutes = 10080\n[shadow]\nseconds = 1\n')
+    policy.write_text(
+        '[[windows]]\nstart = "00:00"\nminutes = 10080\n'
+        "[shadow]\nseconds = 1\n[canary]\nseconds = 1\n"
+    )
     early = ("downloading", "staged", "wait_window")
-    late = ("selftest", "shadow", "activating", "probation")
+    late = ("selftest", "shadow", "canary", "activating", "probation")
     for round_number, phase in enumerate((*early, *late), 2):
         made = bundle(site, round_number)
         rollout = site.push(made, "--probation", "1", "--policy", policy)

@@ -22,7 +22,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.ports import (
+    CanaryReport,
+    Failed,
+    ModelSpec,
+    ShadowReport,
+    SlotStats,
+    TrialReport,
+)
+from edgefleet_agent.runtime.canaries import Canaries, has_room
 from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, platform
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.process import finish
@@ -34,7 +42,7 @@ from edgefleet_agent.runtime.zygote_process import ZygoteProcess
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.listener import bind, check_grpc, release, spell
-from edgefleet_agent.serving.route import Route
+from edgefleet_agent.serving.route import CANARY, Route
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.reasons import Reason
 
@@ -94,6 +102,7 @@ class LocalHost:
         self._served: dict[str, _Served] = {}
         self._zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
         self._shadows = Shadows(config, self._send_routes, self._zygote)
+        self._canaries = Canaries(self._send_routes, drain_s=config.drain_s)
         self._swap = asyncio.Lock()
         self._listeners: list[socket.socket] = []
         self._front: FrontProcess | None = None
@@ -128,6 +137,11 @@ class LocalHost:
     def shadow_pids(self) -> tuple[int, ...]:
         """The processes of the candidates that run in shadow."""
         return self._shadows.pids
+
+    @property
+    def canary_pids(self) -> tuple[int, ...]:
+        """The processes of the candidates that answer a share of the requests."""
+        return self._canaries.pids
 
     async def start(self) -> None:
         """Listen, with nothing served yet.
@@ -222,6 +236,33 @@ class LocalHost:
             share=share,
             min_requests=min_requests,
             max_cpu_share=max_cpu_share,
+        )
+
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """See `ModelHost.canary`. It stands beside whatever serves in the slot."""
+        served = self._served.get(spec.slot)
+        if served is None or self._front is None:
+            return CanaryReport(enough=min_requests <= 0)
+        if not has_room(served.worker, spec.limits.ram_mib if spec.limits else 0):
+            _log.warning("%s@%d: no memory for a canary", spec.model, spec.version)
+            return CanaryReport(enough=min_requests <= 0)
+        candidate = self._prepare(spec)
+        return await self._canaries.run(
+            candidate.worker,
+            replace(candidate.route(), label=CANARY, share=share),
+            self._front,
+            serves=lambda: spec.slot in self._served,
+            seconds=seconds,
+            min_requests=min_requests,
+            max_failures=max_failures,
         )
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
@@ -357,19 +398,22 @@ class LocalHost:
         if self._front is None:
             return 0
         routes = tuple(served.route() for served in self._served.values())
-        return self._front.route(routes, self._shadows.routes)
+        return self._front.route((*routes, *self._canaries.routes(routes)), self._shadows.routes)
 
     def _counted(self, worker: str, counts: Counts) -> None:
         for served in self._served.values():
             if served.worker.id == worker:
                 served.counts.merge(counts)
                 served.interval.merge(counts)
+                self._canaries.served(served.spec.slot, counts)
+        self._canaries.counted(worker, counts)
 
     def _stuck(self, worker: str, pid: int) -> None:
         for served in self._served.values():
             if served.worker.id == worker:
                 served.worker.kill(pid)
         self._shadows.overran(worker, pid)
+        self._canaries.overran(worker, pid)
 
 
 def _freed(before: dict[str, _Served], after: dict[str, _Served]) -> set[str]:
