@@ -142,7 +142,7 @@ class AsyncClient:
             if is_whole:
                 self._kept.append(connection)
             else:
-                connection.writer.close()
+                connection.writer.transport.abort()
         return reply
 
     async def _connect(self) -> _Connection:
@@ -156,7 +156,7 @@ class AsyncClient:
             try:
                 self._credentials.check(secured.getpeercert(binary_form=True))
             except Unverified:
-                connection.writer.close()
+                connection.writer.transport.abort()
                 raise
         return connection
 

@@ -83,12 +83,12 @@ class Doorway:
                 self._on_refused("full")
                 sock.close()
                 continue
+            self._within[address] += 1
             task = loop.create_task(self._arrive(sock, address))
             self._arrivals.add(task)
             task.add_done_callback(self._arrivals.discard)
 
     async def _arrive(self, sock: socket.socket, address: str) -> None:
-        self._within[address] += 1
         is_ours = True
         try:
             async with asyncio.timeout(HANDSHAKE_S):

@@ -26,7 +26,7 @@ from edgefleet_agent.serving.lan import LanConfig
 from edgefleet_agent.serving.lan_tls import LanTls, common_name
 
 _KEEP_ALIVE_S: Final = 30
-_RENEW_TICKS: Final = 50  # of uvicorn's 0.1 s
+_RENEW_TICKS: Final = 10  # of uvicorn's 0.1 s
 _CLOSE: Final = (b"connection", b"close")
 
 
