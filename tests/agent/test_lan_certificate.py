@@ -7,6 +7,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edgefleet_agent.adapters.lan_certificate import (
@@ -37,6 +38,16 @@ def test_it_is_for_this_host_by_name_and_address_and_lasts_ten_years(tmp_path: P
     assert shown.ends == NOW + timedelta(days=3650)
     for file in (lan.key_file, lan.certificate_file):
         assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_addresses_are_those_that_the_kernel_says() -> None:
+    found = {
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in (socket.AF_INET, socket.AF_INET6) and "%" not in entry.address
+    }
+    assert set(addresses()) >= {address for address in found if not address.startswith("169.254.")}
 
 
 def test_it_stays_while_it_is_good(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -283,6 +284,21 @@ def is_ended(sock: ssl.SSLSocket) -> bool:
         except OSError:
             return True
     return False
+
+
+def test_answers_that_nobody_reads_hold_no_connection(tmp_path: Path) -> None:
+    with on_network(tmp_path, request_s=1.0) as here, here.dial() as sock:
+        sock.settimeout(0.5)
+        with contextlib.suppress(OSError):  # it fills up, or is ended already
+            while True:
+                sock.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        front = psutil.Process(here.host.front_pid)
+
+        def is_over() -> bool:
+            open_ones = [c for c in front.net_connections() if c.laddr.port == here.port]
+            return all(c.status == psutil.CONN_LISTEN for c in open_ones)
+
+        until(is_over, timeout=20)
 
 
 def test_a_head_without_end_is_refused(here: Network) -> None:

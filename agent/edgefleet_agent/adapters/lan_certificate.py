@@ -8,6 +8,7 @@ pin is the key: `fingerprint` is that of RFC 7469, as curl's `--pinnedpubkey` ta
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -28,6 +28,7 @@ from edgefleet_contract.keys import PrivateKey
 
 _LIFE: Final = timedelta(days=3650)
 _RENEW: Final = timedelta(days=365)
+_LOCAL: Final = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 _BUILT: Final = datetime(2026, 1, 1, tzinfo=UTC)  # a clock before it is a clock that was not set
 
 
@@ -128,14 +129,26 @@ def host_names() -> tuple[str, ...]:
 
 
 def addresses() -> tuple[str, ...]:
-    """This host's addresses now, but for those that mean nothing on another interface."""
+    """This host's addresses now, but for those that mean nothing on another interface.
+
+    From /proc: asking the kernel needs AF_NETLINK, which the unit does not give (proc(5)).
+    """
     found = [
-        ipaddress.ip_address(entry.address.partition("%")[0])
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family in (socket.AF_INET, socket.AF_INET6)
+        *_LOCAL.findall(_read(Path("/proc/net/fib_trie"))),
+        *(line.split()[0] for line in _read(Path("/proc/net/if_inet6")).splitlines()),
     ]
-    return tuple(str(address) for address in found if not address.is_link_local)
+    parsed = [
+        ipaddress.ip_address(text if "." in text else bytes.fromhex(text))
+        for text in dict.fromkeys(found)
+    ]
+    return tuple(str(address) for address in parsed if not address.is_link_local)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except OSError:  # a kernel without IPv6 has no such file
+        return ""
 
 
 def _is_good(path: Path, key: PrivateKey, names: Iterable[str], now: datetime) -> bool:

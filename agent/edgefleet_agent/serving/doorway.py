@@ -37,6 +37,7 @@ class Doorway:
         make: a protocol for a connection whose handshake is done.
         places: how many connections there may be, half of them from one address.
         held: the addresses of those whose handshake is done.
+        patience_s: how long a client may leave unread what it was sent.
         on_refused: called with the reason when somebody does not get through.
     """
 
@@ -48,10 +49,12 @@ class Doorway:
         *,
         places: int,
         held: Callable[[], Counter[str]],
+        patience_s: float,
         on_refused: Callable[[str], None],
     ) -> None:
         self._listener, self._context, self._make = listener, context, make
         self._places, self._held, self._on_refused = places, held, on_refused
+        self._patience_ms = max(1, round(patience_s * 1000))
         self._within: Counter[str] = Counter()
         self._arrivals: set[asyncio.Task[None]] = set()
         listener.setblocking(False)
@@ -90,6 +93,7 @@ class Doorway:
 
     async def _arrive(self, sock: socket.socket, address: str) -> None:
         is_ours = True
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._patience_ms)
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 if await _first_byte(sock) != _TLS_RECORD:

@@ -38,7 +38,7 @@ class LanServer(uvicorn.Server):
     """
 
     def __init__(self, config: ServingConfig, lan: LanConfig, app: Asgi, tally: Tally) -> None:
-        self._lan, self._tally = lan, tally
+        self._lan, self._tally, self._patience_s = lan, tally, config.request_s
         self._tls = LanTls(lan)
         super().__init__(
             uvicorn.Config(
@@ -72,6 +72,7 @@ class LanServer(uvicorn.Server):
                 make,
                 places=2 * self._lan.max_connections,  # beyond the half, to be told that it is full
                 held=self._addresses,
+                patience_s=self._patience_s,
                 on_refused=self._tally.refuse,
             )
             for sock in sockets or []
