@@ -81,7 +81,7 @@ def add_credentials(parser: argparse.ArgumentParser, environ: Mapping[str, str])
     parser.add_argument(
         "--fingerprint",
         default="",
-        metavar="sha256//…",
+        metavar="sha256//BASE64",
         help="know the agent by this key (`edge-agent certificate`)",
     )
     parser.add_argument(
