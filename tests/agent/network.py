@@ -59,7 +59,12 @@ class Network(RunningHost):
         headers: dict[str, str] | None = None,
         connection: http.client.HTTPConnection | None = None,
     ) -> Answered:
-        return super().ask(method, path, body, self.headers | (headers or {}), connection)
+        own = connection or self.connect()
+        try:
+            return super().ask(method, path, body, self.headers | (headers or {}), own)
+        finally:
+            if connection is None:
+                own.close()
 
     def token(self, name: str, *, lasts_s: int = 0, models: tuple[str, ...] = ()) -> str:
         """A new token's secret."""

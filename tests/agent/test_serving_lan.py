@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import psutil
@@ -305,6 +306,24 @@ def test_a_head_without_end_is_refused(here: Network) -> None:
     with here.dial() as sock:
         sock.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000)
         assert read_all(sock).startswith(b"HTTP/1.1 400 ")
+
+
+def test_noise_before_and_behind_the_handshake_harms_nobody(tmp_path: Path) -> None:
+    random = Random(7)
+    with on_network(tmp_path, request_s=2.0) as here:
+        front = here.host.front_pid
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+        request = b"POST /v2/models/x/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{"
+        for n in range(60):
+            start = random.choice((b"", hello, request))[: random.randrange(80)]
+            noise = start + random.randbytes(random.randrange(1, 400))
+            with here.dial(secured=n % 2 == 1) as sock, contextlib.suppress(OSError):
+                sock.settimeout(0.02)
+                sock.sendall(noise)
+                sock.recv(65536)
+        assert here.ask("GET", "/healthz").status == 200
+        assert here.host.front_pid == front
+        assert here.host._front.restarts == 0
 
 
 def test_idle_strangers_leave_room_and_are_bounded(tmp_path: Path) -> None:

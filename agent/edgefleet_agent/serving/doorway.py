@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 HANDSHAKE_S: Final = 10.0
 _GOODBYE_S: Final = 5.0
 _PAUSE_S: Final = 1.0
+_MOST_PLAIN: Final = 65536
 _TLS_RECORD: Final = 0x16
 _PLAIN: Final = refuse(400, "this port speaks TLS: use https://").raw()
 
@@ -69,6 +70,11 @@ class Doorway:
         """Until all that `close` ended has ended."""
         await asyncio.wait((self._accepting, *self._arrivals))
 
+    def check(self) -> None:
+        """Raise what ended it, if anything did: a front that accepts nobody is to be replaced."""
+        if self._accepting.done() and not self._accepting.cancelled():
+            self._accepting.result()
+
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -93,13 +99,12 @@ class Doorway:
 
     async def _arrive(self, sock: socket.socket, address: str) -> None:
         is_ours = True
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._patience_ms)
         try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._patience_ms)
             async with asyncio.timeout(HANDSHAKE_S):
                 if await _first_byte(sock) != _TLS_RECORD:
                     self._on_refused("plain")
-                    with contextlib.suppress(OSError):
-                        sock.send(_PLAIN)
+                    _answer_plainly(sock)
                     return
                 is_ours = False  # asyncio's from here on, also where the handshake fails
                 await asyncio.get_running_loop().connect_accepted_socket(
@@ -109,7 +114,7 @@ class Doorway:
                     ssl_handshake_timeout=HANDSHAKE_S,
                     ssl_shutdown_timeout=_GOODBYE_S,
                 )
-        except (OSError, TimeoutError):  # ssl.SSLError is one
+        except OSError:  # ssl.SSLError and TimeoutError are
             self._on_refused("handshake")
         finally:
             self._within[address] -= 1
@@ -117,6 +122,14 @@ class Doorway:
                 del self._within[address]
             if is_ours:
                 sock.close()
+
+
+def _answer_plainly(sock: socket.socket) -> None:
+    """What came is read, since the kernel forgets the answer of a socket that has unread bytes."""
+    with contextlib.suppress(OSError):
+        sock.recv(_MOST_PLAIN)
+        sock.send(_PLAIN)
+        sock.shutdown(socket.SHUT_WR)
 
 
 async def _first_byte(sock: socket.socket) -> int | None:

@@ -86,6 +86,8 @@ class LanServer(uvicorn.Server):
         """uvicorn's tenth of a second; now and then the certificate is looked at."""
         if counter % _RENEW_TICKS == 0:
             self._tls.renew()
+            for doorway in self.servers:
+                doorway.check()
         return await super().on_tick(counter)
 
 
@@ -150,7 +152,7 @@ class _Protocol(H11Protocol):
         self.tally.refuse("slow")
         with contextlib.suppress(h11.LocalProtocolError):
             if self.conn.our_state is h11.IDLE:
-                answer = refuse(408, f"no request came within {self.request_s:g} s", _CLOSE)
+                answer = refuse(408, f"no request came within {self.request_s:g} s")
                 self.transport.write(answer.raw())
         self.transport.close()
 
