@@ -1,4 +1,4 @@
-"""The command line of the device: enrol, run, status, models, predict, verify.
+"""The command line of the device: enrol, run, status, models, predict, verify, token, certificate.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
 because it is not vouched for, 4 could not be reached, or waits for approval (`enrol --no-wait`).
@@ -19,7 +19,9 @@ from typing import Final
 
 from edgefleet_agent import config as configs
 from edgefleet_agent import identity as identities
+from edgefleet_agent import network_cli
 from edgefleet_agent.adapters.journal import Journal
+from edgefleet_agent.network_cli import Subparsers
 from edgefleet_contract import __version__
 from edgefleet_contract.errors import (
     DeviceError,
@@ -73,9 +75,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
-        name: str, action: Callable[[argparse.Namespace], int], text: str
+        name: str,
+        action: Callable[[argparse.Namespace], int],
+        text: str,
+        among: Subparsers = commands,
     ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = among.add_parser(name, help=text, description=text)
         sub.add_argument(
             "--state",
             type=Path,
@@ -145,8 +150,11 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--json", action="store_true", help="print JSON for scripts; without --top it always is"
     )
     predict.add_argument(
-        "--address", metavar="unix:PATH|HOST:PORT", help="default: the agent's first"
+        "--address",
+        metavar="unix:PATH|HOST:PORT|https://HOST:PORT",
+        help="default: the agent's first",
     )
+    network_cli.add_credentials(predict, environ)
     verify = command("verify", _verify, "Check a bundle directory: signature, and every file.")
     verify.add_argument("bundle", type=Path, help="the directory of the bundle")
     verify.add_argument(
@@ -157,6 +165,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         help="a publisher's public key (default: the publishers that this device trusts)",
     )
     verify.add_argument("--json", action="store_true", help="print JSON for scripts")
+    network_cli.add_commands(commands, command)
     return parser
 
 
@@ -273,7 +282,13 @@ def _predict(args: argparse.Namespace) -> int:
 
     address = args.address or configs.load(args.config, args.state).serving.listen[0]
     text = predict(
-        address, args.model, args.input, top=args.top, scale=args.scale, as_json=args.json
+        address,
+        args.model,
+        args.input,
+        top=args.top,
+        scale=args.scale,
+        as_json=args.json,
+        credentials=network_cli.credentials(args),
     )
     print(text)  # noqa: T201 - results go to stdout
     return 0

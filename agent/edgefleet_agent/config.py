@@ -117,7 +117,8 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
+    """All of `agent.toml`. Relative paths in `serving.listen` and `serving.lan` are below the
+    state folder."""
 
     serving: ServingConfig = field(default_factory=ServingConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -152,11 +153,13 @@ def load(path: Path | None, state: Path) -> Config:
 
 
 def _placed(config: Config, state: Path) -> Config:
-    """With every Unix socket at an absolute path."""
+    """With every Unix socket and what the network needs at an absolute path."""
     listen = tuple(
         f"unix:{state.absolute() / address.removeprefix('unix:')}"
         if address.startswith("unix:")
         else address
         for address in config.serving.listen
     )
-    return replace(config, serving=replace(config.serving, listen=listen))
+    lan = config.serving.lan
+    lan = lan.below(state) if lan is not None else None
+    return replace(config, serving=replace(config.serving, listen=listen, lan=lan))

@@ -337,6 +337,18 @@ def test_a_client_that_hangs_up_in_the_middle_harms_nobody(here: RunningHost) ->
     assert here.predict("digits", {"instances": [ROW]}).status == 200
 
 
+def test_a_body_that_does_not_come_is_408(tmp_path: Path) -> None:
+    with running(request_s=0.3) as here:
+        here.do(here.host.activate((linear_spec(tmp_path),)))
+        for path in (b"/v1/models/digits:predict", b"/v2/repository/index"):
+            with socket.create_connection(("127.0.0.1", here.port), timeout=30) as sock:
+                sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{" % path)
+                with sock.makefile("rb") as answer:
+                    said = answer.read()  # to the end: the connection is closed
+            assert said.startswith(b"HTTP/1.1 408 ")
+            assert b"did not arrive within 0.3 s" in said
+
+
 def test_a_full_queue_is_503_with_retry_after(tmp_path: Path) -> None:
     with running(queue=2) as here, ThreadPoolExecutor(8) as pool:
         here.do(here.host.activate((asked_spec(tmp_path, "busy.onnx", 1),)))

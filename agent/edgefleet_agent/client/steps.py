@@ -124,7 +124,7 @@ def _good(reply: Reply, what: str) -> Reply:
     """The reply, if its status is 200. [api-4.1]
 
     Raises:
-        TransientError: 503.
+        TransientError: 408, 429, 503.
         OperatorError: the caller's to mend, in the device's words.
         DeviceError: anything else, in the device's words.
     """
@@ -136,7 +136,7 @@ def _good(reply: Reply, what: str) -> Reply:
     except ValueError:
         said = reply.body.decode(errors="replace")[:500]
     message = f"{what}: {said} (status {reply.status})"
-    if reply.status == 503:
+    if reply.status in (408, 429, 503):
         after = reply.headers.get("retry-after", "")
         raise TransientError(message, retry_after_s=float(after) if after.isdigit() else None)
     if 400 <= reply.status < 500:

@@ -33,7 +33,8 @@ from edgefleet_agent.ports import (
 from edgefleet_agent.runtime.canaries import Canaries, has_room
 from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, platform
 from edgefleet_agent.runtime.front_process import FrontProcess
-from edgefleet_agent.runtime.process import finish
+from edgefleet_agent.runtime.lan_keeper import keep_certificate, prepare_lan
+from edgefleet_agent.runtime.process import finish, watched
 from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.threads import ThreadWatch
 from edgefleet_agent.runtime.trial_runner import try_model
@@ -105,6 +106,8 @@ class LocalHost:
         self._canaries = Canaries(self._send_routes, drain_s=config.drain_s)
         self._swap = asyncio.Lock()
         self._listeners: list[socket.socket] = []
+        self._lan: list[socket.socket] = []
+        self._renewing: asyncio.Task[None] | None = None
         self._front: FrontProcess | None = None
         self._folder: Path | None = None
         self._started_workers = 0
@@ -113,6 +116,11 @@ class LocalHost:
     def addresses(self) -> tuple[str, ...]:
         """Where predictions are served: `unix:/path` or `host:port`, the real port."""
         return tuple(spell(sock) for sock in self._listeners)
+
+    @property
+    def lan_addresses(self) -> tuple[str, ...]:
+        """Where predictions are served on the network: `https://host:port`."""
+        return tuple(f"https://{spell(sock)}" for sock in self._lan)
 
     @property
     def front_pid(self) -> int | None:
@@ -155,10 +163,15 @@ class LocalHost:
                 self._listeners.append(bind(address, open_to_network=self._config.open_to_network))
             if self._config.grpc:
                 check_grpc(self._config.grpc)
+            if (lan := self._config.lan) is not None:
+                await asyncio.to_thread(prepare_lan, lan)
+                self._lan += [bind(address, open_to_network=True) for address in lan.listen]
+                self._renewing = watched(asyncio.create_task(keep_certificate(lan)))
             self._folder = _make_folder(self._config.run_dir)
             front = FrontProcess(
                 self._config,
                 self._listeners,
+                lan=self._lan,
                 on_counts=self._counted,
                 on_stuck=self._stuck,
             )
@@ -169,7 +182,7 @@ class LocalHost:
             await self.close()
             raise
         self._front = front
-        _log.info("serving on %s", ", ".join(self.addresses))
+        _log.info("serving on %s", ", ".join(self.addresses + self.lan_addresses))
 
     async def close(self) -> None:
         """Stop serving: drain every model, end every process, free every address."""
@@ -180,9 +193,13 @@ class LocalHost:
             await front.stop()
         if self._zygote is not None:
             await self._zygote.stop()
-        for sock in self._listeners:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        for sock in (*self._listeners, *self._lan):
             release(sock)
         self._listeners.clear()
+        self._lan.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http
 import json
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 JSON: Final = b"application/json"
 OCTETS: Final = b"application/octet-stream"
@@ -28,6 +30,20 @@ class Answer:
             *self.headers,
         ]
 
+    async def send(self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
+        """Say it, as ASGI has it."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.head()})
+        await send({"type": "http.response.body", "body": self.body})
+
+    def raw(self) -> bytes:
+        """All of it as HTTP/1.1, for a connection that ends with it."""
+        lines = [
+            b"HTTP/1.1 %d %s" % (self.status, http.HTTPStatus(self.status).phrase.encode()),
+            *(name + b": " + value for name, value in self.head()),
+            b"connection: close",
+        ]
+        return b"\r\n".join((*lines, b"", bytes(self.body)))
+
 
 def give(value: object) -> Answer:
     """200 with a JSON value."""
@@ -40,6 +56,6 @@ def refuse(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:
     return Answer(status, text.encode("utf-8", "replace"), headers=headers)
 
 
-def busy(message: str) -> Answer:
+def busy(message: str, *headers: tuple[bytes, bytes]) -> Answer:
     """503: the same request may go through in a second."""
-    return refuse(503, message, (b"retry-after", b"1"))
+    return refuse(503, message, (b"retry-after", b"1"), *headers)

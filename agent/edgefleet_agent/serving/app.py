@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from edgefleet_agent.runtime.frames import Ask, Copy, Frame
+from edgefleet_agent.serving.access import ADMITTED, Pass, Tally
 from edgefleet_agent.serving.answer import Answer, busy, refuse
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
@@ -24,7 +25,12 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 VERSION_HEADER: Final = b"edgefleet-model-version"
+_EVERYTHING: Final = Pass("this machine")
 _PATIENCE: Final = 4  # times the limit that is read and thrown away, so that the client hears why
+
+
+class _Slow(Exception):
+    """The request did not arrive in time."""
 
 
 class _Gone(Exception):
@@ -34,8 +40,8 @@ class _Gone(Exception):
 class App:
     """Answers HTTP requests from the routes."""
 
-    def __init__(self, config: ServingConfig, router: Router) -> None:
-        self._config, self._router = config, router
+    def __init__(self, config: ServingConfig, router: Router, tally: Tally | None = None) -> None:
+        self._config, self._router, self._tally = config, router, tally or Tally()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """ASGI 3; only HTTP comes here, the server has lifespan and WebSockets off."""
@@ -43,10 +49,10 @@ class App:
             answer = await self._answer(scope, receive)
         except _Gone:
             return
-        await send(
-            {"type": "http.response.start", "status": answer.status, "headers": answer.head()}
-        )
-        await send({"type": "http.response.body", "body": answer.body})
+        except _Slow:
+            text = f"the request did not arrive within {self._config.request_s:g} s"
+            answer = refuse(408, text, (b"connection", b"close"))
+        await answer.send(send)
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -56,14 +62,16 @@ class App:
         door = doors.get(method)
         if door is None:
             return _only(scope["method"], doors)
+        admitted: Pass = scope.get(ADMITTED, _EVERYTHING)
+        if denied := admitted.denies(places.get("model")):
+            return denied
         if isinstance(door.to, Inference):
             return await self._infer(door.to, places, scope, receive)
-        if method == "GET":
-            return door.to(Asked(self._router.entries, places))
-        body = await self._read(scope, receive)
+        body = b"" if method == "GET" else await self._read(scope, receive)
         if body is None:
             return self._too_large()
-        return door.to(Asked(self._router.entries, places, body))
+        entries = admitted.visible(self._router.entries)
+        return door.to(Asked(entries, places, body, None if admitted.models else self._tally))
 
     async def _infer(
         self, inference: Inference, places: Places, scope: Message, receive: Receive
@@ -154,8 +162,13 @@ class App:
             return None
         pieces = [opening] if opening else []
         size, more = 0, True
+        end = asyncio.get_running_loop().time() + self._config.request_s
         while more:
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise _Slow from None
             if message["type"] == "http.disconnect":
                 raise _Gone
             piece, more = message.get("body", b""), message.get("more_body", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from edgefleet_agent.serving.lan import LanConfig
 from edgefleet_contract.errors import OperatorError
 
 DEFAULT_LISTENER: Final = "unix:serve.sock"
@@ -30,13 +31,14 @@ class ModelConfig:
 class ServingConfig:
     """The `[serving]` table.
 
-    `listen`: `unix:/path` (mode 0660) or `host:port`; port 0 takes a free one. `open_to_network`
-    must be said to listen beyond loopback, since nobody is asked who they are. `grpc` is one more
-    address for the Open Inference Protocol by gRPC, on this machine only; empty: none. It needs the
-    extra `edgefleet[grpc]`.
-    `max_body_bytes` bounds a request; `queue` how many wait per model; `deadline_s` how long one
-    may take altogether; `drain_s` how long an old version may take to finish; `ready_s` how long a
-    new one may take to load.
+    `listen`: `unix:/path` (mode 0660) or `host:port`; port 0 takes a free one. Whoever reaches one
+    of these is answered, in the clear: beyond loopback that needs `open_to_network`, which is for a
+    proxy on another machine that asks who comes. `lan` is the door for the network: TLS, and a
+    token or a certificate. `grpc` is one more address, on this machine only, for the Open Inference
+    Protocol by gRPC; empty: none. It needs the extra `edgefleet[grpc]`.
+    `max_body_bytes` bounds a request, `request_s` how long it may take to arrive; `queue` how many
+    wait per model; `deadline_s` how long one may take altogether; `drain_s` how long an old version
+    may take to finish; `ready_s` how long a new one may take to load.
     `threads` of one inference; `models` has what is different for the slots that it names.
     `trial_data_mib` bounds the private memory of a trial (0: three
     quarters of what the board has). `run_dir` is for sockets between our own processes; empty: a
@@ -46,7 +48,9 @@ class ServingConfig:
     listen: tuple[str, ...] = (DEFAULT_LISTENER,)
     open_to_network: bool = False
     grpc: str = ""
+    lan: LanConfig | None = None
     max_body_bytes: int = 16 * 1024 * 1024
+    request_s: float = 30.0
     queue: int = 64
     deadline_s: float = 30.0
     drain_s: float = 10.0
@@ -57,7 +61,10 @@ class ServingConfig:
     run_dir: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "queue", "deadline_s", "drain_s", "ready_s", "threads"):
+        for name in (
+            *("max_body_bytes", "request_s", "queue", "deadline_s", "drain_s", "ready_s"),
+            "threads",
+        ):
             if getattr(self, name) <= 0:
                 raise OperatorError(
                     f"serving.{name} is {getattr(self, name)}", hint="it must be above 0"

@@ -81,7 +81,7 @@ def _bind_tcp(host: str, port: int, open_to_network: bool) -> socket.socket:
     if not open_to_network and not ipaddress.ip_address(target[0]).is_loopback:
         raise OperatorError(
             f"will not listen on {where}: nobody is asked who they are there",
-            hint="listen on 127.0.0.1, put a proxy with TLS before it, or set open_to_network",
+            hint="[serving.lan] asks for a token or a certificate; open_to_network is for a proxy",
         )
     sock = socket.socket(family, kind, protocol)
     try:

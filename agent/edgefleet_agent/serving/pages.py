@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgefleet_agent.serving.access import Tally
 from edgefleet_agent.serving.answer import TEXT, Answer, give
 from edgefleet_agent.serving.door import Asked, Door
 from edgefleet_agent.serving.router import Entry
@@ -46,6 +47,8 @@ def metrics(asked: Asked) -> Answer:
         lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
         for entry in asked.entries:
             lines += _samples(name, entry)
+    if asked.tally is not None:
+        lines += _network(asked.tally)
     return Answer(200, ("\n".join(lines) + "\n").encode(), TEXT)
 
 
@@ -73,6 +76,25 @@ def _samples(name: str, entry: Entry) -> list[str]:
         "edgefleet_worker_up": int(entry.link.is_up),
     }[name]
     return [f"{name}{{{labels}}} {value}"]
+
+
+def _network(tally: Tally) -> list[str]:
+    answered, refused = "edgefleet_network_requests_total", "edgefleet_network_refused_total"
+    return [
+        f"# HELP {answered} Requests from the network, by who asked and HTTP status.",
+        f"# TYPE {answered} counter",
+        *(
+            f'{answered}{{client="{_label(name)}",code="{status}"}} {n}'
+            for (name, status), n in sorted(tally.answered.items())
+        ),
+        f"# HELP {refused} Connections and requests from the network that were turned away.",
+        f"# TYPE {refused} counter",
+        *(f'{refused}{{reason="{why}"}} {n}' for why, n in sorted(tally.refused.items())),
+    ]
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 DOORS: Final = (
