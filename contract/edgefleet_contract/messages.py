@@ -1,8 +1,9 @@
 """Everything that crosses between fleet and device: what it says, how it is read and written.
 
 Rules [wire-3]: unknown fields are ignored, an unknown schema is refused, the device in a payload
-must be the device of its topic. Times are integer seconds since 1970 (`ts` of telemetry
-and results: milliseconds); units stand in the names. Free text goes beside an enum, never instead of it.
+must be the device of its topic. Times are integer seconds since 1970 (`ts` of telemetry and of
+results: milliseconds); units stand in the names. Free text goes beside an enum, never instead of
+it.
 """
 
 from __future__ import annotations
@@ -329,7 +330,8 @@ class ResultTensor:
 class Result:
     """What a model said of what a source found [wire-11.2].
 
-    `cause` says why it is published: `first`, `class`, `number`, `text`, `shape`, `time` or `every`.
+    `cause` says why it is published: `first`, `class`, `number`, `text`, `shape`, `time` or
+    `every`.
     `tops` is the index of the largest score in each row, where the outputs look like scores.
     `boot_id` and `seq` name it: one that comes twice is the same. `dropped` results of the source
     were lost before it, since the agent started.

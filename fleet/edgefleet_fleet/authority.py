@@ -2,7 +2,8 @@
 
 One ECDSA P-256 authority signs the broker's certificate (by host name), the service's, a read-only
 observer's, that of a requester, who may ask devices for predictions, and a client certificate per
-device whose common name is the device. Nothing here touches a disk or a clock: PEM in, PEM out, the time is an argument.
+device whose common name is the device. Nothing here touches a disk or a clock: PEM in, PEM out, the
+time is an argument.
 """
 
 from __future__ import annotations

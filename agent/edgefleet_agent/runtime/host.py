@@ -24,7 +24,7 @@ from typing import Final
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
 from edgefleet_agent.runtime.front_process import FrontProcess
-from edgefleet_agent.runtime.process import finish
+from edgefleet_agent.runtime.process import Forker, finish
 from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
@@ -103,6 +103,11 @@ class LocalHost:
     def zygote_pid(self) -> int | None:
         """The process that forks; None while there is none."""
         return None if self._zygote is None else self._zygote.pid
+
+    @property
+    def forker(self) -> Forker | None:
+        """Who forks children that have NumPy at hand; None where each is started as a program."""
+        return self._zygote
 
     @property
     def worker_pids(self) -> dict[str, int]:

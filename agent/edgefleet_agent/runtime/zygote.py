@@ -28,7 +28,10 @@ from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.engine import CannotLoad
 from edgefleet_agent.runtime.engines import preload
 
-FORKED: Final = tuple(f"edgefleet_agent.runtime.{name}" for name in ("worker", "trial", "shadow"))
+FORKED: Final = (
+    *(f"edgefleet_agent.runtime.{name}" for name in ("worker", "trial", "shadow")),
+    "edgefleet_agent.sources.runner",
+)
 """The modules that a fork may become."""
 
 MAX_REQUEST: Final = 4096
