@@ -40,6 +40,12 @@ class _Beneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
+def landlock_version() -> int:
+    """What the kernel has of Landlock; 0: nothing."""
+    found = ctypes.CDLL(None).syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
+    return max(0, int(found))
+
+
 def hide(paths: Iterable[Path]) -> None:
     """Make these, and what is below them, unreadable for this process; others stay as they are.
 
@@ -50,11 +56,9 @@ def hide(paths: Iterable[Path]) -> None:
     if not hidden:
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
+    version = landlock_version()
     if version < 2:  # the first could not move a file to another folder
-        raise CannotHide(
-            f"Landlock: {os.strerror(ctypes.get_errno()) if version < 0 else 'too old'}"
-        )
+        raise CannotHide(f"Landlock of version {version}, 2 is needed")
     files = _READ_FILE | _WRITE_FILE | (_TRUNCATE if version >= 3 else 0)
     rules = _Rules(files | _REFER, 0, _SCOPE_SIGNAL if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8

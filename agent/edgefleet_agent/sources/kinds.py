@@ -8,10 +8,12 @@ them runs none of their code. What is built in cannot be replaced.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgefleet_contract.errors import OperatorError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 SOURCES: Final = "edgefleet.sources"
 SINKS: Final = "edgefleet.sinks"
@@ -33,6 +35,8 @@ BUILT_IN: Final = {
 
 def plugins(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group, by kind; of two with one name the first on the path."""
+    from importlib.metadata import entry_points  # costs every other command 10 ms
+
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         found.setdefault(point.name, point)
