@@ -22,7 +22,7 @@ from tests.agent.sourcing import RunningSource, source
 
 FAST = {"kind": "folder", "every_s": 0.05}
 SOUND = (TensorSpec("x", "int16", (-1,)), TensorSpec("y", "int16", (-1,)))
-BUSY = 20_000
+BUSY = 3_000
 IMAGE = tuple(TensorSpec(name, "uint8", (-1, 2, 3, 3)) for name in "xy")
 
 

@@ -110,8 +110,9 @@ def _source(table: Json, at: str) -> SourceConfig:
         raise Malformed(f"{at}: expected a table")
     common, rest = _split(SourceConfig, table)
     sink = common.pop("sink", None)
-    decoded = codec.decode(SourceConfig, {**common, "sink": _PLAIN} if sink else common, what=at)
-    _check(kinds.SOURCES, decoded.kind, rest, options.SOURCES, SourceConfig, at)
+    _check(kinds.SOURCES, common.get("kind"), rest, options.SOURCES, SourceConfig, at)
+    told = {**common, "sink": _PLAIN} if sink is not None else common
+    decoded = codec.decode(SourceConfig, told, what=at)
     made = _sink(sink, f"{at}.sink") if sink is not None else None
     if decoded.kind == IN_AGENT and "queue" not in common:
         decoded = dataclasses.replace(decoded, queue=8)
@@ -122,8 +123,8 @@ def _sink(table: Json, at: str) -> SinkConfig:
     if not isinstance(table, dict):
         raise Malformed(f"{at}: expected a table", hint='for example { kind = "mqtt" }')
     common, rest = _split(SinkConfig, table)
+    _check(kinds.SINKS, common.get("kind"), rest, options.SINKS, SinkConfig, at)
     decoded = codec.decode(SinkConfig, common, what=at)
-    _check(kinds.SINKS, decoded.kind, rest, options.SINKS, SinkConfig, at)
     return dataclasses.replace(decoded, options=rest)
 
 
@@ -138,13 +139,15 @@ def _split(kind: type, table: dict[str, Json]) -> tuple[dict[str, Json], dict[st
 
 def _check(
     group: str,
-    kind: str,
+    kind: Json,
     rest: dict[str, Json],
     built_in: Mapping[str, type],
     common: type,
     at: str,
 ) -> None:
     """Hold the options of a kind that is built in against what it knows."""
+    if not isinstance(kind, str):
+        return  # which is said where the rest is read
     if kind not in built_in:
         installed = kinds.plugins(group)
         if kind not in installed:
