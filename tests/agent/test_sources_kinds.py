@@ -139,7 +139,7 @@ def test_thermal_zones_are_sensors_and_windows_may_overlap(
 
 def test_a_folder_sink_keeps_the_newest(here: RunningHost, tmp_path: Path) -> None:
     sink = {"kind": "folder", "on": "every", "path": "out", "keep": 3}
-    with source(here, tmp_path, kind="synthetic", count=8, every_s=0.02, sink=sink) as made:
+    with source(here, tmp_path, kind="synthetic", count=8, queue=8, sink=sink, every_s=0) as made:
         until(lambda: made.process.pid is None and made.counts["predicted"] == 8)
     kept = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").iterdir())]
     assert [item["metadata"]["number"] for item in kept] == ["5", "6", "7"]

@@ -39,7 +39,7 @@ def here(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
 
 
 def test_what_a_source_finds_is_asked_and_told(here: RunningHost, tmp_path: Path) -> None:
-    with source(here, tmp_path, kind="synthetic", count=5, every_s=0.05, sink=MQTT) as made:
+    with source(here, tmp_path, kind="synthetic", count=5, queue=5, every_s=0, sink=MQTT) as made:
         until(lambda: len(made.results) == 5)
         until(lambda: made.process.pid is None)
     assert made.process.restarts == 0  # it ended, so nothing followed
@@ -55,7 +55,7 @@ def test_what_a_source_finds_is_asked_and_told(here: RunningHost, tmp_path: Path
 def test_the_same_seed_finds_the_same(here: RunningHost, tmp_path: Path) -> None:
     said: list[Any] = []
     for seed in (7, 7, 8):
-        table = {"kind": "synthetic", "count": 2, "every_s": 0.1, "seed": seed, "sink": MQTT}
+        table = {"kind": "synthetic", "count": 2, "queue": 2, "seed": seed, "sink": MQTT}
         with source(here, tmp_path, **table) as made:
             until(lambda made=made: len(made.results) == 2)
         said.append([result["outputs"] for result in made.results])

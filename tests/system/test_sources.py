@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import queue
+import re
+import shutil
 import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,3 +318,42 @@ def test_a_device_that_is_not_configured_to_does_not_hear_requests(site: Site) -
                 assert "/predict/" not in heard.topic
                 beats += heard.topic.endswith("telemetry/system")
     site.stop("pi-5")
+
+
+def test_the_commands_of_the_guide_ask_and_read(site: Site) -> None:
+    """With the addresses of the test for those of the guide, and one message each."""
+    if shutil.which("mosquitto_rr") is None:
+        pytest.skip("mosquitto_rr is not installed: sudo apt-get install mosquitto-clients")
+    sink = '[[sources]]\nname = "noise"\nkind = "synthetic"\nmodel = "digits"\nevery_s = 0.5\n'
+    start(site, "pi-6", ASKED + sink + 'sink = { kind = "mqtt", on = "every" }\n')
+    (site.root / "request.json").write_bytes(question(1))
+    text = (Path(__file__).parents[2] / "docs/guides/sources.md").read_text()
+    blocks = re.findall(r"```\n(mosquitto_.*?)```", text.replace("\\\n", " "), re.DOTALL)
+    assert [block.split()[0] for block in blocks] == ["mosquitto_sub", "mosquitto_rr"]
+    said = []
+    for block in blocks:
+        command = block
+        for old, new in (
+            ("fleet.local", "127.0.0.1"),
+            ("8883", str(site.mqtt_port)),
+            ("fleet-data", str(site.data)),
+            ("pi-1", "pi-6"),
+            ("request.json", str(site.root / "request.json")),
+        ):
+            command = command.replace(old, new)
+        more = "-C 1 -W 20" if "mosquitto_sub" in block else "-W 20"
+        done = subprocess.run(
+            ["sh", "-c", f"{command.strip()} {more}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    topic, _, payload = said[0].partition(" ")
+    assert topic == topics.results_topic(FLEET, "pi-6", "noise")
+    assert messages.parse(Result, payload.encode()).device == "pi-6"
+    assert "outputs" in said[1], said[1]
+    assert np.allclose(json.loads(said[1])["outputs"][0]["data"], linear(pixels(1))[0])
+    site.stop("pi-6")

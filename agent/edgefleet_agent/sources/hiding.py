@@ -76,13 +76,14 @@ def hide(paths: Iterable[Path]) -> None:
 
 def _beside(folder: Path, hidden: set[Path]) -> Iterable[Path]:
     """What is in a folder on the way to what is hidden, and is not on the way itself."""
-    for path in folder.iterdir():
-        if path in hidden:
-            continue
-        if any(each.is_relative_to(path) for each in hidden):
-            yield from _beside(path, hidden)
-        else:
-            yield path
+    on_the_way = {folder / path.relative_to(folder).parts[0] for path in hidden}
+    try:
+        found = set(folder.iterdir())
+    except OSError:  # a folder that may be crossed and not listed, as /var/lib/private
+        found = set()
+    yield from found - on_the_way
+    for path in on_the_way - hidden:
+        yield from _beside(path, {each for each in hidden if each.is_relative_to(path)})
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, files: int) -> None:
