@@ -68,6 +68,8 @@ class Trouble:
                 self.setup.tell({"result": {"outputs": "\\n"}})
             if n == 2 and self.does == "shout":
                 self.setup.tell({"nonsense": ["x"] * 100})
+            if n == 2 and self.does == "roar":
+                self.setup.tell({"say": "x" * 300_000})
             if self.does != "flood":
                 yield from waiting(time.monotonic() + self.setup.every_s)
 

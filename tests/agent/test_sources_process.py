@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.sources import hiding
+from edgefleet_contract.bundle import TensorSpec
 from tests.agent.hosting import RunningHost, running, until
-from tests.agent.models import linear_spec, pixels
+from tests.agent.models import linear_spec, make_spec, pixels
 from tests.agent.sourcing import install_plugin, source
 
 MQTT = {"kind": "mqtt", "on": "every"}
@@ -34,8 +37,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def here(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
     folder = tmp_path_factory.mktemp("host")
     with running(listen=(f"unix:{folder}/serve.sock", "127.0.0.1:0")) as here:
-        assert here.do(here.host.activate((linear_spec(folder),))) is None
+        assert here.do(here.host.activate((linear_spec(folder), window_spec(folder)))) is None
         yield here
+
+
+def window_spec(folder: Path) -> ModelSpec:
+    """A model that gives the window that it takes."""
+    x, y = (TensorSpec(name, "float32", (-1, -1, -1)) for name in "xy")
+    ones = np.ones((1, 1, 1), np.float32)
+    return make_spec(folder, "mirror_window_f32.onnx", {x: ones}, {y: ones}, slot="window")
 
 
 def test_what_a_source_finds_is_asked_and_told(here: RunningHost, tmp_path: Path) -> None:
@@ -81,6 +91,7 @@ def test_a_plugin_is_found_by_its_entry_point_and_has_its_own_sink(
         ("hang", "gave no sign of life for 1 s"),
         ("lie", "says what no source says"),
         ("shout", "says what no source says"),
+        ("roar", "says what no source says"),
     ],
 )
 def test_a_plugin_that_goes_wrong_takes_only_its_process_and_is_started_again(
@@ -109,6 +120,18 @@ def test_of_frames_that_the_model_has_no_time_for_the_oldest_are_dropped_and_cou
     numbers = [int(result["metadata"]["n"]) for result in made.results]
     assert numbers == sorted(numbers)
     assert numbers[-1] > len(numbers)  # some between them were never asked
+
+
+def test_an_output_that_is_too_large_to_publish_is_counted_and_said_and_the_rest_goes_on(
+    here: RunningHost, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in_temp_raw").write_text("1\n")
+    files = {"files": ["in_temp_raw"], "window": 10_000, "every_s": 0}
+    with source(here, tmp_path, model="window", kind="sensor", **files, sink=MQTT) as made:
+        until(lambda: made.counts["failed"] >= 2)
+    assert "a result of 10000 values, at most 8192 are published" in caplog.text
+    assert made.results == []
+    assert made.process.restarts == 0
 
 
 def test_a_source_waits_for_its_model(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import queue
 import re
 import shutil
@@ -19,9 +21,11 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edgefleet_agent.sources import hiding
 from edgefleet_contract import messages, topics
 from edgefleet_contract.messages import Result, SourceTelemetry
 from tests.agent.models import linear, pixels
+from tests.agent.sourcing import install_plugin
 from tests.agent.test_installer import make_bundle
 from tests.fleet.device import Connection
 from tests.system.site import Site, open_site
@@ -180,6 +184,31 @@ def test_results_reach_whoever_may_read_them_when_they_change(site: Site) -> Non
     assert site.get("/devices/pi-1")["online"]  # the control room minds none of it
     assert "dropped" not in site.log("fleet")
     site.stop("pi-1")
+
+
+@pytest.mark.skipif(hiding.landlock_version() < 2, reason="this kernel has no Landlock")
+def test_a_plugin_in_a_real_agent_cannot_read_the_devices_keys(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(site.root / "site")
+    monkeypatch.setenv("PYTHONPATH", f"{site.root}/site:{os.environ.get('PYTHONPATH', '')}")
+    tables = [
+        f'[[sources]]\nname = "{name}"\nkind = "trouble"\ndoes = "read"\npath = "{path}"\n'
+        f'model = "digits"\nsink = {{ kind = "folder", path = "said/{name}" }}\n'
+        for name, path in (
+            ("key", "identity/device.key"),
+            ("seal", "identity/seal.key"),
+            ("toml", "agent.toml"),
+        )
+    ]
+    state = start(site, "pi-7", "\n".join(tables))
+    found = {}
+    for name in ("key", "seal", "toml"):
+        said = site.wait(name, lambda name=name: list((state / "said" / name).glob("*.json")))
+        found[name] = float(json.loads(said[0].read_text())["metadata"]["value"])
+    assert found["key"] == found["seal"] == -errno.EACCES
+    assert found["toml"] > 0
+    site.stop("pi-7")
 
 
 def test_while_the_broker_is_away_the_newest_results_wait(site: Site) -> None:

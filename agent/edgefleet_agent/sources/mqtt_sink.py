@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from edgefleet_agent.serving.datatypes import OIP
 from edgefleet_agent.sources.plugin import Answer, Setup
 
 MAX_VALUES: Final = 8192
-"""More would not fit into what is published."""
+MAX_BYTES: Final = 64 * 1024
+"""More is not published. [wire-11.1]"""
 
 
 def available() -> str:
@@ -33,18 +35,18 @@ class MqttSink:
         if size > MAX_VALUES:
             self._tell({"lost": f"a result of {size} values, at most {MAX_VALUES} are published"})
             return
-        self._tell(
-            {
-                "result": {
-                    "ts": answer.ts,
-                    "version": answer.version,
-                    "cause": cause,
-                    "outputs": [_tensor(name, array) for name, array in answer.outputs.items()],
-                    "tops": list(answer.tops),
-                    "metadata": dict(answer.metadata),
-                }
-            }
-        )
+        result = {
+            "ts": answer.ts,
+            "version": answer.version,
+            "cause": cause,
+            "outputs": [_tensor(name, array) for name, array in answer.outputs.items()],
+            "tops": list(answer.tops),
+            "metadata": dict(answer.metadata),
+        }
+        if (length := len(json.dumps(result))) > MAX_BYTES:
+            self._tell({"lost": f"a result of {length} bytes, at most {MAX_BYTES} are published"})
+            return
+        self._tell({"result": result})
 
     def close(self) -> None:
         """Nothing is open."""

@@ -23,6 +23,9 @@ from edgefleet_contract.canonical import Json
 _log = logging.getLogger(__name__)
 
 MODULE: Final = "edgefleet_agent.sources.runner"
+MAX_LINE: Final = 256 * 1024
+"""The largest message that is read: above every result that may be published."""
+_PACE_S: Final = 0.01
 COUNTED: Final = ("read", "predicted", "dropped", "failed")
 _BACKOFF_S: Final = 0.5
 _LONGEST_BACKOFF_S: Final = 60.0
@@ -82,7 +85,11 @@ class SourceProcess:
             begun = time.monotonic()
             try:
                 self._process = await spawn(
-                    MODULE, f"source {self.config.name}", threads=1, zygote=self._zygote
+                    MODULE,
+                    f"source {self.config.name}",
+                    threads=1,
+                    zygote=self._zygote,
+                    max_line=MAX_LINE,
                 )
             except OSError as error:
                 why = f"cannot be started: {error.strerror}"
@@ -113,6 +120,8 @@ class SourceProcess:
                         why = _short(text)
                     case _:
                         self._heard(message)
+                        # One that talks without end waits, and the agent does not.
+                        await asyncio.sleep(_PACE_S)
         except TimeoutError:
             why = f"gave no sign of life for {self._patience:g} s, killed"
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
