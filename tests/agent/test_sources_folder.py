@@ -199,13 +199,13 @@ def test_kill_9_loses_no_file_and_writes_no_result_twice(
 ) -> None:
     monkeypatch.setattr("edgefleet_agent.sources.process._BACKOFF_S", 0.01)
     monkeypatch.setattr("edgefleet_agent.sources.process._LONGEST_BACKOFF_S", 0.01)
-    inbox, count, kills = tmp_path / "inbox", 200, 12
+    inbox, count, kills = tmp_path / "inbox", 90, 8
     for number in range(count):
         drop(inbox, f"{number:03d}.json", (pixels(1) * (number % 16)).tolist())
     with source(here, tmp_path, **FAST, sink={"kind": "mqtt", "on": "every"}) as made:
         for number in range(kills):
             before = len(names(inbox / "done")) if (inbox / "done").exists() else 0
-            enough = min(before + 2 * (1 + number % 5), 2 * count)
+            enough = min(before + 2 * (1 + number % 4), 2 * count)
             until(
                 lambda enough=enough: (
                     (inbox / "done").exists() and len(names(inbox / "done")) >= enough
@@ -213,16 +213,15 @@ def test_kill_9_loses_no_file_and_writes_no_result_twice(
             )
             assert len(names(inbox)) > 2, "it was done before it was killed often enough"
             kill(made)
-        until(lambda: names(inbox) == {"done", "failed"}, timeout=60)
+        until(lambda: names(inbox) == {"done", "failed"}, timeout=90)
+        expected = {f"{number:03d}.json" for number in range(count)}
+        until(lambda: {result["metadata"]["file"] for result in made.results} == expected)
     assert names(inbox / "failed") == set()
-    expected = {f"{number:03d}.json" for number in range(count)}
     assert names(inbox / "done") == expected | {f"{name}.json" for name in expected}
     for number in range(count):
         outputs = said(inbox / "done", f"{number:03d}.json")["outputs"]["y"]
         assert np.array_equal(outputs, linear(pixels(1) * (number % 16)))
-    told = [result["metadata"]["file"] for result in made.results]
-    assert set(told) == expected  # at least once each
-    assert len(told) <= count + kills
+    assert len(made.results) <= count + kills  # at least once each, and hardly more
 
 
 def test_one_that_was_answered_before_a_power_cut_is_only_moved(
