@@ -1,4 +1,5 @@
-"""The command line of the device: enrol, run, status, models, predict, verify, token, certificate.
+"""The command line of the device: enrol, run, status, models, predict, sources, verify, token,
+certificate.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
 because it is not vouched for, 4 could not be reached, or waits for approval (`enrol --no-wait`).
@@ -126,6 +127,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     for name, action, text in (
         ("status", _status, "Show where this device stands, also while the agent is stopped."),
         ("models", _models, "List the models of this device."),
+        ("sources", _sources, "List the sources of this device, and the kinds that it could have."),
     ):
         command(name, action, text).add_argument(
             "--json", action="store_true", help="print JSON for scripts"
@@ -274,6 +276,35 @@ def _models(args: argparse.Namespace) -> int:
             f"{row['slot']:20} {row['model']}@{row['version']:<6} {row['variant']:16}"
             f" {row['engine']:16} {str(row['bundle_sha256'])[:12]}"
         )
+    return 0
+
+
+def _sources(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from edgefleet_agent.sources.probe import find
+
+    config = configs.load(args.config, args.state)
+    found = find()
+    if args.json:
+        configured = [
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "model": each.model,
+                "sink": each.sink.kind if each.sink else None,
+            }
+            for each in config.sources
+        ]
+        value = {"sources": configured, "kinds": [asdict(kind) for kind in found]}
+        print(json.dumps(value, indent=2))  # noqa: T201 - results go to stdout
+        return 0
+    for each in config.sources:
+        sink = f", results to {each.sink.kind} on {each.sink.on}" if each.sink else ""
+        print(f"{each.name:20} {each.kind} asks {each.model}{sink}")  # noqa: T201 - the same
+    for kind in found:
+        state = kind.trouble or "ready"
+        print(f"{kind.use:8} {kind.name:16} {kind.package:20} {state}")  # noqa: T201 - the same
     return 0
 
 

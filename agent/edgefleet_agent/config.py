@@ -14,6 +14,7 @@ from typing import Final
 
 from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, AcceleratorSetup
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.sources.config import SourceConfig, parse_sources
 from edgefleet_agent.transfer.pace import HourCap, check_cap
 from edgefleet_contract import codec
 from edgefleet_contract.blocks import MAX_OFFSETS
@@ -21,6 +22,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 
 FILE: Final = "agent.toml"
+SOURCES_LISTENER: Final = "unix:sources.sock"
 WAYS: Final = ("folder", "mirror", "http", "mqtt")
 
 
@@ -126,6 +128,7 @@ class Config:
     mqtt: MqttConfig = MqttConfig()
     transfer: TransferConfig = TransferConfig()
     http: HttpConfig = HttpConfig()
+    sources: tuple[SourceConfig, ...] = ()
 
 
 def load(path: Path | None, state: Path) -> Config:
@@ -144,8 +147,10 @@ def load(path: Path | None, state: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"cannot read the configuration {chosen}: {error}") from None
     try:
-        value: Json = tomllib.loads(text)
-        return _placed(codec.decode(Config, value, what=str(chosen)), state)
+        value: dict[str, Json] = tomllib.loads(text)
+        sources = parse_sources(value.pop("sources", []), what=str(chosen))
+        config = codec.decode(Config, value, what=str(chosen))
+        return _placed(replace(config, sources=sources), state)
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{chosen} is not TOML: {error}") from None
     except Malformed as error:
@@ -153,7 +158,11 @@ def load(path: Path | None, state: Path) -> Config:
 
 
 def _placed(config: Config, state: Path) -> Config:
-    """With every Unix socket and what the network needs at an absolute path."""
+    """With every Unix socket, one at least where sources ask, and what the network needs, at an
+    absolute path."""
+    if config.sources and not any(at.startswith("unix:") for at in config.serving.listen):
+        listen = (*config.serving.listen, SOURCES_LISTENER)
+        config = replace(config, serving=replace(config.serving, listen=listen))
     listen = tuple(
         f"unix:{state.absolute() / address.removeprefix('unix:')}"
         if address.startswith("unix:")

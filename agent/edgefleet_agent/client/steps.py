@@ -30,10 +30,12 @@ _DTYPES: Final = {word: dtype for dtype, word in OIP.items()}
 
 
 class Script:
-    """The steps of every method. Remembers what models take until an answer speaks against it."""
+    """The steps of every method. Remembers what models take until an answer speaks against it, and
+    which version `answered` an inference last."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str | None], Metadata] = {}
+        self.answered = ""
 
     def models(self) -> Steps[tuple[ModelState, ...]]:
         """All models of the device."""
@@ -92,7 +94,8 @@ class Script:
         body, size = render(feeds, known, outputs)
         headers = {"Content-Type": "application/octet-stream", JSON_SIZE: str(size)}
         reply = yield Call("POST", f"{_path(model, version)}/infer", body, headers)
-        if reply.headers.get("edgefleet-model-version") != known.version:
+        self.answered = reply.headers.get("edgefleet-model-version", "")
+        if self.answered != known.version:
             self._known.pop((model, version), None)
         _good(reply, model)
         return _read(

@@ -71,6 +71,11 @@ class Client:
         """Hang up. The next call connects anew."""
         self._connection.close()
 
+    @property
+    def answered(self) -> str:
+        """The version that answered the last inference; empty before the first."""
+        return self._script.answered
+
     def models(self) -> tuple[ModelState, ...]:
         """All models of the device."""
         return self._run(self._script.models())

@@ -34,7 +34,7 @@ from edgefleet_agent.runtime.canaries import Canaries, has_room
 from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, platform
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.lan_keeper import keep_certificate, prepare_lan
-from edgefleet_agent.runtime.process import finish, watched
+from edgefleet_agent.runtime.process import Forker, finish, watched
 from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.threads import ThreadWatch
 from edgefleet_agent.runtime.trial_runner import try_model
@@ -131,6 +131,11 @@ class LocalHost:
     def zygote_pid(self) -> int | None:
         """The process that forks; None while there is none."""
         return None if self._zygote is None else self._zygote.pid
+
+    @property
+    def forker(self) -> Forker | None:
+        """Who forks children that have NumPy at hand; None where each is started as a program."""
+        return self._zygote
 
     @property
     def worker_pids(self) -> dict[str, int]:

@@ -33,7 +33,7 @@ _Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 T = TypeVar("T")
 
-_MAX_LINE: Final = 16 * 1024 * 1024
+MAX_LINE: Final = 16 * 1024 * 1024
 _TAIL: Final = 5
 _GRACE_S: Final = 2.0
 
@@ -187,8 +187,11 @@ async def spawn(
     threads: int,
     sockets: dict[str, socket.socket] | None = None,
     zygote: Forker | None = None,
+    max_line: int = MAX_LINE,
 ) -> ChildProcess:
     """Start a module of ours as a child that inherits `sockets`; a fork where `zygote` gives one.
+
+    A message of more than `max_line` bytes is a ValueError where it is received.
 
     The child is in a process group of its own: Ctrl-C is for the agent, which ends it in order.
 
@@ -197,7 +200,7 @@ async def spawn(
     """
     if zygote is not None:
         await zygote.settled()
-    making = asyncio.ensure_future(_make(module, name, threads, sockets or {}, zygote))
+    making = asyncio.ensure_future(_make(module, name, threads, sockets or {}, zygote, max_line))
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
@@ -213,9 +216,10 @@ async def _make(
     threads: int,
     sockets: dict[str, socket.socket],
     zygote: Forker | None,
+    max_line: int,
 ) -> ChildProcess:
     async with AsyncExitStack() as opened:
-        control, control_end = await _channel(opened)
+        control, control_end = await _channel(opened, max_line)
         stderr, stderr_end = await _channel(opened)
         inherited = {"control": control_end, **sockets}
         pid = None
@@ -254,10 +258,12 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def _channel(opened: AsyncExitStack) -> tuple[_Stream, socket.socket]:
+async def _channel(
+    opened: AsyncExitStack, max_line: int = MAX_LINE
+) -> tuple[_Stream, socket.socket]:
     ours, theirs = socket.socketpair()
     opened.callback(theirs.close)
     opened.callback(ours.close)
-    reader, writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE)
+    reader, writer = await asyncio.open_connection(sock=ours, limit=max_line)
     opened.callback(writer.close)
     return (reader, writer), theirs
