@@ -85,7 +85,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB."""
+    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB.
+
+    `made_room`: for want of memory, what serves in its slot was away meanwhile.
+    """
 
     vectors: int
     max_abs_err: float
@@ -93,13 +96,15 @@ class TrialReport:
     p50_us: float
     p95_us: float
     ram_mib: float
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SlotStats:
     """Counts of one slot since its present version began to serve; latencies of the last interval.
 
-    `ready` says that a worker answers; `restarts` counts workers that died since activation.
+    `ready` says that a worker answers; `restarts` counts workers that died since activation;
+    `made_room`, that the version before it left first, for want of memory.
     """
 
     slot: str
@@ -115,6 +120,7 @@ class SlotStats:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +220,13 @@ class ModelHost(Protocol):
 
     async def deactivate(self, slot: str) -> None:
         """Stop serving a slot; unknown slots are no error."""
+        ...
+
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """Have `tell` called, once, when what serves keeps dying, with how it ended the last time.
+
+        It is started again all the same, until something else is activated in its slot.
+        """
         ...
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:

@@ -5,7 +5,9 @@
                          ── JSON lines ──▶ trial of digits@8
 
 A swap starts and warms the new workers, changes the routes in one step, and lets the old workers
-finish what they have. Whatever fails before the step leaves the old ones serving, untouched.
+finish what they have. Whatever fails before the step leaves the old ones serving, untouched. Where
+memory is too short for both (`room.py` says when), the old ones end first: requests wait for the
+new ones, within the queue and the deadline, and the old ones come back where those do not load.
 It does not judge a version that serves: that is the install machine's, on `stats`.
 """
 
@@ -16,15 +18,18 @@ import logging
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.front_process import FrontProcess
+from edgefleet_agent.runtime.memory import available_bytes
 from edgefleet_agent.runtime.process import finish
+from edgefleet_agent.runtime.room import Appetite, SwapMode, choose_mode, worker_bound
 from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
@@ -33,6 +38,7 @@ from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.listener import bind, release, spell
 from edgefleet_agent.serving.route import Route
+from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.reasons import Reason
 
@@ -49,6 +55,7 @@ class _Served:
     worker: WorkerProcess
     counts: Counts = field(default_factory=Counts)
     interval: Counts = field(default_factory=Counts)
+    made_room: bool = False
 
     def route(self) -> Route:
         spec = self.spec
@@ -61,6 +68,7 @@ class _Served:
             inputs=spec.variant.inputs,
             outputs=spec.variant.outputs,
             platform=f"{spec.engine}_{spec.variant.format}",
+            is_coming=self.worker.pid is None,
         )
 
 
@@ -74,15 +82,25 @@ class LocalHost:
         config: of serving.
         zygote: whether workers, trials and shadows are forks, where that works.
         engines: the runtimes that forks have at hand; empty: all that are installed.
+        groups: where children get control groups of their own.
+        available: bytes of memory that can be had now.
     """
 
     def __init__(
-        self, config: ServingConfig, *, zygote: bool = True, engines: Iterable[str] = ()
+        self,
+        config: ServingConfig,
+        *,
+        zygote: bool = True,
+        engines: Iterable[str] = (),
+        groups: Cgroups | None = None,
+        available: Callable[[], int] = available_bytes,
     ) -> None:
-        self._config = config
+        self._config, self._groups, self._available = config, groups, available
+        self._measured_mib: dict[Digest, float] = {}
+        self._tell_loop: Callable[[ModelSpec, str], None] = lambda _spec, _words: None
         self._served: dict[str, _Served] = {}
         self._zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
-        self._shadows = Shadows(config, self._send_routes, self._zygote)
+        self._shadows = Shadows(config, self._send_routes, self._zygote, groups)
         self._swap = asyncio.Lock()
         self._listeners: list[socket.socket] = []
         self._front: FrontProcess | None = None
@@ -173,14 +191,38 @@ class LocalHost:
         await self.close()
 
     async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
-        """See `ModelHost.trial`."""
-        return await try_model(
+        """See `ModelHost.trial`. It waits for a swap only where it needs the slot's memory."""
+        if spec.slot not in self._served or self._fits((spec,)):
+            return await self._try(spec, timeout_s)
+        async with self._swap:
+            served = self._served.get(spec.slot)
+            if served is None:
+                return await self._try(spec, timeout_s)
+            _log.info("trial of %s@%d: %s", spec.model, spec.version, SwapMode.RESOURCE_PRESERVING)
+            again = {spec.slot: self._again(served)}
+            try:
+                stuck = await self._make_way(again)
+                outcome = await self._try(spec, timeout_s) if stuck is None else stuck
+            except BaseException:
+                await finish(self._return(again, soon=True))
+                raise
+            await finish(self._return(again))
+        if stuck is not None:
+            return Failed(Reason.INTERNAL, stuck.detail)  # no fault of what was to be tried
+        return replace(outcome, made_room=True) if isinstance(outcome, TrialReport) else outcome
+
+    async def _try(self, spec: ModelSpec, timeout_s: float) -> TrialReport | Failed:
+        outcome = await try_model(
             spec,
             timeout_s=timeout_s,
             threads=self._config.model(spec.slot).threads,
             data_mib=self._config.trial_data_mib,
             zygote=self._zygote,
+            groups=self._groups,
         )
+        if isinstance(outcome, TrialReport):
+            self._measured_mib[spec.model_sha256] = outcome.ram_mib
+        return outcome
 
     async def shadow(
         self,
@@ -214,6 +256,8 @@ class LocalHost:
             fresh = {spec.slot: self._prepare(spec) for spec in specs if not self._serves(spec)}
             if not fresh:
                 return None
+            if self._served.keys() & fresh and not self._fits([s.spec for s in fresh.values()]):
+                return await self._activate_in_turn(fresh)
             try:
                 failed = await _start_all(fresh.values())
                 after = {**self._served, **fresh}
@@ -225,6 +269,62 @@ class LocalHost:
             if failed is not None:
                 await finish(_stop_all([served.worker for served in fresh.values()]))
             return failed
+
+    async def _activate_in_turn(self, fresh: dict[str, _Served]) -> Failed | None:
+        """The old ones leave, then the new ones load; where they do not, the old ones come back."""
+        before = self._served
+        for served in fresh.values():
+            served.made_room = True
+            words = f"{served.spec.model}@{served.spec.version}"
+            _log.info("activation of %s: %s", words, SwapMode.RESOURCE_PRESERVING)
+        try:
+            failed = await self._make_way(fresh) or await _start_all(fresh.values())
+        except BaseException:
+            await finish(self._go_back(before, fresh, soon=True))
+            raise
+        if failed is not None:
+            await finish(self._go_back(before, fresh))
+        return failed
+
+    async def _make_way(self, coming: dict[str, _Served]) -> Failed | None:
+        """Route to workers that are still to come, and end those that they come in place of."""
+        for served in coming.values():
+            failed = served.worker.listen()
+            if failed is not None:
+                return failed
+        if not await self._replace({**self._served, **coming}, coming):
+            return Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
+        return None
+
+    async def _go_back(
+        self, before: dict[str, _Served], fresh: dict[str, _Served], *, soon: bool = False
+    ) -> None:
+        """Route away from what did not come, end it, and start again what it came in place of."""
+        if self._served is before:  # nobody left
+            await _stop_all([served.worker for served in fresh.values()])
+            return
+        back = {slot: self._again(before[slot]) for slot in fresh if slot in before}
+        for served in back.values():
+            served.worker.listen()
+        rest = {slot: served for slot, served in self._served.items() if slot not in fresh}
+        await self._replace({**rest, **back}, {})
+        await self._return(back, soon=soon)
+
+    async def _return(self, coming: dict[str, _Served], *, soon: bool = False) -> None:
+        """Start what was away; `soon`: without waiting for it.
+
+        What does not come at once is tried until it does.
+        """
+        absent = [served for served in coming.values() if not self._is_in(served)]
+        await _stop_all([served.worker for served in absent])
+        for served in coming.values():
+            if served in absent:
+                continue
+            failed = None if soon else await served.worker.start()
+            if failed is not None:
+                _log.error("%s does not come back: %s", served.spec.slot, failed.detail)
+            if soon or failed is not None:
+                served.worker.keep()
 
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
@@ -240,6 +340,10 @@ class LocalHost:
             for served in self._served.values():
                 served.interval = Counts()
         return found
+
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """See `ModelHost.on_crash_loop`."""
+        self._tell_loop = tell
 
     def _stats(self, served: _Served) -> SlotStats:
         spec, worker, interval = served.spec, served.worker, served.interval
@@ -257,6 +361,7 @@ class LocalHost:
             latency_p50_us=interval.latencies.quantile(0.5),
             latency_p95_us=interval.latencies.quantile(0.95),
             worker_rss_bytes=worker.rss_bytes,
+            made_room=served.made_room,
         )
 
     def _serves(self, spec: ModelSpec) -> bool:
@@ -269,15 +374,36 @@ class LocalHost:
     def _prepare(self, spec: ModelSpec) -> _Served:
         assert self._folder is not None, "the host is not started"
         self._started_workers += 1
+        config = self._config.model(spec.slot)
         worker = WorkerProcess(
             f"w{self._started_workers}",
             spec,
             folder=self._folder,
-            threads=self._config.model(spec.slot).threads,
+            threads=config.threads,
             ready_s=self._config.ready_s,
             zygote=self._zygote,
+            groups=self._groups,
+            memory_bytes=worker_bound(spec.limits.ram_mib if spec.limits else 0, config.memory_mib),
+            on_loop=lambda spec, words: self._tell_loop(spec, words),
         )
         return _Served(spec, worker)
+
+    def _again(self, served: _Served) -> _Served:
+        """The same version with another worker, and the counts that it has."""
+        return replace(served, worker=self._prepare(served.spec).worker)
+
+    def _fits(self, specs: Sequence[ModelSpec]) -> bool:
+        """Whether these can be loaded beside all that is."""
+        appetites = tuple(
+            Appetite(
+                file_bytes=spec.model_path.stat().st_size if spec.model_path.exists() else 0,
+                limit_mib=spec.limits.ram_mib if spec.limits else 0,
+                measured_mib=self._measured_mib.get(spec.model_sha256, 0),
+            )
+            for spec in specs
+        )
+        mode = choose_mode(appetites, self._available())
+        return mode is SwapMode.AVAILABILITY_PRESERVING
 
     async def _replace(self, served: dict[str, _Served], fresh: dict[str, _Served]) -> bool:
         """Change the routes to `served` in one step, then drain and end what is not in it.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
+from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.process import Forker
 from edgefleet_agent.runtime.shadow_process import ShadowProcess
 from edgefleet_agent.serving.config import ServingConfig
@@ -24,9 +25,14 @@ class Shadows:
     """Runs candidates. `changed` is called when `routes` are others than before."""
 
     def __init__(
-        self, config: ServingConfig, changed: Callable[[], object], zygote: Forker | None = None
+        self,
+        config: ServingConfig,
+        changed: Callable[[], object],
+        zygote: Forker | None = None,
+        groups: Cgroups | None = None,
     ) -> None:
         self._config, self._changed, self._zygote = config, changed, zygote
+        self._groups = groups
         self._running: dict[ShadowRoute, ShadowProcess] = {}
         self._ids = itertools.count(1)
 
@@ -61,7 +67,12 @@ class Shadows:
         """See `ModelHost.shadow`; `counts` are those of the worker that is watched."""
         name = f"s{next(self._ids)}"
         async with ShadowProcess(
-            name, spec, config=self._config, folder=folder, zygote=self._zygote
+            name,
+            spec,
+            config=self._config,
+            folder=folder,
+            zygote=self._zygote,
+            groups=self._groups,
         ) as shadow:
             outcome = await shadow.start(max_cpu_share=max_cpu_share)
             if outcome is not None:

@@ -17,7 +17,8 @@ class Route:
     """One slot: what is served there, and the socket of the worker that serves it.
 
     `worker` is unique among all workers of one agent's life: it tells versions apart. `platform` is
-    the runtime and the format, such as `onnxruntime_onnx`.
+    the runtime and the format, such as `onnxruntime_onnx`. `is_coming`: there is no worker yet, so
+    requests wait for it, and the change of the route does not.
     """
 
     slot: str
@@ -28,6 +29,7 @@ class Route:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     platform: str = ""
+    is_coming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
