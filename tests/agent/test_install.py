@@ -22,6 +22,7 @@ from edgefleet_agent.device import (
     Held,
     Installed,
     Interrupted,
+    KeptDying,
     Observe,
     OrderRejected,
     OrderTaken,
@@ -590,6 +591,7 @@ EVENTS = st.one_of(
     st.sampled_from(list(Reason)).map(lambda reason: StepFailed(reason, "", "digits")),
     st.just(RollbackFailed()),
     st.just(ServeFailed("digits")),
+    st.integers(1, 5).map(lambda v: KeptDying("digits", target(v).bundle_sha256)),
 )
 
 

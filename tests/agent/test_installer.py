@@ -174,10 +174,12 @@ class Board:
         return install.order.seq if install else 0
 
     def answer(self, slot: str = "digits") -> tuple[int, object]:
+        return self.ask({"instances": pixels(1).tolist()}, slot)
+
+    def ask(self, body: object, slot: str = "digits") -> tuple[int, object]:
         host, _, port = self.host.addresses[0].rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=30)
-        body = json.dumps({"instances": pixels(1).tolist()})
-        connection.request("POST", f"/v1/models/{slot}:predict", body)
+        connection.request("POST", f"/v1/models/{slot}:predict", json.dumps(body))
         response = connection.getresponse()
         value = json.loads(response.read())
         connection.close()
