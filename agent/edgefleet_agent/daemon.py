@@ -44,6 +44,7 @@ from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.reporter import FleetReporter
+from edgefleet_agent.runtime.cgroups import take_over
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
@@ -95,7 +96,8 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
     notifier = Notifier()
     in_band = MqttChunks(device, window=config.transfer.window)
     zygote = config.runtime.zygote
-    async with LocalHost(config.serving, zygote=zygote, engines=engines) as host:
+    groups = take_over()
+    async with LocalHost(config.serving, zygote=zygote, engines=engines, groups=groups) as host:
         able = capabilities(engines, hw)
         reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)
         floors = _Floors()
