@@ -79,7 +79,7 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@$(BIN)/python -m tests.crash table
 
 memory: env ## a worker that takes too much memory, ended alone by a real kernel (root)
-	@sh tools/system-packages.sh user-mode-linux gcc libc6-dev
+	@sh tools/system-packages.sh user-mode-linux gcc libc6-dev systemd
 	@$(BIN)/python -m tests.system.memory
 
 bench: env broker ## the figures that can be measured on this machine

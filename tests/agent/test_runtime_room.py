@@ -29,9 +29,14 @@ from edgefleet_agent.runtime.room import (
     worker_bound,
 )
 from edgefleet_contract.bundle import Digest
+from edgefleet_contract.messages import Phase
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Load, RunningHost, running, until
 from tests.agent.models import asked_spec, linear_spec, tflite_spec
+from tests.agent.shelf import serve
+from tests.agent.test_installer import Board, make_bundle
+from tests.contract.makers import order_of, target_of
 
 BESIDE, IN_TURN = SwapMode.AVAILABILITY_PRESERVING, SwapMode.RESOURCE_PRESERVING
 ZERO = json.dumps({"instances": np.zeros((1, 64)).tolist()}).encode()
@@ -140,8 +145,8 @@ def test_a_process_in_a_control_group_knows_that_it_has_no_more(bounded: Path) -
 # --- swaps ---------------------------------------------------------------------------------------
 
 
-class Board:
-    """How much memory a test says that there is."""
+class Memory:
+    """How much of it a test says that there is."""
 
     def __init__(self) -> None:
         self.available = 0
@@ -280,7 +285,7 @@ def test_a_trial_that_fails_or_hangs_without_room_gives_it_back_too(tmp_path: Pa
 
 def test_what_a_trial_measured_counts_more_than_the_size_of_the_file(tmp_path: Path) -> None:
     """`greedy` is a small file that takes 60 MiB: only the trial knows."""
-    board = Board()
+    board = Memory()
     with running(available=board) as here:
         one, two = (asked_spec(tmp_path, "greedy.onnx", 60, version=v) for v in (1, 2))
         board.available = (FIXED + 30) * MIB
@@ -291,6 +296,29 @@ def test_what_a_trial_measured_counts_more_than_the_size_of_the_file(tmp_path: P
         assert report.ram_mib > 40
         assert here.do(here.host.activate((two,))) is None
         assert here.stats("busy").made_room
+
+
+@pytest.mark.parametrize("is_tight", [True, False])
+def test_the_measurements_of_an_install_say_that_room_was_made(
+    tmp_path: Path, is_tight: bool
+) -> None:
+    async def story() -> None:
+        with serve() as shelf:
+            board = Board(tmp_path / "pi", available=lambda: 0 if is_tight else 2**40)
+            async with board:
+                for version in (1, 2):
+                    made = make_bundle(tmp_path, version)
+                    shelf.put_bundle(made)
+                    asked = Policy(probation_s=0)
+                    order = order_of(
+                        target_of(made), seq=version, sources=(shelf.url,), policy=asked
+                    )
+                    board.heard.measurements.clear()
+                    assert await board.install(order) is Phase.COMMITTED
+                    found = board.heard.measurements.get("resource_preserving", 0.0)
+                    assert found == (is_tight and version == 2)  # the first had nobody to displace
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("what", ["activation", "trial"])
@@ -306,6 +334,7 @@ def test_making_room_given_up_at_any_point_leaves_one_that_serves_and_no_stray(
         with contextlib.suppress(TimeoutError):
             done.result(after_ms / 1000)
         done.cancel()
+        here.do(here.host.deactivate("never-there"))  # it has its turn once that has ended
         until(lambda: all(stats.ready for stats in here.host.stats()) and workers() == 1)
         assert here.predict("digits", ZERO).status == 200
         assert here.do(here.host.activate((linear_spec(tmp_path, 3),))) is None  # nothing is stuck

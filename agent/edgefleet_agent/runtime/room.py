@@ -32,9 +32,9 @@ class SwapMode(StrEnum):
 
 SLACK_FACTOR: Final = 2.0
 SLACK_MIB: Final = 256
-"""A worker may have so many times its signed limit, and this: the runtime and its threads' stacks,
-a request and an answer of any size, what the allocator has not given back yet. It is there to stop
-a leak, not to judge: that is the trial's."""
+"""A worker may have so many times its signed limit, and this: the runtime and its threads' stacks
+(53 to 87 MiB of addresses at rest), a request and an answer of any size, what the allocator has not
+given back yet. It is there to stop a leak, not to judge: that is the trial's."""
 
 
 @dataclass(frozen=True, slots=True)
