@@ -13,7 +13,7 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench arm64 lock clean
-.PHONY: hostile fuzz networks crash-states kill-matrix powercut
+.PHONY: hostile fuzz networks crash-states kill-matrix powercut memory
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -80,6 +80,10 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@sh tools/system-packages.sh strace e2fsprogs user-mode-linux gcc libc6-dev
 	@$(BIN)/python -m tests.system.powercut
 	@$(BIN)/python -m tests.crash table
+
+memory: env ## a worker that takes too much memory, ended alone by a real kernel (root)
+	@sh tools/system-packages.sh user-mode-linux gcc libc6-dev systemd
+	@$(BIN)/python -m tests.system.memory
 
 bench: env broker ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench swap

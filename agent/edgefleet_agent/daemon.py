@@ -44,6 +44,7 @@ from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.reporter import FleetReporter
+from edgefleet_agent.runtime.cgroups import take_over
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
@@ -102,6 +103,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         zygote=config.runtime.zygote,
         engines=engines,
         accelerators=config.runtime.on(),
+        groups=take_over(),
     ) as host:
         able = capabilities(engines, hw)
         reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)

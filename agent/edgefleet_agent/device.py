@@ -222,6 +222,15 @@ class ServeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptDying:
+    """A model that serves dies again and again, whatever is asked of it: `detail` says how."""
+
+    slot: str
+    bundle: Digest
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TrustSeen:
     """Metadata of these versions were verified; older ones are not believed from now on."""
 
@@ -270,6 +279,7 @@ Event: TypeAlias = (
     | ProbationPassed
     | StepFailed
     | ServeFailed
+    | KeptDying
     | TrustSeen
     | Withdrawn
     | RolledBack

@@ -26,6 +26,7 @@ from edgefleet_agent.device import (
     Event,
     Held,
     Interrupted,
+    KeptDying,
     OrderRejected,
     OrderTaken,
     Outcome,
@@ -75,7 +76,7 @@ _STOPPABLE: Final = (
     *(_P.ACCEPTED, _P.DOWNLOADING, _P.VERIFIED, _P.STAGED),
     *(_P.WAIT_WINDOW, _P.SELFTEST, _P.SHADOW, _P.CANARY),
 )
-_CRITICAL: Final = (_P.ACTIVATING, _P.PROBATION, _P.ROLLING_BACK)
+_CRITICAL: Final = recovery.CRITICAL
 _BUSY: Final = (*_STOPPABLE, *_CRITICAL)
 
 TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
@@ -112,6 +113,9 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     **{(phase, Withdrawn): (recovery.withdraw, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
     **{(phase, Withdrawn): (recovery.withdraw_beside, (phase, _P.FAILED)) for phase in _STOPPABLE},
     **{(phase, ServeFailed): (recovery.fall_back, (phase,)) for phase in Phase},
+    **{(phase, KeptDying): (recovery.give_way, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
+    **{(phase, KeptDying): (recovery.give_way, (phase, _P.FAILED)) for phase in _STOPPABLE},
+    **{(phase, KeptDying): (recovery.give_way, (phase,)) for phase in _CRITICAL},
     **{(phase, Booted): (recovery.boot_quiet, (phase,)) for phase in _QUIET},
     (_P.ACCEPTED, Booted): (recovery.boot_accepted, (_P.ACCEPTED,)),
     (_P.DOWNLOADING, Booted): (recovery.boot_downloading, (_P.DOWNLOADING,)),

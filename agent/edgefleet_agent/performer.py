@@ -238,6 +238,8 @@ class Performer:
                 "p95_us": report.p95_us,
                 "ram_mib": report.ram_mib,
             }
+            if report.made_room:
+                self.measured["resource_preserving"] = 1.0
         return TrialPassed()
 
     async def _shadow(self, command: RunShadow) -> Event:
@@ -285,6 +287,9 @@ class Performer:
             return StepFailed(failed.reason, failed.detail)
         self.serving |= {item.target.slot: item for item in chosen}
         self.measured["activate_ms"] = round((time.monotonic() - began) * 1000, 1)
+        fresh = {item.target.slot for item in chosen}
+        if any(stats.made_room for stats in self._host.stats() if stats.slot in fresh):
+            self.measured["resource_preserving"] = 1.0
         return Activated()
 
     async def _observe(self, command: Observe) -> Event:

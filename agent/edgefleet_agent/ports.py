@@ -95,6 +95,7 @@ class TrialReport:
     """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB.
 
     `accelerator` is what it ran on, `passed_over` says why not on what comes before that.
+    `made_room`: for want of memory, what serves in its slot was away meanwhile.
     """
 
     vectors: int
@@ -105,14 +106,16 @@ class TrialReport:
     ram_mib: float
     accelerator: str = ""
     passed_over: tuple[str, ...] = ()
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SlotStats:
     """Counts of one slot since its present version began to serve; latencies of the last interval.
 
-    `ready` says that a worker answers; `restarts` counts workers that died since activation.
-    `accelerator` is what it runs on, `passed_over` says why not on what comes before that.
+    `ready` says that a worker answers; `restarts` counts workers that died since activation;
+    `made_room`, that the version before it left first, for want of memory. `accelerator` is what it
+    runs on, `passed_over` says why not on what comes before that.
     """
 
     slot: str
@@ -130,6 +133,7 @@ class SlotStats:
     worker_rss_bytes: int
     accelerator: str = ""
     passed_over: tuple[str, ...] = ()
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +286,13 @@ class ModelHost(Protocol):
 
     async def deactivate(self, slot: str) -> None:
         """Stop serving a slot; unknown slots are no error."""
+        ...
+
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """Have `tell` called, once, when what serves keeps dying, with how it ended the last time.
+
+        It is started again all the same, until something else is activated in its slot.
+        """
         ...
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     CANARY_FAILED = "canary_failed"
     ACTIVATION_FAILED = "activation_failed"
     PROBATION_FAILED = "probation_failed"
+    CRASH_LOOP = "crash_loop"
     LINK_LOST = "link_lost"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     SUPERSEDED = "superseded"
@@ -88,6 +89,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.CANARY_FAILED: "it failed or was too slow while it answered a share of the requests",
     Reason.ACTIVATION_FAILED: "the new version could not be made to serve",
     Reason.PROBATION_FAILED: "the new version failed while it served on probation",
+    Reason.CRASH_LOOP: "it was committed, and then kept dying while it served",
     Reason.LINK_LOST: "the broker was not reached while the new version was on probation",
     Reason.TOO_MANY_ATTEMPTS: "it was tried as often as it may be",
     Reason.SUPERSEDED: "a newer order took its place",

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 import psutil
 
+from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.host import LocalHost
+from edgefleet_agent.runtime.memory import available_bytes
 from edgefleet_agent.serving.config import ServingConfig
 
 T = TypeVar("T")
@@ -81,11 +83,18 @@ class RunningHost:
 
 @contextmanager
 def running(
-    *, zygote: bool = True, accelerators: Accelerators | None = None, **config: Any
+    *,
+    zygote: bool = True,
+    accelerators: Accelerators | None = None,
+    available: Callable[[], int] = available_bytes,
+    groups: Cgroups | None = None,
+    **config: Any,
 ) -> Iterator[RunningHost]:
     """A started host on a free port; everything is gone afterwards, or the test fails."""
     serving = ServingConfig(**{"listen": ("127.0.0.1:0",), **config})
-    host = LocalHost(serving, zygote=zygote, accelerators=accelerators)
+    host = LocalHost(
+        serving, zygote=zygote, accelerators=accelerators, available=available, groups=groups
+    )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -161,7 +170,8 @@ class Load:
                 continue
             self.seconds.append(time.perf_counter() - start)
             if answer.status != 200 or connection.sock is not sock:
-                self.failures.append(f"{answer.status} {answer.body!r}")
+                patience = " retry" if "retry-after" in answer.headers else ""
+                self.failures.append(f"{answer.status}{patience} {answer.body!r}")
                 continue
             version = answer.headers["edgefleet-model-version"]
             self.answers[version, answer.json()["predictions"][0][0]] += 1

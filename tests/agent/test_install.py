@@ -23,6 +23,7 @@ from edgefleet_agent.device import (
     Held,
     Installed,
     Interrupted,
+    KeptDying,
     Observe,
     OrderRejected,
     OrderTaken,
@@ -625,6 +626,7 @@ EVENTS = st.one_of(
     st.sampled_from(list(Reason)).map(lambda reason: StepFailed(reason, "", "digits")),
     st.just(RollbackFailed()),
     st.just(ServeFailed("digits")),
+    st.integers(1, 5).map(lambda v: KeptDying("digits", target(v).bundle_sha256)),
 )
 
 

@@ -222,7 +222,7 @@ def test_it_stands_back_for_everybody(tmp_path: Path, zygote: bool) -> None:
         process = psutil.Process(pid)
         assert process.nice() == 19
         assert os.sched_getscheduler(pid) == os.SCHED_IDLE
-        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "700\n"
         assert process.net_connections("inet") == []
         shadow.cancel()
 

@@ -323,7 +323,7 @@ def test_noise_before_and_behind_the_handshake_harms_nobody(tmp_path: Path) -> N
                 sock.recv(65536)
         assert here.ask("GET", "/healthz").status == 200
         assert here.host.front_pid == front
-        assert here.host._front.restarts == 0
+        assert here.host._swaps.front.restarts == 0
 
 
 def test_idle_strangers_leave_room_and_are_bounded(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_the_key_crosses_to_a_child_on_its_channel_alone(tmp_path: Path, shelf: 
         async with Board(tmp_path / "pi", unseal=unseal) as board:
             order = order_of(sealed.target(key.public_key()), seq=1, sources=(shelf.url,))
             assert await board.install(order) is Phase.COMMITTED
-            spec = board.host._served["digits"].spec
+            spec = board.host._swaps.served["digits"].spec
             (pid,) = board.host.worker_pids.values()
             assert model_seal(spec).key.encode() not in shown_of(pid)
 

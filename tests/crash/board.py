@@ -55,6 +55,7 @@ class MemoryHost:
 
     def __init__(self) -> None:
         self.serving: dict[str, ModelSpec] = {}
+        self.tell: Callable[[ModelSpec, str], None]
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -102,6 +103,10 @@ class MemoryHost:
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
         self.serving.pop(slot, None)
+
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """See `ModelHost.on_crash_loop`."""
+        self.tell = tell
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
         """See `ModelHost.stats`."""

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-import psutil
-
 from edgefleet_agent.ports import CanaryReport, Failed
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.process import finish
@@ -146,15 +144,6 @@ async def _watch(
         if took >= seconds or has_failed or not serves():
             return took
         await asyncio.sleep(_LOOK_S)
-
-
-def has_room(serving: WorkerProcess, ram_mib: int) -> bool:
-    """Whether the memory that is free is enough for a candidate of so many MiB.
-
-    Where that is not known (0), it is taken to need as much as the worker that serves.
-    """
-    needed = ram_mib * 2**20 or serving.rss_bytes
-    return bool(psutil.virtual_memory().available >= needed)
 
 
 def _report(canary: _Canary, *, seconds: float, min_requests: int) -> CanaryReport:

@@ -1,7 +1,7 @@
 """A candidate in shadow: a worker whose answers go nowhere, but are held against those served.
 
 Run as `python -m edgefleet_agent.runtime.shadow`. It runs when nobody else wants the processor, is
-the first that the kernel ends when memory is short, and asks for a rest after each copy, so that
+ended before any worker when memory is short, and asks for a rest after each copy, so that
 its share of a core is kept. What it says to the agent are counts; requests end here.
 """
 
@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.ports import Failed
@@ -82,11 +81,9 @@ def _compare(ask: Ask, found: Bytes, served: Bytes) -> Comparison:
 
 
 def _step_back() -> None:
-    """Only when nobody else wants to run, and first to go when memory is short; where allowed."""
+    """Only when nobody else wants to run, where allowed."""
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def main(argv: list[str]) -> None:
@@ -94,6 +91,7 @@ def main(argv: list[str]) -> None:
     fds = child.arguments(argv)
     control = child.Control(fds["control"])
     os.nice(19)
+    child.offer(child.SHADOW_ADJ)
     message = control.receive()
     job = parse_job(message["job"])
     loaded = prepare(job)

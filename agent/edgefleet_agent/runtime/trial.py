@@ -127,6 +127,7 @@ def main(argv: list[str]) -> None:
     """Read the job, run it, send the outcome."""
     control = child.Control(child.arguments(argv)["control"])
     os.nice(19)
+    child.offer(child.TRIAL_ADJ)
     outcome = run_trial(parse_job(control.receive()))
     if isinstance(outcome, Failed):
         control.send(failed=outcome.reason, detail=outcome.detail)

@@ -175,6 +175,7 @@ def main(argv: list[str]) -> None:
     """Load, say so, serve."""
     fds = child.arguments(argv)
     control = child.Control(fds["control"])
+    child.offer(child.WORKER_ADJ)
     job = parse_job(control.receive())
     start = time.perf_counter()
     loaded = prepare(job)

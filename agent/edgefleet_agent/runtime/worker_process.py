@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,9 @@ from typing import Final
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec
+from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.chain import Accelerators
+from edgefleet_agent.runtime.crash_loop import Deaths
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_contract.reasons import Reason
@@ -43,6 +46,9 @@ class WorkerProcess:
         ready_s: how long it may take to load.
         accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
+        groups: where each gets a control group of its own.
+        memory_bytes: the most that each may have; 0: no bound.
+        on_loop: told once how it ended, when it ended too often; it is started again all the same.
     """
 
     def __init__(
@@ -55,6 +61,9 @@ class WorkerProcess:
         ready_s: float,
         accelerators: Accelerators | None = None,
         zygote: Forker | None = None,
+        groups: Cgroups | None = None,
+        memory_bytes: int = 0,
+        on_loop: Callable[[ModelSpec, str], None] = lambda _spec, _words: None,
     ) -> None:
         self.id, self.spec = id, spec
         self.accelerator = ""
@@ -64,7 +73,8 @@ class WorkerProcess:
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
         self._threads, self._ready_s = threads, ready_s
-        self._zygote = zygote
+        self._zygote, self._groups, self._memory_bytes = zygote, groups, memory_bytes
+        self._on_loop, self._deaths, self._was_loop = on_loop, Deaths(), False
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -89,19 +99,33 @@ class WorkerProcess:
         except psutil.Error:
             return 0
 
+    def listen(self) -> Failed | None:
+        """Let the front connect, and wait for a process that is still to come."""
+        if self._listener is None:
+            try:
+                self._listener = listen_at(self.path)
+            except OSError as error:
+                return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
+        return None
+
     async def start(self) -> Failed | None:
         """Load and warm up; None once it is ready and will be kept alive."""
-        try:
-            self._listener = listen_at(self.path)
-        except OSError as error:
-            return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
+        failed = self.listen()
+        if failed is not None:
+            return failed
+        assert self._listener is not None
         launched = await self._launch(self._listener)
         if isinstance(launched, Failed):
             return launched
         self._process = launched
+        self.keep()
+        return None
+
+    def keep(self) -> None:
+        """Keep it alive from now on; one that is not there yet is started, and not waited for."""
+        assert self._listener is not None, "nobody can reach it"
         keeping = self._keep(self._listener)
         self._keeper = watched(asyncio.create_task(keeping, name=f"keeper of {self._name}"))
-        return None
 
     def kill(self, pid: int) -> None:
         """SIGKILL, if it is still the process with this pid; a new one will take its place."""
@@ -126,7 +150,15 @@ class WorkerProcess:
         """Replace whatever dies, at once the first time, then with growing pauses."""
         pause = 0.0
         while True:
-            assert self._process is not None
+            while self._process is None:
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_BACKOFF_S, max(_BACKOFF_S, pause * 2))
+                launched = await self._launch(listener)
+                if isinstance(launched, Failed):
+                    _log.warning("%s: restart failed: %s", self._name, launched.detail)
+                    self._count(self._deaths.did_not_start(time.monotonic()), launched.detail)
+                else:
+                    self._process = launched
             begun = time.monotonic()
             code = await self._process.wait()
             words = self._process.last_words(code)
@@ -135,14 +167,13 @@ class WorkerProcess:
             if time.monotonic() - begun > _SETTLED_S:
                 pause = 0.0
             _log.warning("%s: died, %s; restart in %g s", self._name, words, pause)
-            while self._process is None:
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_BACKOFF_S, max(_BACKOFF_S, pause * 2))
-                launched = await self._launch(listener)
-                if isinstance(launched, Failed):
-                    _log.warning("%s: restart failed: %s", self._name, launched.detail)
-                else:
-                    self._process = launched
+            self._count(self._deaths.died(time.monotonic()), words)
+
+    def _count(self, deaths: Deaths, words: str) -> None:
+        self._deaths = deaths
+        if deaths.is_loop and not self._was_loop:
+            self._was_loop = True
+            self._on_loop(self.spec, words)
 
     async def _launch(self, listener: socket.socket) -> ChildProcess | Failed:
         try:
@@ -152,11 +183,18 @@ class WorkerProcess:
                 threads=self._threads,
                 sockets={"listen": listener},
                 zygote=self._zygote,
+                groups=self._groups,
+                memory_bytes=self._memory_bytes,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: {error.strerror}")
         try:
-            job = job_for(self.spec, threads=self._threads, accelerators=self._accelerators)
+            job = job_for(
+                self.spec,
+                threads=self._threads,
+                accelerators=self._accelerators,
+                data_bytes=self._memory_bytes,
+            )
             process.send(render_job(job))
             async with asyncio.timeout(self._ready_s):
                 message = await process.receive()

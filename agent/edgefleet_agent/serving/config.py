@@ -16,15 +16,19 @@ class ModelConfig:
     """A `[serving.models.<slot>]` table: how one model is served.
 
     `threads` of one inference; 0: `serving.threads`. `accelerators` that it may run on, the
-    preferred first; empty: `runtime.accelerators`.
+    preferred first; empty: `runtime.accelerators`. `memory_mib`: the most private memory that a
+    worker of it may have; 0: as its signed limit allows, where there is one.
     """
 
     threads: int = 0
     accelerators: tuple[str, ...] = ()
+    memory_mib: int = 0
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise OperatorError(f"threads of a model is {self.threads}", hint="0 or more")
+        if self.memory_mib < 0:
+            raise OperatorError(f"memory_mib of a model is {self.memory_mib}", hint="0 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,14 @@ class Link:
         return await pending.answer
 
     def drain(self) -> None:
-        """Take no more; `on_idle` is called when all is answered (at once if nothing waits)."""
+        """Take no more; `on_idle` is called when all is answered (at once if nothing waits).
+
+        Where no worker ever came, none is waited for.
+        """
+        if not self._pid:
+            for pending in self._waiting:
+                _fail(pending, NoWorker())
+            self._waiting.clear()
         self._draining = True
         self._settle()
 

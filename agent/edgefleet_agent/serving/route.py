@@ -23,6 +23,8 @@ class Route:
     `worker` is unique among all workers of one agent's life: it tells versions apart. `platform` is
     the runtime and the format, such as `onnxruntime_onnx`. A slot has one route labelled `stable`,
     and behind it perhaps one labelled `canary`, which gets a `share` of what names no version.
+    `is_coming`: there is no worker yet, so requests wait for it, and the change of the route does
+    not.
     """
 
     slot: str
@@ -35,6 +37,7 @@ class Route:
     platform: str = ""
     label: str = STABLE
     share: float = 0.0
+    is_coming: bool = False
 
     @property
     def is_canary(self) -> bool:

@@ -54,7 +54,11 @@ class Router:
         entries = {
             route.worker: known.get(route.worker) or self._enter(route) for route in table.routes
         }
-        fresh = [entry for entry in entries.values() if entry.route.worker not in known]
+        fresh = [
+            entry
+            for entry in entries.values()
+            if entry.route.worker not in known and not entry.route.is_coming
+        ]
         await asyncio.gather(*(entry.link.wait_up(_CONNECT_S) for entry in fresh))
         self._entries = entries
         self._overshadow(table.shadows)
