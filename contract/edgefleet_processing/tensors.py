@@ -1,7 +1,8 @@
 """What all steps hold their tensors against: ranks, kinds, and how large one may become.
 
 A step says what it is about to allocate before it does, so that neither a hostile bundle nor a
-hostile request takes more of the board than `MAX_BYTES` for one tensor.
+hostile request takes more of the board than `MAX_BYTES` for one tensor; the graph counts what it
+holds at one time, `MAX_HELD` at most.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ Array: TypeAlias = NDArray[Any]
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 """Of one tensor that a step gives, or holds while it works."""
+
+MAX_HELD: Final = 512 * 1024 * 1024
+"""Of all tensors that a program holds between two nodes."""
 
 
 def need_room(shape: Sequence[int], itemsize: int) -> None:
