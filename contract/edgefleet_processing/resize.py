@@ -148,7 +148,7 @@ def _nearest(source: int, size: int) -> NDArray[np.intp]:
     return (2 * np.arange(size, dtype=np.intp) + 1) * source // (2 * size)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _bilinear(source: int, size: int, antialias: bool) -> _Taps:
     step = source / size
     reach = max(step, 1.0) if antialias else 1.0
@@ -160,7 +160,7 @@ def _bilinear(source: int, size: int, antialias: bool) -> _Taps:
     return _tidy(index.clip(0, source - 1), weight)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _area(source: int, size: int) -> _Taps:
     start = np.arange(size) * source  # in units of 1 / size of a pixel, so that all is exact
     first = start // size
