@@ -155,13 +155,9 @@ def test_a_classifier_that_also_names_its_choice_is_asked_for_its_scores() -> No
         labels=("flat", "steep"),
     )
 
-    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        assert feeds["picture"].tolist() == [[[1, 2], [3, 4]]]
-        return {
-            "label": np.array(["flat"], object),
-            "probabilities": np.array([[0.75, 0.25]], np.float32),
-        }
-
-    body = classify(b'{"examples": [{"picture": [1, 2, 3, 4]}]}', model, run)
+    question = classify(b'{"examples": [{"picture": [1, 2, 3, 4]}]}', model)
+    assert question.calls[0]["picture"].tolist() == [[[1, 2], [3, 4]]]
+    label, scores = np.array(["flat"], object), np.array([[0.75, 0.25]], np.float32)
+    body = question.tell({"label": label, "probabilities": scores})
     assert json.loads(body) == {"result": [[["flat", 0.75], ["steep", 0.25]]]}
     assert read_scores(body)[""].tolist() == [[0.75, 0.25]]

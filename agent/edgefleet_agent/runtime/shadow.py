@@ -22,6 +22,7 @@ from edgefleet_agent.runtime.comparison import Comparison, Tally, compare
 from edgefleet_agent.runtime.engine import Session
 from edgefleet_agent.runtime.frames import Ask, Frame, unpack_copy
 from edgefleet_agent.runtime.loading import Job, parse_job
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.runtime.worker import Worker, prepare
 from edgefleet_contract import codec
@@ -75,7 +76,7 @@ class ShadowWorker(Worker):
         return rest
 
 
-def _compare(ask: Ask, found: bytes, served: bytes) -> Comparison:
+def _compare(ask: Ask, found: Bytes, served: Bytes) -> Comparison:
     read = SPEECHES[ask].read_answer
     return compare(read(found), read(served))
 
@@ -95,14 +96,14 @@ def main(argv: list[str]) -> None:
     os.nice(19)
     message = control.receive()
     job = parse_job(message["job"])
-    session = prepare(job)
-    if isinstance(session, Failed):
-        control.send(failed=session.reason, detail=session.detail)
+    loaded = prepare(job)
+    if isinstance(loaded, Failed):
+        control.send(failed=loaded.reason, detail=loaded.detail)
         return
     gc.collect()
     gc.freeze()
     _step_back()
-    worker = ShadowWorker(session, job, control, max_cpu_share=message["max_cpu_share"])
+    worker = ShadowWorker(loaded.session, job, control, max_cpu_share=message["max_cpu_share"])
     control.send(ready=True)
     worker.serve(control.socket, socket.socket(fileno=fds["listen"]))
     worker.tell()
