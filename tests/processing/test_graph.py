@@ -9,7 +9,7 @@ import pytest
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.graph import MAX_NODES, Node
-from edgefleet_processing import BadInput, StepFailed, prepare
+from edgefleet_processing import BadInput, StepFailed, graph, prepare
 from edgefleet_processing.graph import model_files, step_files
 from edgefleet_processing.step import File
 from edgefleet_processing.table import STEPS
@@ -100,19 +100,37 @@ def test_a_node_that_cannot_run_is_named_before_anything_runs(node: Node, says: 
         prepare((scale("w", "x"), node), {"f": b"a\n"})
 
 
-def test_what_is_held_at_one_time_is_bounded() -> None:
+def test_what_is_held_at_one_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors that are each small enough, and that a last node takes all of."""
-    big = {"top": 4000, "left": 4000}
+    monkeypatch.setattr(graph, "MAX_HELD", 1_000_000)  # so that the test itself needs little
+    big = {"top": 199, "left": 199}
     nodes = [Node("pad", ("x",), (f"p{i}",), settings=big) for i in range(20)]
-    ends = [
-        Node("centre_crop", (f"p{i}",), (f"y{i}",), settings={"height": 1, "width": 1})
-        for i in range(20)
-    ]
+    crop = {"height": 1, "width": 1}
+    ends = [Node("centre_crop", (f"p{i}",), (f"y{i}",), settings=crop) for i in range(20)]
     x = np.zeros((1, 1, 1, 3), np.uint8)
-    with pytest.raises(StepFailed, match=r"node 11 \(pad\) leaves 57\d{7} bytes"):
+    with pytest.raises(StepFailed, match=r"node 8 \(pad\) leaves 1080003 bytes") as caught:
         prepare((*nodes, *ends), {}).run({"x": x}, ("y0",), {})
+    assert caught.value.input_is_to_blame
     paired = tuple(node for pair in zip(nodes, ends, strict=True) for node in pair)
     assert prepare(paired, {}).run({"x": x}, ("y19",), {})["y19"].shape == (1, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("op", "settings"),
+    [
+        ("centre_crop", {"height": 1, "width": 90}),
+        ("split", {"sizes": [1, 89], "axis": 1}),
+        ("frames", {"length": 8, "hop": 8}),
+        ("top_k", {"k": 1}),
+    ],
+)
+def test_a_small_part_does_not_keep_the_large_tensor_that_it_was(
+    op: str, settings: dict[str, object]
+) -> None:
+    x = np.zeros((1, 90, 90, 1) if op == "centre_crop" else (1, 90), np.float32)
+    node = Node(op, ("x",), ("y",), settings=settings)
+    y = prepare((node,), {}).run({"x": x}, ("y",), {})["y"]
+    assert not np.shares_memory(x, y)
 
 
 def test_a_program_of_many_nodes_is_quick() -> None:
