@@ -1,8 +1,7 @@
 """What a child is told of a variant, and its files: read in one place, by the digests signed.
 
-Every file is read
-by `read_file`, which holds what it read against the digest that was signed. A sealed file is opened
-there, into memory: nothing of it is written.
+Every file is read by `read_stored`, which holds what it read against the digest that was signed. A
+sealed file is opened there, into memory: nothing of it is written.
 """
 
 from __future__ import annotations
