@@ -58,9 +58,10 @@ class _Served:
             version=spec.version,
             worker=self.worker.id,
             path=str(self.worker.path),
-            inputs=spec.variant.inputs,
-            outputs=spec.variant.outputs,
+            inputs=spec.variant.public_inputs,
+            outputs=spec.variant.public_outputs,
             platform=f"{spec.engine}_{spec.variant.format}",
+            is_stateful=spec.variant.program is not None and spec.variant.program.is_stateful,
         )
 
 
@@ -273,7 +274,7 @@ class LocalHost:
             f"w{self._started_workers}",
             spec,
             folder=self._folder,
-            threads=self._config.model(spec.slot).threads,
+            serving=self._config.model(spec.slot),
             ready_s=self._config.ready_s,
             zygote=self._zygote,
         )

@@ -15,6 +15,7 @@ from typing import Any
 from edgefleet_agent.ports import Failed, FileSeal, ModelSpec
 from edgefleet_agent.runtime.engine import CannotLoad, Session, difference
 from edgefleet_agent.runtime.engines import open_session
+from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest, Limits, Variant, sha256
 from edgefleet_contract.canonical import Json
@@ -45,9 +46,17 @@ class Job:
     version: int = 0
     labels_path: str = ""
     labels_seal: FileSeal | None = None
+    serving: ModelConfig = field(default_factory=ModelConfig)
 
 
-def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 0) -> Job:
+def job_for(
+    spec: ModelSpec,
+    *,
+    threads: int,
+    cpu_s: int = 0,
+    data_bytes: int = 0,
+    serving: ModelConfig | None = None,
+) -> Job:
     """The job of a worker or a trial of `spec`."""
     return Job(
         engine=spec.engine,
@@ -65,6 +74,7 @@ def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 
         version=spec.version,
         labels_path="" if spec.labels_path is None else str(spec.labels_path),
         labels_seal=spec.labels_seal,
+        serving=serving or ModelConfig(),
     )
 
 

@@ -83,6 +83,10 @@ class OnnxSession:
             ) from error
         return {name: np.asarray(result) for name, result in zip(self._names, results, strict=True)}
 
+    def fresh(self) -> OnnxSession:
+        """See `Session.fresh`: an ONNX graph keeps nothing by itself."""
+        return self
+
 
 def _refuse_external(raw: bytes) -> None:
     try:

@@ -1,7 +1,8 @@
 """One version of one model, serving: a process that the front sends requests to.
 
-Run as `python -m edgefleet_agent.runtime.worker`. One thread, one request at a time: a session is
-not shared, and whatever a hostile body or a native crash does, it does to this process alone.
+Run as `python -m edgefleet_agent.runtime.worker`. One thread, one request at a time, or
+those that came together: a session is not shared, and whatever a hostile body or a native crash
+does, it does to this process alone.
 Bodies are decoded here, never in the front.
 """
 
@@ -13,14 +14,19 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime import child
+from edgefleet_agent.runtime.answering import Answerer, Said
+from edgefleet_agent.runtime.batching import why_not_joined
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
-from edgefleet_agent.runtime.frames import GREETING, BrokenFrame, Frame, FrameReader, header
-from edgefleet_agent.runtime.golden import read_golden
+from edgefleet_agent.runtime.frames import GREETING, BrokenFrame, Frame, header
+from edgefleet_agent.runtime.golden import Golden, read_golden
+from edgefleet_agent.runtime.inbox import Inbox
 from edgefleet_agent.runtime.loading import (
     Job,
     golden_source,
@@ -29,27 +35,27 @@ from edgefleet_agent.runtime.loading import (
     read_labels,
     read_model,
 )
-from edgefleet_agent.runtime.speech import SPEECHES
-from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error, join_results
 from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
-_PIECE: Final = 256 * 1024
 _JOINED: Final = 64 * 1024
 
 
 class Worker:
-    """Answers frames on a listening Unix socket until the parent hangs up."""
+    """Answers frames on a listening Unix socket until the parent hangs up.
 
-    def __init__(self, session: Session, job: Job) -> None:
-        self._session = session
-        self._served = Served(
-            job.slot, job.version, job.variant.inputs, job.variant.outputs, read_labels(job)
-        )
+    Args:
+        answerer: answers them.
+        limit: how many are answered together; 1: one at a time.
+        delay_s: how long to wait for more at most.
+    """
+
+    def __init__(self, answerer: Answerer, *, limit: int = 1, delay_s: float = 0.0) -> None:
+        self.answerer, self._limit, self._delay_s = answerer, limit, delay_s
 
     def serve(self, control: socket.socket, listener: socket.socket) -> None:
         """Accept and answer. Returns when `control` closes."""
-        readers: dict[socket.socket, FrameReader] = {}
+        inboxes: dict[socket.socket, Inbox] = {}
         with selectors.DefaultSelector() as selector:
             selector.register(control, selectors.EVENT_READ)
             selector.register(listener, selectors.EVENT_READ)
@@ -62,11 +68,13 @@ class Worker:
                     if ready is listener:
                         connection = self._greet(listener)
                         if connection is not None:
-                            readers[connection] = FrameReader()
+                            inboxes[connection] = Inbox(
+                                connection, limit=self._limit, delay_s=self._delay_s
+                            )
                             selector.register(connection, selectors.EVENT_READ)
-                    elif not self._attend(ready, readers[ready]):
+                    elif not self._attend(ready, inboxes[ready]):
                         selector.unregister(ready)
-                        del readers[ready]
+                        del inboxes[ready]
                         ready.close()
 
     def _greet(self, listener: socket.socket) -> socket.socket | None:
@@ -80,49 +88,43 @@ class Worker:
             return None
         return connection
 
-    def _attend(self, connection: socket.socket, reader: FrameReader) -> bool:
+    def _attend(self, connection: socket.socket, inbox: Inbox) -> bool:
         """Read once and answer what is complete; False when the front has gone."""
         try:
-            data = connection.recv(_PIECE)
-            if not data:
-                return False
-            for frame in reader.feed(data):
-                code, body = self.answer(frame)
-                _send(connection, frame.id, code, body)
+            frames = inbox.take()
+            for start in range(0, len(frames or ()), self._limit):
+                for frame, said in self.answer((frames or [])[start : start + self._limit]):
+                    _send(connection, frame.id, said)
         except (ConnectionError, BrokenFrame):
             return False
-        return True
+        return frames is not None
 
-    def answer(self, frame: Frame) -> tuple[int, bytes]:
-        """An HTTP status and a body for one request."""
-        speech = SPEECHES.get(frame.code)
-        if speech is None:
-            return 500, error(f"the worker does not know request {frame.code}")
-        try:
-            question = speech.read(frame.body, self._served)
-            results = [self._session.run(feeds) for feeds in question.calls]
-            return 200, question.tell(join_results(results, self._served.outputs))
-        except BadBody as refusal:
-            return 400, error(str(refusal))
-        except CannotRun as failure:
-            return (400 if failure.input_is_to_blame else 500), error(str(failure))
-        except BadOutput as failure:
-            return 500, error(str(failure))
-        except (MemoryError, RecursionError) as failure:
-            return 500, error(f"{type(failure).__name__} while answering")
+    def answer(self, frames: Sequence[Frame]) -> Iterable[tuple[Frame, Said]]:
+        """The answers to requests that may be run together, in their order."""
+        if len(frames) > 1:
+            return self.answerer.answer_together(frames)
+        return [(frame, self.answerer.answer(frame)) for frame in frames]
 
 
-def _send(connection: socket.socket, id_: int, code: int, body: bytes) -> None:
-    head = header(id_, code, len(body))
-    if len(body) <= _JOINED:
-        connection.sendall(head + body)
+def _send(connection: socket.socket, id_: int, said: Said) -> None:
+    head = header(id_, said.code, len(said.body))
+    if len(said.body) <= _JOINED:
+        connection.sendall(head + said.body)
     else:
         connection.sendall(head)
-        connection.sendall(body)
+        connection.sendall(said.body)
 
 
-def prepare(job: Job) -> Session | Failed:
-    """A session that is warm: it has answered the first golden vector."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A session that is warm: it has answered the first golden vector. `limit`: see `Worker`."""
+
+    session: Session
+    limit: int
+
+
+def prepare(job: Job) -> Ready | Failed:
+    """The model of a job, ready to answer."""
     try:
         preload(job.engine)
         child.confine(data_bytes=job.data_bytes)
@@ -132,6 +134,7 @@ def prepare(job: Job) -> Session | Failed:
         session = raw if isinstance(raw, Failed) else load(job, raw)
         if not isinstance(session, Failed):
             session.run(golden.first.feeds)
+            return Ready(session, _limit(job, golden))
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
     except (PeerError, DeviceError) as error:
@@ -141,20 +144,32 @@ def prepare(job: Job) -> Session | Failed:
     return session
 
 
+def _limit(job: Job, golden: Golden) -> int:
+    """How many requests may be run together: what was configured, if the model allows it."""
+    if job.serving.max_batch == 1:
+        return 1
+    reason = why_not_joined(job.variant, golden)
+    if reason:
+        sys.stderr.write(f"requests are not run together: {reason}\n")
+    return 1 if reason else job.serving.max_batch
+
+
 def main(argv: list[str]) -> None:
     """Load, say so, serve."""
     fds = child.arguments(argv)
     control = child.Control(fds["control"])
     job = parse_job(control.receive())
     start = time.perf_counter()
-    session = prepare(job)
-    if isinstance(session, Failed):
-        control.send(failed=session.reason, detail=session.detail)
+    ready = prepare(job)
+    if isinstance(ready, Failed):
+        control.send(failed=ready.reason, detail=ready.detail)
         return
+    answerer = Answerer(ready.session, job)
     gc.collect()
     gc.freeze()
     control.send(ready=True, load_ms=(time.perf_counter() - start) * 1e3)
-    Worker(session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
+    worker = Worker(answerer, limit=ready.limit, delay_s=job.serving.max_delay_ms / 1e3)
+    worker.serve(control.socket, socket.socket(fileno=fds["listen"]))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import psutil
 from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class WorkerProcess:
         id: unique in the agent's life.
         spec: what it serves.
         folder: of our own, for its socket.
-        threads: of one inference.
+        serving: how.
         ready_s: how long it may take to load.
         zygote: forks it where that works.
     """
@@ -48,7 +49,7 @@ class WorkerProcess:
         spec: ModelSpec,
         *,
         folder: Path,
-        threads: int,
+        serving: ModelConfig,
         ready_s: float,
         zygote: Forker | None = None,
     ) -> None:
@@ -56,7 +57,7 @@ class WorkerProcess:
         self.path = folder / f"{id}.sock"
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
-        self._threads, self._ready_s = threads, ready_s
+        self._serving, self._ready_s = serving, ready_s
         self._zygote = zygote
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
@@ -137,14 +138,15 @@ class WorkerProcess:
             process = await spawn(
                 MODULE,
                 self._name,
-                threads=self._threads,
+                threads=self._serving.threads,
                 sockets={"listen": listener},
                 zygote=self._zygote,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: {error.strerror}")
         try:
-            process.send(render_job(job_for(self.spec, threads=self._threads)))
+            job = job_for(self.spec, threads=self._serving.threads, serving=self._serving)
+            process.send(render_job(job))
             async with asyncio.timeout(self._ready_s):
                 message = await process.receive()
             if message is None:

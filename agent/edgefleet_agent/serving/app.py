@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from edgefleet_agent.runtime.frames import Ask, Copy, Frame
 from edgefleet_agent.serving.answer import Answer, busy, refuse
+from edgefleet_agent.serving.cache import Fate, key_of, say
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
 from edgefleet_agent.serving.doors import DOORS
@@ -75,23 +76,39 @@ class App:
         if isinstance(entry, Answer):
             return entry
         answer: Answer | Frame
+        fate = Fate.NONE
         if body is None:
             answer = self._too_large()
         elif isinstance(opening, Answer):
             answer = opening
         else:
-            answer = await self._ask(entry, inference.ask, body)
+            answer, fate = await self._find(entry, inference.ask, body)
         took = round((time.perf_counter() - start) * 1e6)
         if isinstance(answer, Frame):
             frame, answer = answer, Answer(answer.code, answer.body)
-            if frame.code == 200 and body is not None:
+            if frame.code == 200:
                 answer = inference.present(frame)
+            if frame.code == 200 and body is not None and fate is not Fate.HIT:
                 # Comes after the answer is written: nothing waits between here and there.
                 copy = Copy(inference.ask, took, body, frame.body)
                 asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
         self._router.count(entry, answer.status, took)
         version = (VERSION_HEADER, b"%d" % entry.route.version)
-        return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
+        headers = (*answer.headers, version, *say(fate))
+        return Answer(answer.status, answer.body, answer.content_type, headers)
+
+    async def _find(self, entry: Entry, ask: Ask, body: bytes) -> tuple[Answer | Frame, Fate]:
+        """The answer, and whether it had been given before."""
+        if entry.cache is None:
+            return await self._ask(entry, ask, body), Fate.NONE
+        key = key_of(ask, body)
+        kept = entry.cache.get(key)
+        if kept is not None:
+            return Frame(0, 200, kept), Fate.HIT
+        answer = await self._ask(entry, ask, body)
+        if isinstance(answer, Frame) and answer.code == 200 and entry.cache.put(key, answer.body):
+            return answer, Fate.STORED
+        return answer, Fate.MISS
 
     async def _ask(self, entry: Entry, ask: Ask, body: bytes) -> Answer | Frame:
         name = entry.route.slot

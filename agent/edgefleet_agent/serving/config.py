@@ -8,6 +8,8 @@ from typing import Final
 from edgefleet_contract.errors import OperatorError
 
 DEFAULT_LISTENER: Final = "unix:serve.sock"
+_SEQUENCES: Final = 64
+_OWN_SESSIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +17,34 @@ class ModelConfig:
     """A `[serving.models.<slot>]` table: how one model is served.
 
     `threads` of one inference; 0: `serving.threads`.
+    `max_batch` requests are run together at most (1: none are), where the model allows it; one that
+    had company waits `max_delay_ms` for more at most.
+    `cache_mib` of answers are kept, for requests that are the same to the byte; 0: none.
+    `max_sequences` of a stateful model are kept (0: 64, or 8 where each takes a session of its
+    own), each for `sequence_idle_s` after its last request.
     """
 
     threads: int = 0
+    max_batch: int = 1
+    max_delay_ms: float = 0.0
+    cache_mib: int = 0
+    max_sequences: int = 0
+    sequence_idle_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise OperatorError(f"threads of a model is {self.threads}", hint="0 or more")
+        lowest = {"max_batch": 1}
+        for name in ("threads", "max_batch", "max_delay_ms", "cache_mib", "max_sequences"):
+            found, least = getattr(self, name), lowest.get(name, 0)
+            if found < least:
+                raise OperatorError(f"{name} of a model is {found}", hint=f"{least} or more")
+        if self.sequence_idle_s <= 0:
+            raise OperatorError(
+                f"sequence_idle_s of a model is {self.sequence_idle_s:g}", hint="above 0"
+            )
+
+    def sequences(self, *, own_session: bool) -> int:
+        """How many sequences are kept, if each takes a session of its own or does not."""
+        return self.max_sequences or (_OWN_SESSIONS if own_session else _SEQUENCES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from edgefleet_contract.canonical import Json
 class Route:
     """One slot: what is served there, and the socket of the worker that serves it.
 
-    `worker` is unique among all workers of one agent's life: it tells versions apart. `platform` is
-    the runtime and the format, such as `onnxruntime_onnx`.
+    `worker` is unique among all workers of one agent's life: it tells versions apart. `inputs` and
+    `outputs` are those that clients see. `platform` is the runtime and the format, such as
+    `onnxruntime_onnx`. `is_stateful`: an answer depends on what was asked before.
     """
 
     slot: str
@@ -28,6 +29,7 @@ class Route:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     platform: str = ""
+    is_stateful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
