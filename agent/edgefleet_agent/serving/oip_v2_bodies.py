@@ -64,7 +64,7 @@ def read(body: bytes, model: Served) -> Question:
         BadBody: saying what was expected and what was found.
     """
     request = parse(body, model)
-    calls = split_calls(request.feeds, model.inputs)
+    calls = split_calls(request.feeds, model.inputs) if request.feeds else ()
     return Question(calls, lambda results: render(request, results, model), request.sequence)
 
 
@@ -88,9 +88,11 @@ def parse(body: bytes, model: Served) -> Request:
     if id_ is not None and not isinstance(id_, str):
         raise BadBody(f"'id' is {kind(id_)}, expected text")
     parameters = _parameters(value, "the request")
+    sequence = read_sequence(parameters)
+    if value.get("inputs") == [] and sequence is not None and sequence.end and end == len(rest):
+        return Request(id_, {}, {}, sequence)  # ends it, and asks for nothing
     feeds = _feeds(value.get("inputs"), rest[end:], model)
-    wanted = _wanted(value.get("outputs"), parameters, model)
-    return Request(id_, feeds, wanted, read_sequence(parameters))
+    return Request(id_, feeds, _wanted(value.get("outputs"), parameters, model), sequence)
 
 
 def render(request: Request, results: Tensors, model: Served) -> bytes:

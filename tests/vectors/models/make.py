@@ -200,6 +200,31 @@ def several() -> None:
     )
 
 
+def tally() -> None:
+    """y = x + total; before = last. Both states are given on: what was summed, what was said."""
+    save(
+        "tally",
+        [
+            helper.make_node("Add", ["x", "total"], ["y"]),
+            helper.make_node("Identity", ["y"], ["next_total"]),
+            helper.make_node("Identity", ["last"], ["before"]),
+            helper.make_node("Identity", ["word"], ["next_last"]),
+        ],
+        [
+            info("x", T.FLOAT, "n", 2),
+            info("word", T.STRING, "n"),
+            info("total", T.FLOAT, "n", 2),
+            info("last", T.STRING, "n"),
+        ],
+        [
+            info("y", T.FLOAT, "n", 2),
+            info("before", T.STRING, "n"),
+            info("next_total", T.FLOAT, "n", 2),
+            info("next_last", T.STRING, "n"),
+        ],
+    )
+
+
 def kinds() -> None:
     """Every dtype that a bundle knows, given back as it came."""
     dtypes = {
@@ -325,6 +350,63 @@ def crash() -> None:
     )
 
 
+def memory() -> None:
+    """y = x + what was summed before, which the model keeps by itself, in a resource variable."""
+    model = tfl.ModelT()
+    model.version = 3
+    model.buffers = [tfl.BufferT(), tfl.BufferT()]
+    model.buffers[1].data = np.zeros(8, np.uint8)
+    codes = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ADD", "ASSIGN_VARIABLE")
+    for name in codes:
+        code = tfl.OperatorCodeT()
+        code.builtinCode = getattr(tfl.BuiltinOperator, name)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = 1
+        model.operatorCodes = [*(model.operatorCodes or []), code]
+
+    def operator(name: str, inputs: list[int], outputs: list[int], **said: object) -> tfl.OperatorT:
+        made = tfl.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = codes.index(name), inputs, outputs
+        kind = "".join(part.capitalize() for part in name.split("_")) + "Options"
+        made.builtinOptionsType = getattr(tfl.BuiltinOptions, kind)
+        made.builtinOptions = getattr(tfl, f"{kind}T")()
+        for key, value in said.items():
+            setattr(made.builtinOptions, key, value)
+        return made
+
+    handle = {"container": "", "sharedName": "sum"}
+    resource, floats = tfl.TensorType.RESOURCE, tfl.TensorType.FLOAT32
+    main = tfl.SubGraphT()
+    main.tensors = [
+        _tensor("x", floats, (1, 2), 0, False),
+        _tensor("sum", resource, (), 0, False),
+        _tensor("before", floats, (1, 2), 0, False),
+        _tensor("y", floats, (1, 2), 0, False),
+    ]
+    main.inputs, main.outputs = [0], [3]
+    main.operators = [
+        operator("CALL_ONCE", [], [], initSubgraphIndex=1),
+        operator("VAR_HANDLE", [], [1], **handle),
+        operator("READ_VARIABLE", [1], [2]),
+        operator("ADD", [0, 2], [3]),
+        operator("ASSIGN_VARIABLE", [1, 3], []),
+    ]
+    begin = tfl.SubGraphT()
+    begin.tensors = [
+        _tensor("sum", resource, (), 0, False),
+        _tensor("zeros", floats, (1, 2), 1, False),
+    ]
+    begin.inputs, begin.outputs = [], []
+    begin.operators = [
+        operator("VAR_HANDLE", [], [0], **handle),
+        operator("ASSIGN_VARIABLE", [0, 1], []),
+    ]
+    model.subgraphs = [main, begin]
+    builder = flatbuffers.Builder(4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (HERE / "memory.tflite").write_bytes(bytes(builder.Output()))
+
+
 def _tensor(
     name: str, kind: int, shape: tuple, buffer: int, exact: bool, signature: tuple | None = None
 ) -> tfl.TensorT:
@@ -339,5 +421,18 @@ def _tensor(
 
 
 if __name__ == "__main__":
-    for make in (linear, mirrors, busy, rivals, greedy, several, kinds, refused, tflite, crash):
+    for make in (
+        linear,
+        mirrors,
+        busy,
+        rivals,
+        greedy,
+        several,
+        kinds,
+        refused,
+        tflite,
+        crash,
+        tally,
+        memory,
+    ):
         make()
