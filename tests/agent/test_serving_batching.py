@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +169,7 @@ def test_one_run_answers_all_and_a_bad_one_is_refused_alone(tmp_path: Path) -> N
 
     def ask(*bodies: object) -> list[tuple[int, object]]:
         frames = [Frame(i, Ask.PREDICT_V1, json.dumps(b).encode()) for i, b in enumerate(bodies)]
-        answers = list(answerer.answer_together(frames))
+        answers = list(chain.from_iterable(answerer.answer_together(frames)))
         assert [frame.id for frame, _ in answers] == list(range(len(bodies)))
         told = [(said.code, json.loads(said.body)) for _, said in answers]
         return [(code, body.get("predictions")) for code, body in told]

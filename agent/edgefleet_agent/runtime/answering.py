@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from edgefleet_agent.runtime.batching import groups, join, rows, split
 from edgefleet_agent.runtime.engine import CannotRun, Session, Tensors
@@ -30,6 +30,10 @@ class Said:
 
     code: int
     body: bytes
+
+
+Answered: TypeAlias = tuple[Frame, Said]
+"""A request and what is said to it."""
 
 
 class Answerer:
@@ -61,19 +65,28 @@ class Answerer:
         question = self.read(frame)
         return question if isinstance(question, Said) else self.run(question)
 
-    def answer_together(self, frames: Sequence[Frame]) -> Iterator[tuple[Frame, Said]]:
-        """The answers to requests, in their order, run together where they can be."""
+    def answer_together(self, frames: Sequence[Frame]) -> Iterator[list[Answered]]:
+        """The answers to requests, in their order, run together where they can be.
+
+        What is ready at once comes at once; before a request is run by itself, all before it come.
+        """
         asked = [self.read(frame) for frame in frames]
         places = [i for i, question in enumerate(asked) if isinstance(question, Question)]
         questions = [question for question in asked if isinstance(question, Question)]
         found = {places[i]: outputs for i, outputs in self._run_jointly(questions).items()}
+        ready: list[Answered] = []
         for i, (frame, question) in enumerate(zip(frames, asked, strict=True)):
             if isinstance(question, Said):
-                yield frame, question
+                ready.append((frame, question))
             elif i in found:
-                yield frame, self._tell(question, found[i])
+                ready.append((frame, self._tell(question, found[i])))
             else:
-                yield frame, self.run(question)
+                if ready:
+                    yield ready
+                ready = []
+                yield [(frame, self.run(question))]
+        if ready:
+            yield ready
 
     def read(self, frame: Frame) -> Question | Said:
         """What a request asks, or its refusal."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime import child
-from edgefleet_agent.runtime.answering import Answerer, Said
+from edgefleet_agent.runtime.answering import Answered, Answerer, Said
 from edgefleet_agent.runtime.comparison import Comparison, Tally, compare
 from edgefleet_agent.runtime.frames import Ask, Copy, Frame, unpack_copy
 from edgefleet_agent.runtime.loading import parse_job
@@ -48,13 +48,13 @@ class ShadowWorker(Worker):
         self._rested_at = time.perf_counter()
         self._told_at = 0.0
 
-    def answer(self, frames: Sequence[Frame]) -> Iterable[tuple[Frame, Said]]:
+    def answer(self, frames: Sequence[Frame]) -> Iterable[list[Answered]]:
         """The rest that is wanted before the next copy."""
         for frame in frames:
             self._try(unpack_copy(frame.body))
             if time.perf_counter() - self._told_at > _TELL_S:
                 self.tell()
-            yield frame, Said(200, b"%d" % round(self._rest() * 1e6))
+            yield [(frame, Said(200, b"%d" % round(self._rest() * 1e6)))]
 
     def _try(self, copy: Copy) -> None:
         """Answer a copy and compare. One of a sequence is left out: not all of it is seen here."""

@@ -20,7 +20,7 @@ from typing import Final
 
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime import child
-from edgefleet_agent.runtime.answering import Answerer, Said
+from edgefleet_agent.runtime.answering import Answered, Answerer
 from edgefleet_agent.runtime.batching import why_not_joined
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
@@ -93,26 +93,32 @@ class Worker:
         try:
             frames = inbox.take()
             for start in range(0, len(frames or ()), self._limit):
-                for frame, said in self.answer((frames or [])[start : start + self._limit]):
-                    _send(connection, frame.id, said)
+                for ready in self.answer((frames or [])[start : start + self._limit]):
+                    _send(connection, ready)
         except (ConnectionError, BrokenFrame):
             return False
         return frames is not None
 
-    def answer(self, frames: Sequence[Frame]) -> Iterable[tuple[Frame, Said]]:
-        """The answers to requests that may be run together, in their order."""
+    def answer(self, frames: Sequence[Frame]) -> Iterable[list[Answered]]:
+        """The answers to requests that may be run together, in their order, as they are ready."""
         if len(frames) > 1:
             return self.answerer.answer_together(frames)
-        return [(frame, self.answerer.answer(frame)) for frame in frames]
+        return [[(frame, self.answerer.answer(frame))] for frame in frames]
 
 
-def _send(connection: socket.socket, id_: int, said: Said) -> None:
-    head = header(id_, said.code, len(said.body))
-    if len(said.body) <= _JOINED:
-        connection.sendall(head + said.body)
-    else:
-        connection.sendall(head)
+def _send(connection: socket.socket, answers: list[Answered]) -> None:
+    """Small ones in one piece, so that the front wakes up once for them."""
+    pieces: list[bytes] = []
+    for frame, said in answers:
+        pieces.append(header(frame.id, said.code, len(said.body)))
+        if len(said.body) <= _JOINED:
+            pieces.append(said.body)
+            continue
+        connection.sendall(b"".join(pieces))
         connection.sendall(said.body)
+        pieces.clear()
+    if pieces:
+        connection.sendall(b"".join(pieces))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,316 @@
+"""What running requests together gives, and what keeping answers gives: ratios, in one run.
+
+Models: a scikit-learn forest of 100 trees on 30 numbers, and a small convolutional net on a picture
+of 32 x 32. Each serves alone, in batches, and with a cache, all at once in one host; the ways take
+turns of half a second, so that a busy moment hits all of them. Three distances:
+
+- `raw_*`: the bare session, eight rows at once over one at a time;
+- `worker_*`: 16 frames are always with a worker, without HTTP or a front;
+- `http_*`: eight keep-alive clients, in this process, on loopback, which want processors too.
+
+`*_gain` is the throughput in batches over the throughput without; `*_cpu_gain` the same of rows for
+a second of the worker's processor, which a busy machine changes less. `*_hit_gain` is the
+throughput of one client that is answered from the cache over that of one that asks for new things.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+from onnx import helper, numpy_helper
+
+from edgefleet_agent.ports import ModelSpec
+from edgefleet_agent.runtime.frames import GREETING, Ask, FrameReader, header, pack_opening
+from edgefleet_agent.runtime.onnx_engine import OnnxSession
+from edgefleet_agent.runtime.worker_process import WorkerProcess
+from edgefleet_agent.serving.config import ModelConfig
+from edgefleet_contract.bundle import Format, TensorSpec, Variant, sha256
+from tests.agent.hosting import RunningHost, running
+
+CLIENTS = 8
+TURN_S = 0.5
+WAYS = {
+    "alone": ModelConfig(threads=1),
+    "batch": ModelConfig(threads=1, max_batch=8),
+    "waits": ModelConfig(threads=1, max_batch=8, max_delay_ms=1),
+    "kept": ModelConfig(threads=1, cache_mib=8),
+}
+SIZES = {"forest": (30,), "conv": (3, 32, 32)}
+
+
+def forest() -> bytes:
+    """A forest of 100 trees on the breast cancer data."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.ensemble import RandomForestClassifier
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x = x.astype(np.float32)
+    model = RandomForestClassifier(100, random_state=0).fit(x, y)
+    raw = to_onnx(model, x[:1], options={"zipmap": False}, target_opset=15).SerializeToString()
+    return bytes(raw)
+
+
+def conv() -> bytes:
+    """Three convolutions and a dense layer; the picture is 3 x 32 x 32."""
+    draw = np.random.default_rng(0).normal
+    sizes = {"A": (16, 3, 3, 3), "B": (32, 16, 3, 3), "C": (64, 32, 3, 3), "D": (64, 10)}
+    pads = {"pads": [1, 1, 1, 1]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["X", "A"], ["a"], **pads),
+            helper.make_node("Relu", ["a"], ["a2"]),
+            helper.make_node("Conv", ["a2", "B"], ["b"], strides=[2, 2], **pads),
+            helper.make_node("Relu", ["b"], ["b2"]),
+            helper.make_node("Conv", ["b2", "C"], ["c"], strides=[2, 2], **pads),
+            helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+            helper.make_node("Flatten", ["d"], ["e"]),
+            helper.make_node("MatMul", ["e", "D"], ["y"]),
+        ],
+        "conv",
+        [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 10])],
+        [
+            numpy_helper.from_array(draw(size=size).astype(np.float32) * 0.1, name)
+            for name, size in sizes.items()
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+def make_spec(folder: Path, model: str, raw: bytes, way: str) -> ModelSpec:
+    """The model in a slot of its own; four golden vectors, by the runtime itself."""
+    session = OnnxSession(raw, threads=1)
+    x = np.random.default_rng(1).random((4, *SIZES[model]), np.float32)
+    found = session.run({"X": x})
+    here = folder / f"{model}-{way}"
+    here.mkdir()
+    (here / "model.onnx").write_bytes(raw)
+    outputs = {f"output.{i}": found[spec.name] for i, spec in enumerate(session.outputs)}
+    np.savez(here / "golden.npz", **{"input.0": x}, **outputs)
+    variant = Variant(
+        name="onnx-bench",
+        format=Format.ONNX,
+        precision="fp32",
+        model="model.onnx",
+        golden="golden.npz",
+        max_abs_err_e6=100,
+        inputs=(TensorSpec("X", "float32", (-1, *SIZES[model])),),
+        outputs=session.outputs,
+        runtimes={"onnxruntime": "0"},
+    )
+    return ModelSpec(
+        slot=f"{model}-{way}",
+        model=model,
+        version=1,
+        bundle_sha256=sha256(raw),
+        variant=variant,
+        engine="onnxruntime",
+        model_path=here / "model.onnx",
+        model_sha256=sha256(raw),
+        golden_path=here / "golden.npz",
+    )
+
+
+def binary(model: str, number: int = 0) -> tuple[bytes, int]:
+    """The body of a request for one row, and how much of it is JSON; each number is another."""
+    x = np.random.default_rng(number).random((1, *SIZES[model]), np.float32)
+    tensor = {"name": "X", "datatype": "FP32", "shape": list(x.shape)}
+    size = {"parameters": {"binary_data_size": x.nbytes}}
+    asked = {"inputs": [tensor | size], "parameters": {"binary_data_output": True}}
+    head = json.dumps(asked).encode()
+    return head + x.tobytes(), len(head)
+
+
+def http_request(model: str, way: str, number: int = 0) -> bytes:
+    body, size = binary(model, number)
+    lines = (
+        f"POST /v2/models/{model}-{way}/infer HTTP/1.1",
+        "Host: edge",
+        f"Content-Length: {len(body)}",
+        f"Inference-Header-Content-Length: {size}",
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode() + body
+
+
+async def ask(requests: Iterator[bytes], port: int, until: float) -> int:
+    """How many requests of one keep-alive client were answered before a time."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    count = 0
+    while time.perf_counter() < until:
+        writer.write(next(requests))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(head.decode())
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+        await reader.readexactly(int(length))
+        count += 1
+    writer.close()
+    await writer.wait_closed()
+    return count
+
+
+async def turn(clients: list[Iterator[bytes]], port: int) -> float:
+    """Requests a second, of all clients."""
+    start = time.perf_counter()
+    counts = await asyncio.gather(*(ask(each, port, start + TURN_S) for each in clients))
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def over_http(here: RunningHost, rounds: int) -> dict[str, float]:
+    """Medians of requests a second: of eight clients, and of one with and without the cache."""
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for model in SIZES:
+            for way in ("alone", "batch", "waits"):
+                clients = [itertools.repeat(http_request(model, way))] * CLIENTS
+                found.setdefault(f"http_{model}_{way}", []).append(
+                    asyncio.run(turn(clients, here.port))
+                )
+            fresh = iter([http_request(model, "kept", time.time_ns() + i) for i in range(2000)])
+            same = itertools.repeat(http_request(model, "kept"))
+            for name, client in (("miss", fresh), ("hit", same)):
+                found.setdefault(f"http_{model}_{name}", []).append(
+                    asyncio.run(turn([client], here.port))
+                )
+    return {name: statistics.median(each) for name, each in found.items()}
+
+
+def exchange(path: Path, model: str) -> Callable[[], float]:
+    """Requests a second, straight at a worker that always has 16 frames."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    reader = FrameReader()
+    body, size = binary(model)
+    body = pack_opening(size) + body
+    frame = header(1, Ask.INFER_V2, len(body)) + body
+
+    def run() -> float:
+        start, count = time.perf_counter(), 0
+        connection.sendall(frame * 2 * CLIENTS)
+        pending = 2 * CLIENTS
+        while pending:
+            come = [f for f in reader.feed(connection.recv(2**18)) if f.id != GREETING]
+            assert all(each.code == 200 for each in come)
+            count += len(come)
+            pending -= len(come)
+            if time.perf_counter() < start + TURN_S:
+                connection.sendall(frame * len(come))
+                pending += len(come)
+        return count / (time.perf_counter() - start)
+
+    return run
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds that a process has used."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
+
+
+def bare(raws: dict[str, bytes], rounds: int) -> dict[str, float]:
+    """Rows for a processor second of the bare session, in eights over one at a time."""
+    gains = {}
+    for model, raw in raws.items():
+        session = OnnxSession(raw, threads=1)
+        x = np.random.default_rng(1).random((CLIENTS, *SIZES[model]), np.float32)
+        costs: list[list[float]] = [[], []]
+        for _ in range(rounds * 20):
+            for cost, step in zip(costs, (1, CLIENTS), strict=True):
+                start = time.process_time()
+                for at in range(0, CLIENTS, step):
+                    session.run({"X": x[at : at + step]})
+                cost.append(time.process_time() - start)
+        one, eight = (statistics.median(cost) for cost in costs)
+        gains[f"raw_{model}_cpu_gain"] = one / eight
+    return gains
+
+
+async def at_workers(specs: list[ModelSpec], folder: Path, rounds: int) -> dict[str, float]:
+    """Medians of requests a second of each worker, by the clock and by its processor time."""
+    async with AsyncExitStack() as stack:
+        ways: dict[str, Callable[[], float]] = {}
+        pids: dict[str, int] = {}
+        for spec in specs:
+            model, _, way = spec.slot.partition("-")
+            if way not in ("alone", "batch"):
+                continue
+            worker = WorkerProcess(
+                spec.slot, spec, folder=folder, serving=WAYS[way], ready_s=60, zygote=None
+            )
+            stack.push_async_callback(worker.stop)
+            failed = await worker.start()
+            if failed is not None:
+                raise SystemExit(failed.detail)
+            assert worker.pid is not None
+            pids[f"worker_{model}_{way}"] = worker.pid
+            ways[f"worker_{model}_{way}"] = exchange(worker.path, model)
+        found: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, run in ways.items():
+                before, start = cpu_s(pids[name]), time.perf_counter()
+                rate = await asyncio.to_thread(run)
+                share = (cpu_s(pids[name]) - before) / (time.perf_counter() - start)
+                found.setdefault(name, []).append(rate)
+                found.setdefault(f"{name}_cpu", []).append(rate / share)
+        return {name: statistics.median(each) for name, each in found.items()}
+
+
+def measure(rounds: int) -> dict[str, float]:
+    """The figures of one run."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        raws = {"forest": forest(), "conv": conv()}
+        specs = [make_spec(folder, model, raw, way) for model, raw in raws.items() for way in WAYS]
+        gains = bare(raws, rounds)
+        figures = asyncio.run(at_workers(specs, folder, rounds))
+        with running(models={spec.slot: WAYS[spec.slot.partition("-")[2]] for spec in specs}) as on:
+            failed = on.do(on.host.activate(tuple(specs)))
+            if failed is not None:
+                raise SystemExit(failed.detail)
+            figures |= over_http(on, rounds)
+    told = {f"{name}_per_s": round(value) for name, value in figures.items()}
+    for m in SIZES:
+        gains[f"worker_{m}_gain"] = figures[f"worker_{m}_batch"] / figures[f"worker_{m}_alone"]
+        gains[f"worker_{m}_cpu_gain"] = (
+            figures[f"worker_{m}_batch_cpu"] / figures[f"worker_{m}_alone_cpu"]
+        )
+        gains[f"http_{m}_gain"] = figures[f"http_{m}_batch"] / figures[f"http_{m}_alone"]
+        gains[f"http_{m}_waits_gain"] = figures[f"http_{m}_waits"] / figures[f"http_{m}_alone"]
+        gains[f"http_{m}_hit_gain"] = figures[f"http_{m}_hit"] / figures[f"http_{m}_miss"]
+    return {**told, **{name: round(value, 2) for name, value in gains.items()}}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench batching", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default 7)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(argv)
+    figures = measure(options.rounds)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:>26} {value:g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
