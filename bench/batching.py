@@ -2,21 +2,23 @@
 
 Models: a scikit-learn forest of 100 trees on 30 numbers, and a small convolutional net on a picture
 of 32 x 32. Each serves alone, in batches, and with a cache, all at once in one host; the ways take
-turns of half a second, so that a busy moment hits all of them. Three distances:
+turns of a quarter of a second, so that a busy moment hits all of them. Three distances:
 
 - `raw_*`: the bare session, eight rows at once over one at a time;
 - `worker_*`: 16 frames are always with a worker, without HTTP or a front;
 - `http_*`: eight keep-alive clients, in this process, on loopback, which want processors too.
 
-`*_gain` is the throughput in batches over the throughput without; `*_cpu_gain` the same of rows for
-a second of the worker's processor, which a busy machine changes less. `*_hit_gain` is the
-throughput of one client that is answered from the cache over that of one that asks for new things.
+`*_gain` is the throughput in batches over the throughput without. `*_hit_gain` is the throughput of
+one client that is answered from the cache over that of one that asks for new things. `*_cpu_gain`
+compares requests for a second of the processor that our processes used (the worker; with `http_*`
+the front too), which others on the machine change less than the clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
 import socket
@@ -24,8 +26,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +46,7 @@ from edgefleet_contract.bundle import Format, TensorSpec, Variant, sha256
 from tests.agent.hosting import RunningHost, running
 
 CLIENTS = 8
-TURN_S = 0.5
+TURN_S = 0.25
 WAYS = {
     "alone": ModelConfig(threads=1),
     "batch": ModelConfig(threads=1, max_batch=8),
@@ -167,30 +171,65 @@ async def ask(requests: Iterator[bytes], port: int, until: float) -> int:
     return count
 
 
-async def turn(clients: list[Iterator[bytes]], port: int) -> float:
+def run_turn(clients: list[Iterator[bytes]], port: int) -> float:
     """Requests a second, of all clients."""
-    start = time.perf_counter()
-    counts = await asyncio.gather(*(ask(each, port, start + TURN_S) for each in clients))
-    return sum(counts) / (time.perf_counter() - start)
+
+    async def ask_all() -> float:
+        start = time.perf_counter()
+        counts = await asyncio.gather(*(ask(each, port, start + TURN_S) for each in clients))
+        return sum(counts) / (time.perf_counter() - start)
+
+    return asyncio.run(ask_all())
 
 
-def over_http(here: RunningHost, rounds: int) -> dict[str, float]:
-    """Medians of requests a second: of eight clients, and of one with and without the cache."""
-    found: dict[str, list[float]] = {}
+@dataclass
+class Rates:
+    """Requests a second in each turn, and processor seconds a request over all of them."""
+
+    turns: list[float] = field(default_factory=list)
+    requests: float = 0.0
+    cpu_s: float = 0.0
+
+    def add(self, rate: float, seconds: float, cpu: float) -> None:
+        self.turns.append(rate)
+        self.requests += rate * seconds
+        self.cpu_s += cpu
+
+    @property
+    def per_s(self) -> float:
+        return statistics.median(self.turns)
+
+    @property
+    def per_cpu_s(self) -> float:
+        return self.requests / self.cpu_s
+
+
+def timed(run: Callable[[], float], rates: Rates, *pids: int) -> None:
+    """One turn, and what these processes used meanwhile."""
+    before, start = sum(map(cpu_s, pids)), time.perf_counter()
+    rate = run()
+    rates.add(rate, time.perf_counter() - start, sum(map(cpu_s, pids)) - before)
+
+
+def over_http(here: RunningHost, rounds: int) -> dict[str, Rates]:
+    """Of eight clients, and of one with and without the cache."""
+    found: dict[str, Rates] = defaultdict(Rates)
+    front = here.host.front_pid
+    assert front is not None
     for _ in range(rounds):
         for model in SIZES:
-            for way in ("alone", "batch", "waits"):
-                clients = [itertools.repeat(http_request(model, way))] * CLIENTS
-                found.setdefault(f"http_{model}_{way}", []).append(
-                    asyncio.run(turn(clients, here.port))
-                )
-            fresh = iter([http_request(model, "kept", time.time_ns() + i) for i in range(2000)])
-            same = itertools.repeat(http_request(model, "kept"))
-            for name, client in (("miss", fresh), ("hit", same)):
-                found.setdefault(f"http_{model}_{name}", []).append(
-                    asyncio.run(turn([client], here.port))
-                )
-    return {name: statistics.median(each) for name, each in found.items()}
+            fresh = iter([http_request(model, "kept", time.time_ns() + i) for i in range(4000)])
+            ways = [
+                (way, way, [itertools.repeat(http_request(model, way))] * CLIENTS)
+                for way in ("alone", "batch", "waits")
+            ]
+            ways.append(("miss", "kept", [fresh]))
+            ways.append(("hit", "kept", [itertools.repeat(http_request(model, "kept"))]))
+            for name, way, clients in ways:
+                worker = here.host.worker_pids[f"{model}-{way}"]
+                ask = functools.partial(run_turn, clients, here.port)
+                timed(ask, found[f"http_{model}_{name}"], front, worker)
+    return found
 
 
 def exchange(path: Path, model: str) -> Callable[[], float]:
@@ -243,8 +282,8 @@ def bare(raws: dict[str, bytes], rounds: int) -> dict[str, float]:
     return gains
 
 
-async def at_workers(specs: list[ModelSpec], folder: Path, rounds: int) -> dict[str, float]:
-    """Medians of requests a second of each worker, by the clock and by its processor time."""
+async def at_workers(specs: list[ModelSpec], folder: Path, rounds: int) -> dict[str, Rates]:
+    """Of each worker."""
     async with AsyncExitStack() as stack:
         ways: dict[str, Callable[[], float]] = {}
         pids: dict[str, int] = {}
@@ -262,15 +301,11 @@ async def at_workers(specs: list[ModelSpec], folder: Path, rounds: int) -> dict[
             assert worker.pid is not None
             pids[f"worker_{model}_{way}"] = worker.pid
             ways[f"worker_{model}_{way}"] = exchange(worker.path, model)
-        found: dict[str, list[float]] = {}
+        found: dict[str, Rates] = defaultdict(Rates)
         for _ in range(rounds):
             for name, run in ways.items():
-                before, start = cpu_s(pids[name]), time.perf_counter()
-                rate = await asyncio.to_thread(run)
-                share = (cpu_s(pids[name]) - before) / (time.perf_counter() - start)
-                found.setdefault(name, []).append(rate)
-                found.setdefault(f"{name}_cpu", []).append(rate / share)
-        return {name: statistics.median(each) for name, each in found.items()}
+                await asyncio.to_thread(timed, run, found[name], pids[name])
+        return found
 
 
 def measure(rounds: int) -> dict[str, float]:
@@ -280,27 +315,30 @@ def measure(rounds: int) -> dict[str, float]:
         raws = {"forest": forest(), "conv": conv()}
         specs = [make_spec(folder, model, raw, way) for model, raw in raws.items() for way in WAYS]
         gains = bare(raws, rounds)
-        figures = asyncio.run(at_workers(specs, folder, rounds))
+        rates = asyncio.run(at_workers(specs, folder, rounds))
         with running(models={spec.slot: WAYS[spec.slot.partition("-")[2]] for spec in specs}) as on:
             failed = on.do(on.host.activate(tuple(specs)))
             if failed is not None:
                 raise SystemExit(failed.detail)
-            figures |= over_http(on, rounds)
-    told = {f"{name}_per_s": round(value) for name, value in figures.items()}
-    for m in SIZES:
-        gains[f"worker_{m}_gain"] = figures[f"worker_{m}_batch"] / figures[f"worker_{m}_alone"]
-        gains[f"worker_{m}_cpu_gain"] = (
-            figures[f"worker_{m}_batch_cpu"] / figures[f"worker_{m}_alone_cpu"]
-        )
-        gains[f"http_{m}_gain"] = figures[f"http_{m}_batch"] / figures[f"http_{m}_alone"]
-        gains[f"http_{m}_waits_gain"] = figures[f"http_{m}_waits"] / figures[f"http_{m}_alone"]
-        gains[f"http_{m}_hit_gain"] = figures[f"http_{m}_hit"] / figures[f"http_{m}_miss"]
+            rates |= over_http(on, rounds)
+    for model in SIZES:
+        for name, more, less in (
+            (f"worker_{model}", "batch", "alone"),
+            (f"http_{model}", "batch", "alone"),
+            (f"http_{model}_waits", "waits", "alone"),
+            (f"http_{model}_hit", "hit", "miss"),
+        ):
+            where = name.removesuffix("_waits").removesuffix("_hit")
+            one, other = rates[f"{where}_{more}"], rates[f"{where}_{less}"]
+            gains[f"{name}_gain"] = one.per_s / other.per_s
+            gains[f"{name}_cpu_gain"] = one.per_cpu_s / other.per_cpu_s
+    told = {f"{name}_per_s": round(each.per_s) for name, each in rates.items()}
     return {**told, **{name: round(value, 2) for name, value in gains.items()}}
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench batching", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default 7)")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each way (default 12)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(argv)
     figures = measure(options.rounds)

@@ -28,11 +28,11 @@ from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.runtime.answering import Answerer
 from edgefleet_agent.runtime.batching import groups, join, rows, split, why_not_joined
 from edgefleet_agent.runtime.engine import Tensors
-from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.frames import Ask, Frame, header
 from edgefleet_agent.runtime.golden import read_golden
 from edgefleet_agent.runtime.inbox import Inbox
 from edgefleet_agent.runtime.loading import job_for
+from edgefleet_agent.runtime.onnx_engine import OnnxSession
 from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_agent.serving.question import Question
 from edgefleet_contract.bundle import TensorSpec
@@ -42,7 +42,6 @@ from tests.agent.models import linear, linear_spec, make_spec, pixels
 from tests.agent.test_runtime_crash import LOWEST, divide_spec
 from tests.agent.test_stateful import memory_spec, tally_spec
 
-needs_onnx = pytest.mark.skipif("onnxruntime" not in available(), reason="runs an ONNX model")
 traps = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="only x86 traps at -2^31 / -1"
 )
@@ -152,10 +151,7 @@ def test_the_last_requests_of_a_front_are_answered_and_then_it_is_gone() -> None
         assert box.take() is None
 
 
-@needs_onnx
 def test_one_run_answers_all_and_a_bad_one_is_refused_alone(tmp_path: Path) -> None:
-    from edgefleet_agent.runtime.onnx_engine import OnnxSession
-
     class Counted(OnnxSession):
         runs = 0
 
