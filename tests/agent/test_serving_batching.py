@@ -39,11 +39,10 @@ from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.errors import OperatorError
 from tests.agent.hosting import Load, running, until
 from tests.agent.models import linear, linear_spec, make_spec, pixels
-from tests.agent.test_runtime_crash import LOWEST, divide_spec
 from tests.agent.test_stateful import memory_spec, tally_spec
 
 traps = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="only x86 traps at -2^31 / -1"
+    platform.machine() not in ("x86_64", "AMD64"), reason="only x86 traps at -2^63 / -1"
 )
 TOGETHER = ModelConfig(max_batch=8, max_delay_ms=5)
 PLACE, Y = TensorSpec("i", "int64", (-1,)), TensorSpec("y", "float32", (-1,))
@@ -223,13 +222,21 @@ def test_a_killed_worker_fails_none_of_those_that_ran_together(tmp_path: Path) -
 
 @traps
 def test_who_kills_the_worker_is_told_and_the_neighbours_are_answered(tmp_path: Path) -> None:
-    spec = divide_spec(tmp_path, (7, 2), (9, 3))
+    """In int64, which no processor divides as a vector: it traps whoever its neighbours are."""
+    x = np.array([[7, 2], [9, 3]], np.int64)
+    spec = make_spec(
+        tmp_path,
+        "divide_long.onnx",
+        {TensorSpec("x", "int64", (-1, 2)): x},
+        {TensorSpec("y", "int64", (-1, 1)): x[:, :1] // x[:, 1:]},
+        slot="divide",
+    )
     good = json.dumps({"instances": [[9, 3]]}).encode()
     with running(models={"divide": TOGETHER}) as here:
         assert here.do(here.host.activate((spec,))) is None
         with Load(here, "/v1/models/divide:predict", good, clients=8) as load:
             load.more(50)
-            answer = here.predict("divide", {"instances": [[LOWEST, -1]]})
+            answer = here.predict("divide", {"instances": [[-(2**63), -1]]})
             assert answer.status == 500
             assert "died twice" in answer.json()["error"]
             load.more(50)

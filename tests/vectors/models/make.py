@@ -321,7 +321,8 @@ def crash() -> None:
     `crash.tflite` is an IF whose branches are the graph that it stands in: LiteRT prepares branches
     before it knows the condition, and goes down until its stack ends (SIGSEGV, on any board).
     `divide.onnx` answers x[0] / x[1] in int32. onnxruntime looks for a divisor of 0, and not for
-    -2^31 / -1, which has no int32: x86 traps (SIGFPE), ARM wraps around.
+    -2^31 / -1, which has no int32: x86 traps (SIGFPE), ARM wraps around. Several int32 at once are
+    divided as vectors, which do not trap; `divide_long.onnx`, in int64, has no such way.
     """
     graph = tfl.SubGraphT()
     graph.tensors = [_tensor(name, tfl.TensorType.BOOL, (1,), 0, False) for name in ("x", "y")]
@@ -339,15 +340,16 @@ def crash() -> None:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     (HERE / "crash.tflite").write_bytes(bytes(builder.Output()))
-    save(
-        "divide",
-        [
-            helper.make_node("Split", ["x"], ["a", "b"], axis=1),
-            helper.make_node("Div", ["a", "b"], ["y"]),
-        ],
-        [info("x", T.INT32, "n", 2)],
-        [info("y", T.INT32, "n", 1)],
-    )
+    for name, kind in (("divide", T.INT32), ("divide_long", T.INT64)):
+        save(
+            name,
+            [
+                helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+                helper.make_node("Div", ["a", "b"], ["y"]),
+            ],
+            [info("x", kind, "n", 2)],
+            [info("y", kind, "n", 1)],
+        )
 
 
 def memory() -> None:
