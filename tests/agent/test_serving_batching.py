@@ -222,7 +222,10 @@ def test_a_killed_worker_fails_none_of_those_that_ran_together(tmp_path: Path) -
 
 @traps
 def test_who_kills_the_worker_is_told_and_the_neighbours_are_answered(tmp_path: Path) -> None:
-    """In int64, which no processor divides as a vector: it traps whoever its neighbours are."""
+    """In int64, which no processor divides as a vector: it traps whoever its neighbours are.
+
+    The worker is stopped until all have come, so they do run together, the bad one in the middle.
+    """
     x = np.array([[7, 2], [9, 3]], np.int64)
     spec = make_spec(
         tmp_path,
@@ -231,17 +234,23 @@ def test_who_kills_the_worker_is_told_and_the_neighbours_are_answered(tmp_path: 
         {TensorSpec("y", "int64", (-1, 1)): x[:, :1] // x[:, 1:]},
         slot="divide",
     )
-    good = json.dumps({"instances": [[9, 3]]}).encode()
-    with running(models={"divide": TOGETHER}) as here:
+    asked = [[[12, n]] for n in (1, 2, 3)] + [[[-(2**63), -1]]] + [[[12, n]] for n in (4, 6, 12)]
+    with running(models={"divide": TOGETHER}) as here, ThreadPoolExecutor(8) as pool:
         assert here.do(here.host.activate((spec,))) is None
-        with Load(here, "/v1/models/divide:predict", good, clients=8) as load:
-            load.more(50)
-            answer = here.predict("divide", {"instances": [[-(2**63), -1]]})
-            assert answer.status == 500
-            assert "died twice" in answer.json()["error"]
-            load.more(50)
-        assert not load.failures
-        assert set(load.answers) == {("1", 3)}
+        pid = here.host.worker_pids["divide"]
+        os.kill(pid, signal.SIGSTOP)
+        answers = []
+        for count, rows in enumerate(asked, 1):
+            answers.append(pool.submit(here.predict, "divide", {"instances": rows}))
+            line = f'edgefleet_outstanding{{model="divide",version="1"}} {count}\n'.encode()
+            until(lambda line=line: line in here.ask("GET", "/metrics").body)
+        os.kill(pid, signal.SIGCONT)
+        found = [answer.result() for answer in answers]
+        assert [answer.status for answer in found] == [200] * 3 + [500] + [200] * 3
+        assert "died twice" in found[3].json()["error"]
+        good = [answer.json()["predictions"][0][0] for answer in found if answer.status == 200]
+        assert good == [12, 6, 4, 3, 2, 1]
+        until(lambda: here.stats("divide").ready)
         assert here.stats("divide").restarts == 2
 
 
