@@ -13,7 +13,7 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench arm64 lock clean
-.PHONY: hostile fuzz networks crash-states kill-matrix powercut memory
+.PHONY: hostile fuzz networks crash-states kill-matrix powercut memory streams
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -90,6 +90,10 @@ bench: env broker ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench verify
 	@$(BIN)/python -m bench delta --no-large
 	@$(BIN)/python -m bench transfer
+	@$(BIN)/python -m bench batching
+
+streams: env ## real streaming models over HTTP against the plain runtimes, call by call
+	@$(BIN)/python -m tests.system.streams
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

@@ -24,6 +24,7 @@ from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.worker_process import WorkerProcess
 from edgefleet_agent.runtime.zygote_process import ZygoteProcess
+from edgefleet_agent.serving.config import ModelConfig
 from tests.agent.models import linear_spec, tflite_spec
 
 MODELS: dict[str, Callable[[Path], ModelSpec]] = {"onnxruntime": linear_spec, "litert": tflite_spec}
@@ -37,7 +38,12 @@ async def workers(
         seconds, pids = [], []
         for number in range(count):
             worker = WorkerProcess(
-                f"w{number}", spec, folder=folder, threads=1, ready_s=60, zygote=zygote
+                f"w{number}",
+                spec,
+                folder=folder,
+                serving=ModelConfig(threads=1),
+                ready_s=60,
+                zygote=zygote,
             )
             running.push_async_callback(worker.stop)
             begun = time.perf_counter()

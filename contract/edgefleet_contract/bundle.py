@@ -129,6 +129,11 @@ class Variant:
         return tuple(dict.fromkeys((self.model, *(node.file for node in nodes if node.file))))
 
     @property
+    def is_stateful(self) -> bool:
+        """Whether an answer depends on what was asked before."""
+        return self.program is not None and self.program.is_stateful
+
+    @property
     def public_inputs(self) -> tuple[TensorSpec, ...]:
         """What clients send: the inputs, less the state."""
         state = {pair.input for pair in self.program.state} if self.program else set()

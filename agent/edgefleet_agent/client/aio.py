@@ -27,10 +27,11 @@ from edgefleet_agent.client.messages import (
     Server,
     parse_address,
 )
+from edgefleet_agent.client.sequences import Progress
 from edgefleet_agent.client.steps import Script, Steps
 from edgefleet_agent.runtime.engine import Array, Tensors
 from edgefleet_contract.canonical import Json
-from edgefleet_contract.errors import TransientError, Unverified
+from edgefleet_contract.errors import EdgefleetError, TransientError, Unverified
 
 T = TypeVar("T")
 
@@ -80,15 +81,15 @@ class AsyncClient:
 
     async def models(self) -> tuple[ModelState, ...]:
         """See `Client.models`."""
-        return await self._run(self._script.models())
+        return await self.run(self._script.models())
 
     async def metadata(self, model: str, *, version: str | None = None) -> Metadata:
         """See `Client.metadata`."""
-        return await self._run(self._script.metadata(model, version))
+        return await self.run(self._script.metadata(model, version))
 
     async def is_ready(self, model: str | None = None) -> bool:
         """See `Client.is_ready`."""
-        return await self._run(self._script.is_ready(model))
+        return await self.run(self._script.is_ready(model))
 
     async def infer(
         self,
@@ -99,15 +100,20 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
     ) -> Tensors:
         """See `Client.infer`."""
-        return await self._run(self._script.infer(model, inputs, version, outputs))
+        return await self.run(self._script.infer(model, inputs, version, outputs))
 
     async def predict_json(
         self, model: str, body: Json, *, version: str | None = None, method: str = "predict"
     ) -> Json:
         """See `Client.predict_json`."""
-        return await self._run(self._script.predict_json(model, body, version, method))
+        return await self.run(self._script.predict_json(model, body, version, method))
 
-    async def _run(self, steps: Steps[T]) -> T:
+    def sequence(self, model: str, *, version: str | None = None) -> AsyncSequence:
+        """See `Client.sequence`: `async with client.sequence(model) as sequence`."""
+        return AsyncSequence(self, Progress(self._script, model, version))
+
+    async def run(self, steps: Steps[T]) -> T:
+        """See `Client.run`."""
         try:
             call = next(steps)
             while True:
@@ -120,6 +126,8 @@ class AsyncClient:
         async with self._turns:
             try:
                 async with asyncio.timeout(self._timeout_s):
+                    if not call.is_repeatable:
+                        return await self._ask(await self._live(), call)
                     if self._kept:
                         with suppress(ConnectionError, _HungUp):
                             return await self._ask(self._kept.pop(), call)
@@ -132,6 +140,16 @@ class AsyncClient:
                     f"no agent answers at {self._address}: {said}",
                     hint="is it running? `edge-agent status`",
                 ) from None
+
+    async def _live(self) -> _Connection:
+        """A kept connection that the agent has not hung up on, or a new one."""
+        await asyncio.sleep(0)  # the loop hears of what came meanwhile
+        while self._kept:
+            connection = self._kept.pop()
+            if not connection.reader.at_eof():
+                return connection
+            connection.writer.close()
+        return await self._connect()
 
     async def _ask(self, connection: _Connection, call: Call) -> Reply:
         is_whole = False
@@ -159,6 +177,41 @@ class AsyncClient:
                 connection.writer.transport.abort()
                 raise
         return connection
+
+
+class AsyncSequence:
+    """`Sequence` for asyncio. One request of a sequence is made after the other."""
+
+    def __init__(self, client: AsyncClient, progress: Progress) -> None:
+        self._client, self._progress = client, progress
+
+    @property
+    def id(self) -> str:
+        """See `Sequence.id`."""
+        return self._progress.id
+
+    async def __aenter__(self) -> AsyncSequence:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress.is_open:
+            with suppress(EdgefleetError):
+                await self._client.run(self._progress.end())
+
+    async def infer(
+        self,
+        inputs: Mapping[str, Array] | Array,
+        *,
+        outputs: Sequence[str] | None = None,
+        last: bool = False,
+    ) -> Tensors:
+        """See `Sequence.infer`."""
+        return await self._client.run(self._progress.infer(inputs, outputs, last=last))
 
 
 class _HungUp(EOFError):

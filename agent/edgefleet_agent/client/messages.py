@@ -12,14 +12,19 @@ from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.errors import OperatorError
 
 
+class SequenceLost(OperatorError):
+    """The device does not have what a sequence carries on: start a new one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request."""
+    """One HTTP request. `is_repeatable`: asking twice is as asking once."""
 
     method: str
     path: str
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_repeatable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

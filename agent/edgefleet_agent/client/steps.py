@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from edgefleet_agent.client.messages import Call, Metadata, ModelState, Reply
+from edgefleet_agent.client.messages import Call, Metadata, ModelState, Reply, SequenceLost
 from edgefleet_agent.client.tensors import JSON_SIZE, check_feeds, render
 from edgefleet_agent.runtime.engine import Array, Tensors
 from edgefleet_agent.serving.bodies import BadBody
@@ -81,8 +81,11 @@ class Script:
         inputs: Mapping[str, Array] | Array,
         version: str | None,
         outputs: Sequence[str] | None,
+        *,
+        parameters: Mapping[str, object] | None = None,
+        repeatable: bool = True,
     ) -> Steps[Tensors]:
-        """The outputs by name."""
+        """The outputs by name. `parameters` are the request's."""
         known = self._known.get((model, version))
         if known is None:
             feeds = check_feeds(inputs, known := (yield from self.metadata(model, version)))
@@ -91,9 +94,9 @@ class Script:
                 feeds = check_feeds(inputs, known)
             except OperatorError:  # another version may serve by now, and take other inputs
                 feeds = check_feeds(inputs, known := (yield from self.metadata(model, version)))
-        body, size = render(feeds, known, outputs)
+        body, size = render(feeds, known, outputs, parameters)
         headers = {"Content-Type": "application/octet-stream", JSON_SIZE: str(size)}
-        reply = yield Call("POST", f"{_path(model, version)}/infer", body, headers)
+        reply = yield Call("POST", f"{_path(model, version)}/infer", body, headers, repeatable)
         self.answered = reply.headers.get("edgefleet-model-version", "")
         if self.answered != known.version:
             self._known.pop((model, version), None)
@@ -101,6 +104,12 @@ class Script:
         return _read(
             lambda: read_outputs(memoryview(reply.body), int(reply.headers.get(JSON_SIZE, 0)))
         )
+
+    def end(self, model: str, sequence: str) -> Steps[None]:
+        """End a sequence without an inference. [api-7.6]"""
+        asked = {"inputs": [], "parameters": {"sequence_id": sequence, "sequence_end": True}}
+        body = json.dumps(asked).encode()
+        _good((yield Call("POST", f"{_path(model, None)}/infer", body, _JSON)), model)
 
     def predict_json(self, model: str, body: Json, version: str | None, method: str) -> Steps[Json]:
         """The answer of TensorFlow Serving's protocol; a list is taken for rows."""
@@ -128,6 +137,7 @@ def _good(reply: Reply, what: str) -> Reply:
 
     Raises:
         TransientError: 408, 429, 503.
+        SequenceLost: 409.
         OperatorError: the caller's to mend, in the device's words.
         DeviceError: anything else, in the device's words.
     """
@@ -142,6 +152,8 @@ def _good(reply: Reply, what: str) -> Reply:
     if reply.status in (408, 429, 503):
         after = reply.headers.get("retry-after", "")
         raise TransientError(message, retry_after_s=float(after) if after.isdigit() else None)
+    if reply.status == 409:
+        raise SequenceLost(message, hint="start a new sequence")
     if 400 <= reply.status < 500:
         raise OperatorError(message)
     raise DeviceError(message, reason=Reason.INTERNAL)

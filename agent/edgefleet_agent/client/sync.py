@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from edgefleet_agent.client.credentials import ANONYMOUS, Credentials, unverified
 from edgefleet_agent.client.messages import (
@@ -19,12 +22,14 @@ from edgefleet_agent.client.messages import (
     Server,
     parse_address,
 )
+from edgefleet_agent.client.sequences import Progress
 from edgefleet_agent.client.steps import Script, Steps
 from edgefleet_agent.runtime.engine import Array, Tensors
 from edgefleet_contract.canonical import Json
-from edgefleet_contract.errors import TransientError
+from edgefleet_contract.errors import EdgefleetError, TransientError
 
 T = TypeVar("T")
+Outputs: TypeAlias = SequenceOf[str] | None
 _TIMEOUT_S: Final = 60.0
 _HUNG_UP: Final = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
@@ -34,7 +39,8 @@ class Client:
     thread needs its own. `credentials` are for the last.
 
     The connection is kept. Where the agent closed it meanwhile, the call is made once more on a
-    new one, which is safe: an inference changes nothing.
+    new one, which is safe: an inference changes nothing. One that continues a sequence does, and is
+    never made twice.
 
     Every method raises:
         TransientError: nobody answers, or the model is busy (`retry_after_s`).
@@ -78,15 +84,15 @@ class Client:
 
     def models(self) -> tuple[ModelState, ...]:
         """All models of the device."""
-        return self._run(self._script.models())
+        return self.run(self._script.models())
 
     def metadata(self, model: str, *, version: str | None = None) -> Metadata:
         """What a model takes and gives."""
-        return self._run(self._script.metadata(model, version))
+        return self.run(self._script.metadata(model, version))
 
     def is_ready(self, model: str | None = None) -> bool:
         """Whether a model, or every model, would answer; one that is not served would not."""
-        return self._run(self._script.is_ready(model))
+        return self.run(self._script.is_ready(model))
 
     def infer(
         self,
@@ -94,22 +100,30 @@ class Client:
         inputs: Mapping[str, Array] | Array,
         *,
         version: str | None = None,
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs = None,
     ) -> Tensors:
         """The outputs by name, all or those named; the arrays may be read-only.
 
         `inputs` are arrays by input name, or the only input; of the declared dtypes and shapes.
         Text is in arrays of `str`.
         """
-        return self._run(self._script.infer(model, inputs, version, outputs))
+        return self.run(self._script.infer(model, inputs, version, outputs))
 
     def predict_json(
         self, model: str, body: Json, *, version: str | None = None, method: str = "predict"
     ) -> Json:
         """The answer of TensorFlow Serving's protocol ([api-3]) to a body, or to a list of rows."""
-        return self._run(self._script.predict_json(model, body, version, method))
+        return self.run(self._script.predict_json(model, body, version, method))
 
-    def _run(self, steps: Steps[T]) -> T:
+    def sequence(self, model: str, *, version: str | None = None) -> Sequence:
+        """Requests that continue each other, for a stateful model: `with client.sequence(m) as s`.
+
+        Its first request starts the sequence; as the block is left, the device forgets it.
+        """
+        return Sequence(self, Progress(self._script, model, version))
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry calls to the agent, and its replies back, until the steps have a result."""
         try:
             call = next(steps)
             while True:
@@ -120,7 +134,11 @@ class Client:
 
     def _exchange(self, call: Call) -> Reply:
         try:
-            if self._connection.sock is None:
+            sock: socket.socket | None = self._connection.sock
+            if sock is not None and not call.is_repeatable and _is_spent(sock):
+                self._connection.close()
+                sock = None
+            if sock is None or not call.is_repeatable:
                 return self._ask(call)
             try:
                 return self._ask(call)
@@ -146,6 +164,50 @@ class Client:
         response = self._connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         return Reply(response.status, found, response.read())
+
+
+class Sequence:
+    """A sequence of requests; see `Client.sequence`."""
+
+    def __init__(self, client: Client, progress: Progress) -> None:
+        self._client, self._progress = client, progress
+
+    @property
+    def id(self) -> str:
+        """Its name on the device."""
+        return self._progress.id
+
+    def __enter__(self) -> Sequence:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress.is_open:
+            with suppress(EdgefleetError):  # what is idle is forgotten anyway
+                self._client.run(self._progress.end())
+
+    def infer(
+        self,
+        inputs: Mapping[str, Array] | Array,
+        *,
+        outputs: Outputs = None,
+        last: bool = False,
+    ) -> Tensors:
+        """See `Client.infer`; after the `last` one, the next starts anew.
+
+        Raises:
+            SequenceLost: the device has not what it carries on, or a request did not come back.
+        """
+        return self._client.run(self._progress.infer(inputs, outputs, last=last))
+
+
+def _is_spent(sock: socket.socket) -> bool:
+    """Whether the other side has hung up, or says what nobody asked."""
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 class _UnixConnection(http.client.HTTPConnection):

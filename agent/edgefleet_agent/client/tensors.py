@@ -39,7 +39,12 @@ def check_feeds(inputs: Mapping[str, Array] | Array, model: Metadata) -> Tensors
     return {spec.name: _check(np.asarray(inputs[spec.name]), spec, model) for spec in model.inputs}
 
 
-def render(feeds: Tensors, model: Metadata, outputs: Sequence[str] | None) -> tuple[bytes, int]:
+def render(
+    feeds: Tensors,
+    model: Metadata,
+    outputs: Sequence[str] | None,
+    parameters: Mapping[str, object] | None = None,
+) -> tuple[bytes, int]:
     """The body of an inference, and how much of it is JSON. Every output is asked for in binary."""
     dtypes = {spec.name: spec.dtype for spec in model.inputs}
     # The widest first: each tensor then lies at a multiple of its element's size. [api-6.7]
@@ -55,7 +60,7 @@ def render(feeds: Tensors, model: Metadata, outputs: Sequence[str] | None) -> tu
             }
             for name, piece in zip(order, pieces, strict=True)
         ],
-        "parameters": {"binary_data_output": True},
+        "parameters": {"binary_data_output": True, **(parameters or {})},
     }
     if outputs is not None:
         head["outputs"] = [{"name": name} for name in outputs]

@@ -53,6 +53,14 @@ class Session(Protocol):
         """
         ...
 
+    def fresh(self) -> Session:
+        """The same model in a session that has run nothing; itself where nothing is kept.
+
+        Raises:
+            CannotRun: the runtime has no room for one more.
+        """
+        ...
+
 
 def difference(session: Session, variant: Variant) -> str:
     """How the model's tensors differ from what the variant declares; empty if they do not.

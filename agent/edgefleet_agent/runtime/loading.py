@@ -14,6 +14,7 @@ from typing import Any
 
 from edgefleet_agent.ports import FileSeal, ModelSpec, StoredFile
 from edgefleet_agent.runtime.chain import Accelerators
+from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import CHUNK_SIZE, Limits, Variant, sha256
 from edgefleet_contract.canonical import Json
@@ -40,6 +41,7 @@ class Job:
     version: int = 0
     labels: str = ""
     accelerators: Accelerators = field(default_factory=Accelerators)
+    serving: ModelConfig = field(default_factory=ModelConfig)
 
 
 def job_for(
@@ -49,6 +51,7 @@ def job_for(
     accelerators: Accelerators | None = None,
     cpu_s: int = 0,
     data_bytes: int = 0,
+    serving: ModelConfig | None = None,
 ) -> Job:
     """The job of a worker or a trial of `spec`."""
     return Job(
@@ -63,6 +66,7 @@ def job_for(
         version=spec.version,
         labels=spec.labels,
         accelerators=accelerators or Accelerators(),
+        serving=serving or ModelConfig(),
     )
 
 

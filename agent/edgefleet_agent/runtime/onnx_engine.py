@@ -93,6 +93,10 @@ class OnnxSession:
             ) from error
         return {name: np.asarray(result) for name, result in zip(self._names, results, strict=True)}
 
+    def fresh(self) -> OnnxSession:
+        """See `Session.fresh`: an ONNX graph keeps nothing by itself."""
+        return self
+
 
 def _session(
     raw: bytes, threads: int, provider: str, provider_options: dict[str, str]

@@ -92,7 +92,7 @@ def _load_on(
         load_ms = (time.perf_counter() - start) * 1e3
         worst: float | Failed = 0.0
         if on_trial or not job.accelerators.is_proven(name):
-            worst = check(session.run, golden, job.variant.max_abs_err_e6)
+            worst = check(session, golden, job.variant)
     except CannotRun as error:
         return Failed(Reason.GOLDEN_MISMATCH, f"an inference failed: {error}")
     if isinstance(worst, Failed):

@@ -7,6 +7,8 @@ it over. What it does to the process beyond that (a crash, a hang) it does to th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Final, Protocol
 
@@ -14,6 +16,24 @@ from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session, Tenso
 from edgefleet_contract.bundle import TensorSpec
 
 GROUP: Final = "edgefleet.accelerators"
+
+
+class Opened(Protocol):
+    """A model that a plug-in has opened: a `Session`, less what the agent adds itself."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """See `Session.inputs`."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """See `Session.outputs`."""
+        ...
+
+    def run(self, feeds: Tensors) -> Tensors:
+        """See `Session.run`."""
+        ...
 
 
 class Accelerator(Protocol):
@@ -26,7 +46,7 @@ class Accelerator(Protocol):
         """Why it cannot be used on this board now, in one line; empty where it can."""
         ...
 
-    def open(self, raw: bytes, *, engine: str, threads: int, options: dict[str, str]) -> Session:
+    def open(self, raw: bytes, *, engine: str, threads: int, options: dict[str, str]) -> Opened:
         """The model in `raw`, loaded.
 
         Args:
@@ -42,10 +62,12 @@ class Accelerator(Protocol):
 
 
 class PlugInSession:
-    """A session of a plug-in. What it raises is a `CannotRun`, as of any other runtime."""
+    """A session of a plug-in, made by `make`. What it raises is a `CannotRun`, as of any other
+    runtime."""
 
-    def __init__(self, name: str, session: Session) -> None:
-        self._name, self._session = name, session
+    def __init__(self, name: str, make: Callable[[], Opened]) -> None:
+        self._name, self._make = name, make
+        self._session = session = make()
         self.inputs: tuple[TensorSpec, ...] = tuple(session.inputs)
         self.outputs: tuple[TensorSpec, ...] = tuple(session.outputs)
 
@@ -57,6 +79,15 @@ class PlugInSession:
         except (CannotRun, MemoryError):
             raise
         except Exception as error:  # a stranger's code: it may raise anything
+            raise CannotRun(f"{self._name}: {_one_line(error)}") from error
+
+    def fresh(self) -> PlugInSession:
+        """See `Session.fresh`: opened once more, since a plug-in need not know of it."""
+        try:
+            return PlugInSession(self._name, self._make)
+        except MemoryError:
+            raise
+        except Exception as error:
             raise CannotRun(f"{self._name}: {_one_line(error)}") from error
 
 
@@ -78,9 +109,8 @@ def open_with_plug_in(
             raise CannotLoad(f"takes {', '.join(plug_in.formats)}, not {format_}")
         if why := plug_in.probe():
             raise CannotLoad(why)
-        return PlugInSession(
-            name, plug_in.open(raw, engine=engine, threads=threads, options=options)
-        )
+        make = partial(plug_in.open, raw, engine=engine, threads=threads, options=options)
+        return PlugInSession(name, make)
     except (CannotLoad, MemoryError):
         raise
     except (Exception, SystemExit) as error:

@@ -10,6 +10,7 @@ publisher's, and so is a tensor of a dtype or rank that a model, or the variant,
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Final
 
 import numpy as np
@@ -47,13 +48,22 @@ class ProgramSession:
             self._graph = prepare(nodes, {path: files[path] for path in step_files(nodes)})
         except Malformed as error:
             raise CannotLoad(error.message) from error
+        self._sessions: dict[str, Session] = {}
         self._models: dict[str, Model] = {}
         for path in model_files(nodes):
             session = open_model(files.pop(path))
             for i, node in enumerate(nodes):
                 if node.op == MODEL and node.file == path:
                     _check_node(node, i, session)
+            self._sessions[path] = session
             self._models[path] = _model(session, path)
+
+    def fresh(self) -> ProgramSession:
+        """See `Session.fresh`: each of the models begins anew."""
+        again = copy(self)
+        again._sessions = {path: session.fresh() for path, session in self._sessions.items()}
+        again._models = {path: _model(session, path) for path, session in again._sessions.items()}
+        return again
 
     def run(self, feeds: Tensors) -> Tensors:
         """See `Session.run`."""

@@ -13,17 +13,19 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime import child
+from edgefleet_agent.runtime.answering import Answered, Answerer, Said
 from edgefleet_agent.runtime.comparison import Comparison, Tally, compare
-from edgefleet_agent.runtime.engine import Session
-from edgefleet_agent.runtime.frames import Ask, Frame, unpack_copy
-from edgefleet_agent.runtime.loading import Job, parse_job
+from edgefleet_agent.runtime.frames import Ask, Copy, Frame, unpack_copy
+from edgefleet_agent.runtime.loading import parse_job
 from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.runtime.worker import Worker, prepare
+from edgefleet_agent.serving.question import Question
 from edgefleet_contract import codec
 
 _TELL_S: Final = 0.1
@@ -33,33 +35,38 @@ class ShadowWorker(Worker):
     """Answers copies, compares, and says how long it will rest, µs.
 
     Args:
-        session: the candidate.
-        job: what it is.
+        answerer: of the candidate.
         control: where the counts go.
         max_cpu_share: of one core.
     """
 
-    def __init__(
-        self, session: Session, job: Job, control: child.Control, *, max_cpu_share: float
-    ) -> None:
-        super().__init__(session, job)
+    def __init__(self, answerer: Answerer, control: child.Control, *, max_cpu_share: float) -> None:
+        super().__init__(answerer)
         self._control, self._max_cpu_share = control, max_cpu_share
         self._tally = Tally()
         self._cpu_at_ready = self._cpu_before = time.process_time()
         self._rested_at = time.perf_counter()
         self._told_at = 0.0
 
-    def answer(self, frame: Frame) -> tuple[int, bytes]:
+    def answer(self, frames: Sequence[Frame]) -> Iterable[list[Answered]]:
         """The rest that is wanted before the next copy."""
-        copy = unpack_copy(frame.body)
+        for frame in frames:
+            self._try(unpack_copy(frame.body))
+            if time.perf_counter() - self._told_at > _TELL_S:
+                self.tell()
+            yield [(frame, Said(200, b"%d" % round(self._rest() * 1e6)))]
+
+    def _try(self, copy: Copy) -> None:
+        """Answer a copy and compare. One of a sequence is left out: not all of it is seen here."""
         start = time.perf_counter()
-        code, body = super().answer(Frame(frame.id, copy.ask, copy.body))
-        took = round((time.perf_counter() - start) * 1e6)
-        comparison = _compare(copy.ask, body, copy.answer) if code == 200 else None
+        asked = self.answerer.read(Frame(0, copy.ask, copy.body))
+        if isinstance(asked, Question):
+            if asked.sequence is not None and self.answerer.is_stateful:
+                return
+            asked = self.answerer.run(asked)
+        said, took = asked, round((time.perf_counter() - start) * 1e6)
+        comparison = _compare(copy.ask, said.body, copy.answer) if said.code == 200 else None
         self._tally.count(comparison, serving_us=copy.microseconds, candidate_us=took)
-        if time.perf_counter() - self._told_at > _TELL_S:
-            self.tell()
-        return 200, b"%d" % round(self._rest() * 1e6)
 
     def tell(self) -> None:
         """Send the agent what was counted so far."""
@@ -94,14 +101,15 @@ def main(argv: list[str]) -> None:
     child.offer(child.SHADOW_ADJ)
     message = control.receive()
     job = parse_job(message["job"])
-    loaded = prepare(job)
-    if isinstance(loaded, Failed):
-        control.send(failed=loaded.reason, detail=loaded.detail)
+    ready = prepare(job)
+    if isinstance(ready, Failed):
+        control.send(failed=ready.reason, detail=ready.detail)
         return
+    answerer = Answerer(ready.model.session, job)
     gc.collect()
     gc.freeze()
     _step_back()
-    worker = ShadowWorker(loaded.session, job, control, max_cpu_share=message["max_cpu_share"])
+    worker = ShadowWorker(answerer, control, max_cpu_share=message["max_cpu_share"])
     control.send(ready=True)
     worker.serve(control.socket, socket.socket(fileno=fds["listen"]))
     worker.tell()

@@ -1,27 +1,31 @@
 """One version of one model, serving: a process that the front sends requests to.
 
-Run as `python -m edgefleet_agent.runtime.worker`. One thread, one request at a time: a session is
-not shared, and whatever a hostile body or a native crash does, it does to this process alone.
+Run as `python -m edgefleet_agent.runtime.worker`. One thread, one request at a time, or
+those that came together: a session is not shared, and whatever a hostile body or a native crash
+does, it does to this process alone.
 Bodies are decoded here, never in the front.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime import child
-from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
+from edgefleet_agent.runtime.answering import Answered, Answerer
+from edgefleet_agent.runtime.batching import why_not_joined
+from edgefleet_agent.runtime.caller import greet
+from edgefleet_agent.runtime.engine import CannotLoad, CannotRun
 from edgefleet_agent.runtime.engines import preload
-from edgefleet_agent.runtime.frames import GREETING, BrokenFrame, Frame, FrameReader, header
-from edgefleet_agent.runtime.golden import read_golden
+from edgefleet_agent.runtime.frames import BrokenFrame, Frame
+from edgefleet_agent.runtime.golden import Golden, read_golden
+from edgefleet_agent.runtime.inbox import Inbox
 from edgefleet_agent.runtime.loading import (
     Job,
     golden_source,
@@ -30,29 +34,25 @@ from edgefleet_agent.runtime.loading import (
     read_variant,
 )
 from edgefleet_agent.runtime.opening import Loaded, load
-from edgefleet_agent.runtime.slots import Slots, fits
-from edgefleet_agent.runtime.speech import SPEECHES
-from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error, join_results
 from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
-_PIECE: Final = 256 * 1024
-_JOINED: Final = 64 * 1024
-_HELLO_S: Final = 2.0
-
 
 class Worker:
-    """Answers frames on a listening Unix socket until the parent hangs up."""
+    """Answers frames on a listening Unix socket until the parent hangs up.
 
-    def __init__(self, session: Session, job: Job) -> None:
-        self._session = session
-        self._served = Served(
-            job.slot, job.version, job.variant.inputs, job.variant.outputs, read_labels(job)
-        )
+    Args:
+        answerer: answers them.
+        limit: how many are answered together; 1: one at a time.
+        delay_s: how long to wait for more at most.
+    """
+
+    def __init__(self, answerer: Answerer, *, limit: int = 1, delay_s: float = 0.0) -> None:
+        self.answerer, self._limit, self._delay_s = answerer, limit, delay_s
 
     def serve(self, control: socket.socket, listener: socket.socket) -> None:
         """Accept and answer. Returns when `control` closes."""
-        callers: dict[socket.socket, _Caller] = {}
+        inboxes: dict[socket.socket, Inbox] = {}
         with selectors.DefaultSelector() as selector:
             selector.register(control, selectors.EVENT_READ)
             selector.register(listener, selectors.EVENT_READ)
@@ -63,112 +63,68 @@ class Worker:
                     if ready is control:
                         return
                     if ready is listener:
-                        connection = self._greet(listener)
-                        if connection is not None:
-                            callers[connection.socket] = connection
-                            selector.register(connection.socket, selectors.EVENT_READ)
-                    elif not self._attend(callers[ready]):
+                        caller = greet(listener)
+                        if caller is not None:
+                            inboxes[caller.socket] = Inbox(
+                                caller, limit=self._limit, delay_s=self._delay_s
+                            )
+                            selector.register(caller.socket, selectors.EVENT_READ)
+                    elif not self._attend(inboxes[ready]):
                         selector.unregister(ready)
-                        del callers[ready]
+                        del inboxes[ready]
                         ready.close()
 
-    def _greet(self, listener: socket.socket) -> _Caller | None:
-        """A new connection; None where the front died as soon as it had connected."""
-        connection, _ = listener.accept()
-        pid = str(os.getpid()).encode()
-        try:
-            slots = _slots_of(connection)
-            connection.sendall(header(GREETING, 200, len(pid)) + pid)
-        except OSError:
-            connection.close()
-            return None
-        return _Caller(connection, slots, FrameReader(slots.view))
-
-    def _attend(self, caller: _Caller) -> bool:
+    def _attend(self, inbox: Inbox) -> bool:
         """Read once and answer what is complete; False when the front has gone."""
         try:
-            data = caller.socket.recv(_PIECE)
-            if not data:
-                return False
-            for frame in caller.reader.feed(data):
-                code, body = self.answer(frame)
-                caller.send(frame, code, body)
+            frames = inbox.take()
+            for start in range(0, len(frames or ()), self._limit):
+                for ready in self.answer((frames or [])[start : start + self._limit]):
+                    inbox.caller.send(ready)
         except (ConnectionError, BrokenFrame):
             return False
-        return True
+        return frames is not None
 
-    def answer(self, frame: Frame) -> tuple[int, bytes]:
-        """An HTTP status and a body for one request."""
-        speech = SPEECHES.get(frame.code)
-        if speech is None:
-            return 500, error(f"the worker does not know request {frame.code}")
-        try:
-            question = speech.read(frame.body, self._served)
-            results = [self._session.run(feeds) for feeds in question.calls]
-            return 200, question.tell(join_results(results, self._served.outputs))
-        except BadBody as refusal:
-            return 400, error(str(refusal))
-        except CannotRun as failure:
-            return (400 if failure.input_is_to_blame else 500), error(str(failure))
-        except BadOutput as failure:
-            return 500, error(str(failure))
-        except (MemoryError, RecursionError) as failure:
-            return 500, error(f"{type(failure).__name__} while answering")
+    def answer(self, frames: Sequence[Frame]) -> Iterable[list[Answered]]:
+        """The answers to requests that may be run together, in their order, as they are ready."""
+        if len(frames) > 1:
+            return self.answerer.answer_together(frames)
+        return [[(frame, self.answerer.answer(frame))] for frame in frames]
 
 
-@dataclass(slots=True)
-class _Caller:
-    """The front, at the other end of a connection."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A model that is warm. `limit`: see `Worker`."""
 
-    socket: socket.socket
-    slots: Slots
-    reader: FrameReader
-
-    def send(self, asked: Frame, code: int, body: bytes) -> None:
-        """The answer to a request: in its slot, if it has one and that is worth it."""
-        if asked.slot and fits(body):
-            self.slots.put(asked.slot, body)
-            self.socket.sendall(header(asked.id, code, len(body), asked.slot))
-            return
-        head = header(asked.id, code, len(body))
-        if len(body) <= _JOINED:
-            self.socket.sendall(head + body)
-        else:
-            self.socket.sendall(head)
-            self.socket.sendall(body)
+    model: Loaded
+    limit: int
 
 
-def _slots_of(connection: socket.socket) -> Slots:
-    """The shared memory that the front sends first.
-
-    Raises:
-        OSError: it does not, or something else.
-    """
-    connection.settimeout(_HELLO_S)
-    _, fds, _, _ = socket.recv_fds(connection, 1, 1)
-    connection.settimeout(None)
-    if not fds:
-        raise ConnectionError("no shared memory was sent")
-    try:
-        return Slots(fds[0])
-    finally:
-        os.close(fds[0])
-
-
-def prepare(job: Job) -> Loaded | Failed:
-    """The model, warm: it has answered at least the first golden vector."""
+def prepare(job: Job) -> Ready | Failed:
+    """The model of a job, ready to answer: it has answered at least the first golden vector."""
     try:
         preload(job.engine)
         child.confine(data_bytes=job.data_bytes)
         read_labels(job)  # what cannot be read is found out now, not when it serves
         golden = read_golden(golden_source(job), job.variant)
-        return load(job, read_variant(job), golden, on_trial=False)
+        loaded = load(job, read_variant(job), golden, on_trial=False)
+        return loaded if isinstance(loaded, Failed) else Ready(loaded, _limit(job, golden))
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
     except (PeerError, DeviceError) as error:
         return Failed(error.reason, error.message)
-    except MemoryError as error:
+    except (CannotRun, MemoryError) as error:
         return Failed(Reason.LOAD_FAILED, f"warm-up: {error}")
+
+
+def _limit(job: Job, golden: Golden) -> int:
+    """How many requests may be run together: what was configured, if the model allows it."""
+    if job.serving.max_batch == 1:
+        return 1
+    reason = why_not_joined(job.variant, golden)
+    if reason:
+        sys.stderr.write(f"requests are not run together: {reason}\n")
+    return 1 if reason else job.serving.max_batch
 
 
 def main(argv: list[str]) -> None:
@@ -178,19 +134,21 @@ def main(argv: list[str]) -> None:
     child.offer(child.WORKER_ADJ)
     job = parse_job(control.receive())
     start = time.perf_counter()
-    loaded = prepare(job)
-    if isinstance(loaded, Failed):
-        control.send(failed=loaded.reason, detail=loaded.detail)
+    ready = prepare(job)
+    if isinstance(ready, Failed):
+        control.send(failed=ready.reason, detail=ready.detail)
         return
+    answerer = Answerer(ready.model.session, job)
     gc.collect()
     gc.freeze()
     control.send(
         ready=True,
         load_ms=(time.perf_counter() - start) * 1e3,
-        accelerator=loaded.accelerator,
-        passed_over=loaded.passed_over,
+        accelerator=ready.model.accelerator,
+        passed_over=ready.model.passed_over,
     )
-    Worker(loaded.session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
+    worker = Worker(answerer, limit=ready.limit, delay_s=job.serving.max_delay_ms / 1e3)
+    worker.serve(control.socket, socket.socket(fileno=fds["listen"]))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.crash_loop import Deaths
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class WorkerProcess:
         id: unique in the agent's life.
         spec: what it serves.
         folder: of our own, for its socket.
-        threads: of one inference.
+        serving: how.
         ready_s: how long it may take to load.
         accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
@@ -57,7 +58,7 @@ class WorkerProcess:
         spec: ModelSpec,
         *,
         folder: Path,
-        threads: int,
+        serving: ModelConfig,
         ready_s: float,
         accelerators: Accelerators | None = None,
         zygote: Forker | None = None,
@@ -72,7 +73,7 @@ class WorkerProcess:
         self.path = folder / f"{id}.sock"
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
-        self._threads, self._ready_s = threads, ready_s
+        self._serving, self._ready_s = serving, ready_s
         self._zygote, self._groups, self._memory_bytes = zygote, groups, memory_bytes
         self._on_loop, self._deaths, self._was_loop = on_loop, Deaths(), False
         self._listener: socket.socket | None = None
@@ -180,7 +181,7 @@ class WorkerProcess:
             process = await spawn(
                 MODULE,
                 self._name,
-                threads=self._threads,
+                threads=self._serving.threads,
                 sockets={"listen": listener},
                 zygote=self._zygote,
                 groups=self._groups,
@@ -191,9 +192,10 @@ class WorkerProcess:
         try:
             job = job_for(
                 self.spec,
-                threads=self._threads,
+                threads=self._serving.threads,
                 accelerators=self._accelerators,
                 data_bytes=self._memory_bytes,
+                serving=self._serving,
             )
             process.send(render_job(job))
             async with asyncio.timeout(self._ready_s):

@@ -45,10 +45,11 @@ class Served:
             version=spec.version,
             worker=self.worker.id,
             path=str(self.worker.path),
-            inputs=spec.variant.inputs,
-            outputs=spec.variant.outputs,
+            inputs=spec.variant.public_inputs,
+            outputs=spec.variant.public_outputs,
             platform=platform(spec.engine, spec.variant.format, self.worker.accelerator),
             is_coming=self.worker.pid is None,
+            is_stateful=spec.variant.is_stateful,
         )
 
 
@@ -90,7 +91,7 @@ class Workshop:
             self._name("w"),
             spec,
             folder=self._place(),
-            threads=config.threads,
+            serving=config,
             ready_s=self._config.ready_s,
             accelerators=self._accelerators_for(spec),
             zygote=self.zygote,

@@ -10,21 +10,18 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
-from edgefleet_agent.runtime.frames import Ask, Copy, Frame
 from edgefleet_agent.serving.access import ADMITTED, Pass, Tally
-from edgefleet_agent.serving.answer import Answer, busy, refuse
+from edgefleet_agent.serving.answer import Answer, refuse
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
 from edgefleet_agent.serving.doors import DOORS
-from edgefleet_agent.serving.link import DeadlinePassed, NoWorker, QueueFull, WorkerLost
-from edgefleet_agent.serving.router import Entry, Router
-from edgefleet_agent.serving.versions import drawn
+from edgefleet_agent.serving.inferring import Inferring
+from edgefleet_agent.serving.router import Router
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-VERSION_HEADER: Final = b"edgefleet-model-version"
 _EVERYTHING: Final = Pass("this machine")
 _PATIENCE: Final = 4  # times the limit that is read and thrown away, so that the client hears why
 
@@ -42,6 +39,7 @@ class App:
 
     def __init__(self, config: ServingConfig, router: Router, tally: Tally | None = None) -> None:
         self._config, self._router, self._tally = config, router, tally or Tally()
+        self.inferring = Inferring(config, router)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """ASGI 3; only HTTP comes here, the server has lifespan and WebSockets off."""
@@ -80,9 +78,9 @@ class App:
         opening = _opening(inference, scope["headers"])
         if isinstance(opening, Answer):
             await self._read(scope, receive)
-            return await self.infer(inference, places, opening, start)
+            return await self.inferring.infer(inference, places, opening, start)
         body = await self._read(scope, receive, opening)
-        return await self.infer(
+        return await self.inferring.infer(
             inference, places, self._too_large() if body is None else body, start
         )
 
@@ -92,63 +90,6 @@ class App:
         to = doors[method].to
         assert not isinstance(to, Inference)
         return to(Asked(self._router.entries, places, body))
-
-    async def infer(
-        self, inference: Inference, places: Places, body: bytes | Answer, start: float
-    ) -> Answer:
-        """What a worker makes of a body that was read, and counted; or what it was refused with."""
-        # From here to the worker's queue nothing waits: the route that is found is the one used.
-        found = inference.find(self._router.entries, places)
-        if isinstance(found, Answer):
-            return found
-        entry = found
-        answer: Answer | Frame
-        if isinstance(body, Answer):
-            answer = body
-        else:
-            asked = time.perf_counter()
-            entry = drawn(self._router.entries, found, places)
-            answer = await self._ask(entry, inference.ask, body)
-            if entry is not found and _status(answer) != 200:
-                canary, failed, now = entry, answer, time.perf_counter()
-                left_s = self._config.deadline_s - (now - asked)
-                found = inference.find(self._router.entries, places)  # another, after a swap
-                if isinstance(found, Answer):
-                    return found
-                entry, answer = found, await self._ask(found, inference.ask, body, left_s)
-                if _status(answer) == 200:  # else the request is to blame
-                    status = max(500, _status(failed))
-                    self._router.count(canary, status, round((now - start) * 1e6))
-                start = now
-        took = round((time.perf_counter() - start) * 1e6)
-        if isinstance(answer, Frame):
-            frame, answer = answer, Answer(answer.code, answer.body)
-            if frame.code == 200 and not isinstance(body, Answer):
-                answer = inference.present(frame)
-                # Comes after the answer is written: nothing waits between here and there.
-                copy = Copy(inference.ask, took, body, frame.body)
-                asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
-        # A canary that was asked by name has nobody to stand in for it: that does not judge it.
-        is_told = entry is not found or not entry.route.is_canary
-        self._router.count(entry, answer.status, took, is_told=is_told)
-        version = (VERSION_HEADER, b"%d" % entry.route.version)
-        return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
-
-    async def _ask(
-        self, entry: Entry, ask: Ask, body: bytes, deadline_s: float | None = None
-    ) -> Answer | Frame:
-        name = entry.route.slot
-        try:
-            return await entry.link.ask(ask, body, deadline_s=deadline_s)
-        except QueueFull:
-            return busy(f"{self._config.queue} requests wait for {name}: try again")
-        except NoWorker:
-            return busy(f"no worker of {name} came back in time: try again")
-        except DeadlinePassed:
-            return refuse(504, f"{name} did not answer within {entry.link.deadline_s:g} s")
-        except WorkerLost:
-            times = "" if entry.route.is_canary else "twice "
-            return refuse(500, f"the worker of {name} died {times}over this request")
 
     def _too_large(self) -> Answer:
         return refuse(413, f"the body is larger than {self._config.max_body_bytes} bytes")
@@ -183,10 +124,6 @@ class App:
         if too_large:
             return None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _status(answer: Answer | Frame) -> int:
-    return answer.code if isinstance(answer, Frame) else answer.status
 
 
 def _opening(inference: Inference, headers: Headers) -> bytes | Answer:

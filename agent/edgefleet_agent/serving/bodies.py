@@ -49,9 +49,9 @@ def join_results(results: Sequence[Tensors], outputs: tuple[TensorSpec, ...]) ->
     Raises:
         BadOutput: one of several calls gave an output that has no such axis, or another shape.
     """
-    if len(results) == 1:
-        return results[0]
     joined: Tensors = {}
+    if len(results) < 2:
+        return results[0] if results else joined
     for spec in outputs:
         parts = [result[spec.name] for result in results]
         if len({part.shape[1:] for part in parts}) > 1 or not parts[0].ndim:

@@ -9,6 +9,8 @@ from edgefleet_agent.serving.lan import LanConfig
 from edgefleet_contract.errors import OperatorError
 
 DEFAULT_LISTENER: Final = "unix:serve.sock"
+_SEQUENCES: Final = 64
+_OWN_SESSIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +20,38 @@ class ModelConfig:
     `threads` of one inference; 0: `serving.threads`. `accelerators` that it may run on, the
     preferred first; empty: `runtime.accelerators`. `memory_mib`: the most private memory that a
     worker of it may have; 0: as its signed limit allows, where there is one.
+    `max_batch` requests are run together at most (1: none are), where the model allows it; one that
+    had company waits `max_delay_ms` for more at most.
+    `cache_mib` of answers are kept, for requests that are the same to the byte; 0: none.
+    `max_sequences` of a stateful model are kept (0: 64, or 8 where each takes a session of its
+    own), each for `sequence_idle_s` after its last request.
     """
 
     threads: int = 0
     accelerators: tuple[str, ...] = ()
     memory_mib: int = 0
+    max_batch: int = 1
+    max_delay_ms: float = 0.0
+    cache_mib: int = 0
+    max_sequences: int = 0
+    sequence_idle_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise OperatorError(f"threads of a model is {self.threads}", hint="0 or more")
-        if self.memory_mib < 0:
-            raise OperatorError(f"memory_mib of a model is {self.memory_mib}", hint="0 or more")
+        lowest = {"max_batch": 1}
+        for name in (
+            *("threads", "memory_mib", "max_batch", "max_delay_ms", "cache_mib", "max_sequences"),
+        ):
+            found, least = getattr(self, name), lowest.get(name, 0)
+            if found < least:
+                raise OperatorError(f"{name} of a model is {found}", hint=f"{least} or more")
+        if self.sequence_idle_s <= 0:
+            raise OperatorError(
+                f"sequence_idle_s of a model is {self.sequence_idle_s:g}", hint="above 0"
+            )
+
+    def sequences(self, *, own_session: bool) -> int:
+        """How many sequences are kept, if each takes a session of its own or does not."""
+        return self.max_sequences or (_OWN_SESSIONS if own_session else _SEQUENCES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Inferences of the Open Inference Protocol by gRPC: a message in, a message out. [api-8]
+"""Inferences of the Open Inference Protocol by gRPC: a message in, a message out. [api-11]
 
 Run in the worker, since a message is a stranger's. What its tensors must be is what they must be
 over HTTP: a message is told in the words of a JSON body (`oip_v2_bodies`), with its raw contents

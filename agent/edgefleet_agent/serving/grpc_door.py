@@ -1,4 +1,4 @@
-"""gRPC of the Open Inference Protocol, in the front: the extra `edgefleet[grpc]`. [api-8]
+"""gRPC of the Open Inference Protocol, in the front: the extra `edgefleet[grpc]`. [api-11]
 
 An inference passes through unread, but for the name and the version of its model; everything else
 is a page of the HTTP door, told as a message. Needs `grpcio` and `protobuf`, which only this file
@@ -125,7 +125,7 @@ def _handlers(app: App) -> grpc.GenericRpcHandler:
             places = model_of(body)
         except BadMessage:
             await context.abort(_CODES[400], "the body is no ModelInferRequest")
-        answer = await app.infer(_INFER, places, body, time.perf_counter())
+        answer = await app.inferring.infer(_INFER, places, body, time.perf_counter())
         if answer.status != 200:
             await _abort(answer, context)
         return bytes(answer.body)

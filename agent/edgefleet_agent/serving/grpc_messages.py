@@ -1,4 +1,4 @@
-"""The messages of the Open Inference Protocol's gRPC, as protobuf classes. [api-8]
+"""The messages of the Open Inference Protocol's gRPC, as protobuf classes. [api-11]
 
 Written down as the protocol has them, number by number, and made at import: nothing is generated.
 The names of nested messages are flat here and maps are lists of entries, which on the wire is the

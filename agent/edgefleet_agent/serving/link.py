@@ -1,9 +1,12 @@
 """The front's side of one worker: a bounded FIFO, a connection, and what happens when it breaks.
 
-At most `WINDOW` requests are with the worker at a time, so that it never waits for the front and a
-crash concerns few. When a worker dies, the request that it was at is sent once more to the next
-one (it may be what killed it: not twice more), and the others as if they had never been sent.
+At most `WINDOW` runs of the model are with the worker at a time, so that it never waits for the
+front and a crash concerns few: as many requests, or as many times those that may run together.
 Large bodies go through shared memory (`slots`), which is new with every connection.
+
+When a worker dies, each request that it may have been at is a suspect: it is sent once more to the
+next one, and alone, so that a second death tells which one it was (not twice more) and concerns
+nobody else. The others are sent as if they had never been.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class Link:
         on_stuck: called with the worker's pid when it overran.
         on_idle: called when nothing is outstanding any more, once draining.
         asks_again: whether the next worker is asked what a dead one did not answer.
+        together: how many requests the worker may run together.
     """
 
     def __init__(
@@ -73,10 +77,12 @@ class Link:
         on_stuck: Callable[[int], None],
         on_idle: Callable[[], None],
         asks_again: bool = True,
+        together: int = 1,
     ) -> None:
         self._asks_again = asks_again
         self._path, self._limit, self.deadline_s = path, limit, deadline_s
         self._on_stuck, self._on_idle = on_stuck, on_idle
+        self._together, self._window = together, WINDOW * together
         self._waiting: deque[_Pending] = deque()
         self._sent: deque[_Pending] = deque()
         self._head_since = 0.0
@@ -172,8 +178,11 @@ class Link:
                 return
 
     def _pump(self) -> None:
-        while self.is_up and self._waiting and len(self._sent) < WINDOW:
-            pending = self._waiting.popleft()
+        while self.is_up and self._waiting and len(self._sent) < self._window:
+            pending = self._waiting[0]
+            if self._sent and (pending.died or self._sent[0].died):
+                break  # a suspect is alone with the worker
+            self._waiting.popleft()
             if pending.answer.done():  # expired, or its client left
                 continue
             assert self._transport is not None
@@ -258,19 +267,19 @@ class Link:
         self._pump()
 
     def lost(self) -> None:
-        """The connection broke: what was not answered is asked again, the head for a last time."""
+        """The connection broke: what was not answered is asked again, suspects for a last time."""
         self._up.clear()
         self._transport = self._slots = None
         if self._closed:
             return
         if not self._asks_again:
             self._give_up(WorkerLost)
-        if self._sent:
-            head = self._sent[0]
-            head.died += 1
-            if head.died > 1:
-                self._sent.popleft()
-                _fail(head, WorkerLost())
+        # The worker takes them in order, and so many at once: it was at none behind these.
+        for suspect in list(self._sent)[: self._together]:
+            suspect.died += 1
+            if suspect.died > 1:
+                self._sent.remove(suspect)
+                _fail(suspect, WorkerLost())
         while self._sent:
             self._waiting.appendleft(self._sent.pop())
         self._connecting = self._loop.create_task(self._connect())

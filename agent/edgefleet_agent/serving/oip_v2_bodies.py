@@ -65,7 +65,7 @@ def read(body: Bytes, model: Served) -> Question:
         BadBody: saying what was expected and what was found.
     """
     request = parse(body, model)
-    calls = split_calls(request.feeds, model.inputs)
+    calls = split_calls(request.feeds, model.inputs) if request.feeds else ()
     return Question(calls, lambda results: render(request, results, model), request.sequence)
 
 
@@ -98,9 +98,11 @@ def parse_value(json_value: Any, binary: memoryview, model: Served) -> Request:
     if id_ is not None and not isinstance(id_, str):
         raise BadBody(f"'id' is {kind(id_)}, expected text")
     parameters = _parameters(value, "the request")
+    sequence = read_sequence(parameters)
+    if value.get("inputs") == [] and sequence is not None and sequence.end and not len(binary):
+        return Request(id_, {}, {}, sequence)  # ends it, and asks for nothing
     feeds = _feeds(value.get("inputs"), binary, model)
-    wanted = _wanted(value.get("outputs"), parameters, model)
-    return Request(id_, feeds, wanted, read_sequence(parameters))
+    return Request(id_, feeds, _wanted(value.get("outputs"), parameters, model), sequence)
 
 
 def render(request: Request, results: Tensors, model: Served) -> bytes:

@@ -21,6 +21,8 @@ _HELP: Final = {
     "edgefleet_request_seconds": ("histogram", "Request received to answer ready."),
     "edgefleet_outstanding": ("gauge", "Predictions waiting or running."),
     "edgefleet_worker_up": ("gauge", "1 if a worker is connected."),
+    "edgefleet_cache_hits_total": ("counter", "Predictions that had been made before."),
+    "edgefleet_cache_misses_total": ("counter", "Predictions that had to be made."),
 }
 
 
@@ -70,7 +72,11 @@ def _samples(name: str, entry: Entry) -> list[str]:
             f"{name}_sum{{{labels}}} {taken.total_us / 1e6}",
             f"{name}_count{{{labels}}} {taken.count}",
         ]
+    if name.startswith("edgefleet_cache_") and entry.cache is None:
+        return []
     value = {
+        "edgefleet_cache_hits_total": entry.cache.hits if entry.cache else 0,
+        "edgefleet_cache_misses_total": entry.cache.misses if entry.cache else 0,
         "edgefleet_failures_total": counts.failures,
         "edgefleet_outstanding": entry.link.outstanding,
         "edgefleet_worker_up": int(entry.link.is_up),

@@ -20,11 +20,12 @@ CANARY: Final = "canary"
 class Route:
     """One version in a slot: what it is, and the socket of the worker that serves it.
 
-    `worker` is unique among all workers of one agent's life: it tells versions apart. `platform` is
-    the runtime and the format, such as `onnxruntime_onnx`. A slot has one route labelled `stable`,
-    and behind it perhaps one labelled `canary`, which gets a `share` of what names no version.
-    `is_coming`: there is no worker yet, so requests wait for it, and the change of the route does
-    not.
+    `worker` is unique among all workers of one agent's life: it tells versions apart. `inputs` and
+    `outputs` are those that clients see. `platform` is the runtime and the format, such as
+    `onnxruntime_onnx`. A slot has one route labelled `stable`, and behind it perhaps one labelled
+    `canary`, which gets a `share` of what names no version. `is_coming`: there is no worker yet, so
+    requests wait for it, and the change of the route does not. `is_stateful`: an answer depends on
+    what was asked before.
     """
 
     slot: str
@@ -38,6 +39,7 @@ class Route:
     label: str = STABLE
     share: float = 0.0
     is_coming: bool = False
+    is_stateful: bool = False
 
     @property
     def is_canary(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet_agent.runtime.frames import Copy
+from edgefleet_agent.serving.cache import Cache
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, pack_counts
 from edgefleet_agent.serving.link import Link
@@ -24,11 +25,12 @@ _CANARY_PART: Final = 0.5
 class Entry:
     """A route in use: its worker's link, and the counts since this front began.
 
-    `unsent` is what the agent has not been told yet.
+    `unsent` is what the agent has not been told yet. `cache` is None where answers are not kept.
     """
 
     route: Route
     link: Link
+    cache: Cache | None = None
     counts: Counts = field(default_factory=Counts)
     unsent: Counts = field(default_factory=Counts)
 
@@ -128,6 +130,7 @@ class Router:
             loop.call_soon(self._leave, entry)
 
         loop = asyncio.get_running_loop()
+        model = self._config.model(route.slot)
         link = Link(
             route.path,
             limit=self._config.queue,
@@ -135,8 +138,10 @@ class Router:
             on_stuck=self._says_stuck(route.worker),
             on_idle=idle,
             asks_again=not route.is_canary,
+            together=1 if route.is_stateful else model.max_batch,
         )
-        entry = Entry(route, link)
+        is_kept = model.cache_mib and not route.is_stateful
+        entry = Entry(route, link, Cache(model.cache_mib * 2**20) if is_kept else None)
         return entry
 
     def _leave(self, entry: Entry) -> None:

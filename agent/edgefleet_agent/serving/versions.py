@@ -32,9 +32,10 @@ def named(entries: tuple[Entry, ...], places: Places) -> Entry | None:
 def drawn(entries: tuple[Entry, ...], stable: Entry, places: Places) -> Entry:
     """Where a request goes that was to go to `stable`: to the canary, if chance picks it.
 
-    One that has no worker, or no room in its queue, gets nothing.
+    One that has no worker, or no room in its queue, gets nothing. A stateful model's sequences stay
+    where they began.
     """
-    if "version" in places or "label" in places:
+    if "version" in places or "label" in places or stable.route.is_stateful:
         return stable
     for entry in of_slot(entries, stable.route.slot):
         if entry.route.is_canary and entry.link.has_room and random.random() < entry.route.share:

@@ -201,6 +201,31 @@ def several() -> None:
     )
 
 
+def tally() -> None:
+    """y = x + total; before = last. Both states are given on: what was summed, what was said."""
+    save(
+        "tally",
+        [
+            helper.make_node("Add", ["x", "total"], ["y"]),
+            helper.make_node("Identity", ["y"], ["next_total"]),
+            helper.make_node("Identity", ["last"], ["before"]),
+            helper.make_node("Identity", ["word"], ["next_last"]),
+        ],
+        [
+            info("x", T.FLOAT, "n", 2),
+            info("word", T.STRING, "n"),
+            info("total", T.FLOAT, "n", 2),
+            info("last", T.STRING, "n"),
+        ],
+        [
+            info("y", T.FLOAT, "n", 2),
+            info("before", T.STRING, "n"),
+            info("next_total", T.FLOAT, "n", 2),
+            info("next_last", T.STRING, "n"),
+        ],
+    )
+
+
 def kinds() -> None:
     """Every dtype that a bundle knows, given back as it came."""
     dtypes = {
@@ -297,7 +322,8 @@ def crash() -> None:
     `crash.tflite` is an IF whose branches are the graph that it stands in: LiteRT prepares branches
     before it knows the condition, and goes down until its stack ends (SIGSEGV, on any board).
     `divide.onnx` answers x[0] / x[1] in int32. onnxruntime looks for a divisor of 0, and not for
-    -2^31 / -1, which has no int32: x86 traps (SIGFPE), ARM wraps around.
+    -2^31 / -1, which has no int32: x86 traps (SIGFPE), ARM wraps around. Several int32 at once are
+    divided as vectors, which do not trap; `divide_long.onnx`, in int64, has no such way.
     """
     graph = tfl.SubGraphT()
     graph.tensors = [_tensor(name, tfl.TensorType.BOOL, (1,), 0, False) for name in ("x", "y")]
@@ -315,15 +341,73 @@ def crash() -> None:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     (HERE / "crash.tflite").write_bytes(bytes(builder.Output()))
-    save(
-        "divide",
-        [
-            helper.make_node("Split", ["x"], ["a", "b"], axis=1),
-            helper.make_node("Div", ["a", "b"], ["y"]),
-        ],
-        [info("x", T.INT32, "n", 2)],
-        [info("y", T.INT32, "n", 1)],
-    )
+    for name, kind in (("divide", T.INT32), ("divide_long", T.INT64)):
+        save(
+            name,
+            [
+                helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+                helper.make_node("Div", ["a", "b"], ["y"]),
+            ],
+            [info("x", kind, "n", 2)],
+            [info("y", kind, "n", 1)],
+        )
+
+
+def memory() -> None:
+    """y = x + what was summed before, which the model keeps by itself, in a resource variable."""
+    model = tfl.ModelT()
+    model.version = 3
+    model.buffers = [tfl.BufferT(), tfl.BufferT()]
+    model.buffers[1].data = np.zeros(8, np.uint8)
+    codes = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ADD", "ASSIGN_VARIABLE")
+    for name in codes:
+        code = tfl.OperatorCodeT()
+        code.builtinCode = getattr(tfl.BuiltinOperator, name)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = 1
+        model.operatorCodes = [*(model.operatorCodes or []), code]
+
+    def operator(name: str, inputs: list[int], outputs: list[int], **said: object) -> tfl.OperatorT:
+        made = tfl.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = codes.index(name), inputs, outputs
+        kind = "".join(part.capitalize() for part in name.split("_")) + "Options"
+        made.builtinOptionsType = getattr(tfl.BuiltinOptions, kind)
+        made.builtinOptions = getattr(tfl, f"{kind}T")()
+        for key, value in said.items():
+            setattr(made.builtinOptions, key, value)
+        return made
+
+    handle = {"container": "", "sharedName": "sum"}
+    resource, floats = tfl.TensorType.RESOURCE, tfl.TensorType.FLOAT32
+    main = tfl.SubGraphT()
+    main.tensors = [
+        _tensor("x", floats, (1, 2), 0, False),
+        _tensor("sum", resource, (), 0, False),
+        _tensor("before", floats, (1, 2), 0, False),
+        _tensor("y", floats, (1, 2), 0, False),
+    ]
+    main.inputs, main.outputs = [0], [3]
+    main.operators = [
+        operator("CALL_ONCE", [], [], initSubgraphIndex=1),
+        operator("VAR_HANDLE", [], [1], **handle),
+        operator("READ_VARIABLE", [1], [2]),
+        operator("ADD", [0, 2], [3]),
+        operator("ASSIGN_VARIABLE", [1, 3], []),
+    ]
+    begin = tfl.SubGraphT()
+    begin.tensors = [
+        _tensor("sum", resource, (), 0, False),
+        _tensor("zeros", floats, (1, 2), 1, False),
+    ]
+    begin.inputs, begin.outputs = [], []
+    begin.operators = [
+        operator("VAR_HANDLE", [], [0], **handle),
+        operator("ASSIGN_VARIABLE", [0, 1], []),
+    ]
+    model.subgraphs = [main, begin]
+    builder = flatbuffers.Builder(4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (HERE / "memory.tflite").write_bytes(bytes(builder.Output()))
 
 
 def _tensor(
@@ -340,5 +424,18 @@ def _tensor(
 
 
 if __name__ == "__main__":
-    for make in (linear, mirrors, busy, rivals, greedy, several, kinds, refused, tflite, crash):
+    for make in (
+        linear,
+        mirrors,
+        busy,
+        rivals,
+        greedy,
+        several,
+        kinds,
+        refused,
+        tflite,
+        crash,
+        tally,
+        memory,
+    ):
         make()
