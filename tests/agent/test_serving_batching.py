@@ -25,8 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_agent.ports import ModelSpec
+from edgefleet_agent.runtime import slots
 from edgefleet_agent.runtime.answering import Answerer
 from edgefleet_agent.runtime.batching import groups, join, rows, split, why_not_joined
+from edgefleet_agent.runtime.caller import Caller
 from edgefleet_agent.runtime.engine import Tensors
 from edgefleet_agent.runtime.frames import Ask, Frame, header
 from edgefleet_agent.runtime.golden import read_golden
@@ -105,8 +107,10 @@ def test_only_models_that_show_it_are_run_together(tmp_path: Path) -> None:
 @contextmanager
 def inbox(limit: int, delay_s: float) -> Iterator[tuple[socket.socket, Inbox]]:
     front, worker = socket.socketpair()
+    fd = slots.make()
     with front, worker:
-        yield front, Inbox(worker, limit=limit, delay_s=delay_s)
+        yield front, Inbox(Caller(worker, slots.Slots(fd)), limit=limit, delay_s=delay_s)
+    os.close(fd)
 
 
 def send(front: socket.socket, *ids: int) -> None:

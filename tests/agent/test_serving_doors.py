@@ -26,7 +26,7 @@ def test_every_door_is_found_by_its_path_and_by_no_other(door: object) -> None:
 
 def test_every_inference_that_a_worker_knows_has_a_door() -> None:
     asks = {door.to.ask for door in DOORS.all if isinstance(door.to, Inference)}
-    assert asks == set(Ask) - {Ask.SHADOW}
+    assert asks == set(Ask) - {Ask.SHADOW, Ask.INFER_GRPC}  # which have their own
 
 
 def test_the_description_has_every_door() -> None:
