@@ -17,6 +17,7 @@ from bench._wire import Wire, get
 from tests.system.site import Site, open_site
 
 NAME = "pi-1"
+_MORE = "# more\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,14 @@ class Device:
         except OSError:
             return False
 
-    def restart(self, settings: str = "") -> None:
-        """End the agent in order and start it with these lines more in its `agent.toml`."""
+    def stop(self) -> None:
+        """End the agent in order."""
         self.site.stop(NAME)
+
+    def start(self, settings: str = "") -> None:
+        """Start it, with these lines more in its `agent.toml`."""
         config = self.site.root / NAME / "agent.toml"
-        config.write_text(config.read_text().partition("# more\n")[0] + "# more\n" + settings)
+        config.write_text(config.read_text().partition(_MORE)[0] + _MORE + settings)
         self.site.start_agent(NAME)
 
 

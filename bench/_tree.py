@@ -97,7 +97,9 @@ def ended(pid: int) -> Iterator[None]:
         psutil.wait_procs(left, timeout=10)
 
 
-def until(is_so: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+def until(
+    is_so: Callable[[], bool], what: str, timeout_s: float = 60, *, pause_s: float = 0.02
+) -> None:
     """Return once it holds.
 
     Raises:
@@ -107,4 +109,4 @@ def until(is_so: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
     while not is_so():
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {timeout_s:g} s")
-        time.sleep(0.02)
+        time.sleep(pause_s)

@@ -215,7 +215,8 @@ class LocalHost:
             if not fresh:
                 return None
             try:
-                failed = await _start_all(fresh.values())
+                serves = any(old.worker.pid is not None for old in self._served.values())
+                failed = await _start_all(fresh.values(), yields=serves)
                 after = {**self._served, **fresh}
                 if failed is None and not await self._replace(after, fresh):
                     failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
@@ -326,10 +327,10 @@ class LocalHost:
         self._shadows.overran(worker, pid)
 
 
-async def _start_all(fresh: Iterable[_Served]) -> Failed | None:
+async def _start_all(fresh: Iterable[_Served], *, yields: bool) -> Failed | None:
     """None once every worker is ready, else the first failure."""
     fresh = tuple(fresh)
-    outcomes = await asyncio.gather(*(served.worker.start() for served in fresh))
+    outcomes = await asyncio.gather(*(served.worker.start(yields=yields) for served in fresh))
     for served, failed in zip(fresh, outcomes, strict=True):
         if failed is not None:
             spec = served.spec

@@ -13,13 +13,14 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.runtime.yielding import yielding
 from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -77,13 +78,17 @@ class WorkerProcess:
         except psutil.Error:
             return 0
 
-    async def start(self) -> Failed | None:
-        """Load and warm up; None once it is ready and will be kept alive."""
+    async def start(self, *, yields: bool = False) -> Failed | None:
+        """Load and warm up; None once it is ready and will be kept alive.
+
+        Args:
+            yields: to others while it loads. One that takes the place of a dead one never does.
+        """
         try:
             self._listener = listen_at(self.path)
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
-        launched = await self._launch(self._listener)
+        launched = await self._launch(self._listener, yields=yields)
         if isinstance(launched, Failed):
             return launched
         self._process = launched
@@ -132,7 +137,9 @@ class WorkerProcess:
                 else:
                     self._process = launched
 
-    async def _launch(self, listener: socket.socket) -> ChildProcess | Failed:
+    async def _launch(
+        self, listener: socket.socket, *, yields: bool = False
+    ) -> ChildProcess | Failed:
         try:
             process = await spawn(
                 MODULE,
@@ -146,7 +153,7 @@ class WorkerProcess:
         try:
             process.send(render_job(job_for(self.spec, threads=self._threads)))
             async with asyncio.timeout(self._ready_s):
-                message = await process.receive()
+                message = await self._first_word(process, yields=yields)
             if message is None:
                 words = process.last_words(await process.wait())
                 return Failed(Reason.TRIAL_CRASHED, f"it died while loading, {words}")
@@ -161,6 +168,17 @@ class WorkerProcess:
             return Failed(Reason(message["failed"]), message["detail"])
         _log.info("%s: ready in %.0f ms (pid %d)", self._name, message["load_ms"], process.pid)
         return process
+
+    async def _first_word(self, process: ChildProcess, *, yields: bool) -> dict[str, Any] | None:
+        """Half of its time at most, it yields: on a busy board it might never be ready."""
+        if not yields:
+            return await process.receive()
+        with yielding(process.pid) as forward:
+            late = asyncio.get_running_loop().call_later(self._ready_s / 2, forward)
+            try:
+                return await process.receive()
+            finally:
+                late.cancel()
 
 
 def listen_at(path: Path) -> socket.socket:
