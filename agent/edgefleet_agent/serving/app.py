@@ -17,6 +17,7 @@ from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
 from edgefleet_agent.serving.doors import DOORS
 from edgefleet_agent.serving.link import DeadlinePassed, NoWorker, QueueFull, WorkerLost
 from edgefleet_agent.serving.router import Entry, Router
+from edgefleet_agent.serving.server import date
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -42,9 +43,8 @@ class App:
             answer = await self._answer(scope, receive)
         except _Gone:
             return
-        await send(
-            {"type": "http.response.start", "status": answer.status, "headers": answer.head()}
-        )
+        headers = [*answer.head(), date()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer:

@@ -21,6 +21,7 @@ from edgefleet_agent.serving.app import App
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.route import parse_table
 from edgefleet_agent.serving.router import Router
+from edgefleet_agent.serving.server import QuietServer
 from edgefleet_contract import codec
 
 _MAX_LINE: Final = 16 * 1024 * 1024
@@ -36,10 +37,11 @@ async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
 
     config = codec.decode(ServingConfig, json.loads(await reader.readline()), what="serving")
     router = Router(config, tell)
-    server = uvicorn.Server(
+    server = QuietServer(
         uvicorn.Config(
             App(config, router),
             access_log=False,
+            date_header=False,
             interface="asgi3",
             lifespan="off",
             log_config=None,
@@ -56,7 +58,7 @@ async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
     tell({"listening": len(sockets)})
     obeying = asyncio.create_task(_obey(reader, router))
     await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
+    server.stop()
     await serving
     obeying.cancel()
     router.close()
