@@ -3,9 +3,9 @@
     python -m bench._client ADDRESS {json|binary} BOARD OUT
 
 Right is an answer whose bytes are those that the version named in its header gives. `BOARD` is a
-small file that both sides map: what was answered, what failed, whether to stop, whether to note the
-next failures as those of a killed front. `OUT` gets when each answer began and ended, s (system-wide
-monotonic clock), as float64 pairs.
+small file that both sides map: what was answered, what failed, whether to stop, whether to note
+the next failures as those of a killed front. `OUT` gets when each answer began and ended, s (the
+clock of the whole system), as float64 pairs.
 
 A connection that breaks is a failure, and the next request goes over a new one.
 """

@@ -1,8 +1,8 @@
 """Other servers for the same model: installed once, each in an environment of its own, and run.
 
 The environments are below `build/peers`, made from the versions in `bench/peers/<name>.txt` and the
-onnxruntime that is installed here, and used again. A peer that cannot be installed or does not start is told with what
-pip or it said, and left out.
+onnxruntime that is installed here, and used again. A peer that cannot be installed or does not
+start is told with what pip or it said, and left out.
 """
 
 from __future__ import annotations

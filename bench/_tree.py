@@ -55,6 +55,16 @@ def cpu_s(pid: int) -> float:
     return sum(cost.cpu_s for cost in costs(pid).values())
 
 
+def run_ns(pid: int) -> int:
+    """Nanoseconds that the threads of the tree have run; those that ended are left out."""
+    total = 0
+    for process in members(pid):
+        for file in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(file.read_text().split()[0])
+    return total
+
+
 def label(pid: int) -> str:
     """What a process is called: `edge-worker`, or the last word of its program."""
     with contextlib.suppress(OSError):

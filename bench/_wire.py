@@ -1,4 +1,4 @@
-"""A client that costs as little as one in Python can: requests are bytes made before, on one socket.
+"""A client that costs as little as one in Python can: requests are bytes made before, one socket.
 
 What it adds is the same for every server that is compared. It never connects again by itself: a
 connection that is closed is an error, so no lost answer is hidden.

@@ -3,8 +3,8 @@
 Enrolled at a real control room and connected to its broker. For each process and for all: memory
 (PSS, which counts what is shared once), CPU seconds a minute, and wake-ups a second: how often its
 threads went to sleep of their own accord. `ready_s` is from the start of the program to the first
-"ready" of the model, median of some starts; `programs_ready_s` the same without the zygote, and with
-`--cold` (root) each begins with the machine's file cache dropped.
+"ready" of the model, median of some starts; `programs_ready_s` the same without the zygote. With
+`--cold` (root) each begins with the file cache of the machine dropped.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 Servers: `edge-agent run` as it is installed, and MLServer, KServe's Python server, LitServe and
 BentoML (`bench/peers`), all with one worker and one thread on the same ONNX file. One client on
 keep-alive connections; the ways take turns, request by request, so that what disturbs the machine
-disturbs all of them. Each server's first answers are held against the bare call's: equal, or the bench fails.
+disturbs all of them. Each server's first answers are held against the bare call's: equal, or the
+bench fails.
 
 `*_over_raw` are a way's percentile over the same percentile of the bare call; `<peer>_over_ours` is
-the p50 of the peer's quickest way over our binary one, both on TCP; `idle.*` are of whole process
-trees that nobody asks anything: proportional memory, and CPU seconds a second.
+the p50 of the peer's quickest way over our binary one, both on TCP. `*_cpu_ms` is the time of a
+processor that a server's processes spend on a request, which other load on the machine hardly
+changes. `idle.*` are of whole process trees that nobody asks anything: proportional memory, and CPU
+seconds a second.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import numpy as np
 from bench import _peers
 from bench._device import installed
 from bench._models import NETS, Net
-from bench._tree import cpu_s, pss_mib
+from bench._tree import cpu_s, pss_mib, run_ns
 from bench._wire import Wire, post
 from edgefleet_agent.runtime.onnx_engine import OnnxSession
 
@@ -147,6 +150,21 @@ class Bench:
             found[f"{peer}_over_ours"] = best / p50[OURS, "binary"]
         return found
 
+    def processor(self, requests: int) -> Figures:
+        """What a request costs its server in processor time, ms: as good as blind to other load."""
+        found: Figures = {}
+        with ExitStack() as running:
+            for (server, way), call in self.calls.items():
+                ask = call.opened(running)
+                ask()
+                before = run_ns(self.trees[server])
+                for _ in range(requests):
+                    ask()
+                taken = run_ns(self.trees[server]) - before
+                prefix = way if server == OURS else f"{server}_{way}"
+                found[f"{prefix}_cpu_ms"] = taken / requests / 1e6
+        return found
+
     def idle(self, seconds: float) -> Figures:
         """Of every tree, while nobody asks."""
         time.sleep(1)  # what the start left to do is done
@@ -172,7 +190,8 @@ def measure(pythons: dict[str, Path], rounds: int, idle_s: float) -> Figures:
                 say(f"{name}: idle for {idle_s:g} s")
                 figures |= {f"idle.{key}": value for key, value in bench.idle(idle_s).items()}
             say(f"{name}: {rounds} rounds of {len(bench.calls) + 1} ways")
-            figures |= {f"{name}.{key}": value for key, value in bench.latencies(rounds).items()}
+            found = bench.latencies(rounds) | bench.processor(rounds)
+            figures |= {f"{name}.{key}": value for key, value in found.items()}
     return {key: round(value, 4 if key.endswith("_ms") else 3) for key, value in figures.items()}
 
 

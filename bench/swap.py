@@ -1,4 +1,4 @@
-"""Swaps and kills under load: how many requests fail, what they do to latency, whether memory grows.
+"""Swaps and kills under load: which requests fail, what it does to latency, whether memory grows.
 
 The host, its front, zygote and workers, and the clients are processes of their own. Clients keep
 their connection and ask without a pause, half in TensorFlow's REST JSON, half in the Open Inference

@@ -1,4 +1,4 @@
-"""BentoML: one service, one worker. Bytes come as the body of a request, which it puts in a file."""
+"""BentoML: one service, one worker. Bytes come as a request's body, which it puts in a file."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ class Served:
 
     @bentoml.api
     async def predict_raw(self, x: Path, /) -> NDArray[np.float32]:
-        row = np.frombuffer(x.read_bytes(), np.float32).reshape(1, -1)
+        row = np.fromfile(x, np.float32).reshape(1, -1)
         return self._session.run(["y"], {"x": row})[0]
 
 

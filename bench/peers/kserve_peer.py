@@ -1,4 +1,4 @@
-"""KServe's Python model server: v2 with its binary tensors, one process, no gRPC, no latency log."""
+"""KServe's Python model server: v2 and its binary tensors, one process, no gRPC, no latency log."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ class Served(Model):
         self.ready = True
         return True
 
-    def predict(self, payload: InferRequest, headers: dict | None = None, *_: object) -> object:
+    def predict(self, payload: InferRequest, *_: object, **__: object) -> object:
         (y,) = self._session.run(["y"], {"x": payload.inputs[0].as_numpy()})
         binary = payload.use_binary_outputs
         output = InferOutput("y", list(y.shape), "FP32")

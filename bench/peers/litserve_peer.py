@@ -11,7 +11,7 @@ from session import open_session
 class Served(litserve.LitAPI):
     """Takes `{"x": [[…]]}`, or a form whose file `x` holds little-endian float32."""
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str) -> None:  # noqa: ARG002  # its signature
         self._session = open_session()
 
     def decode_request(self, request: Request):

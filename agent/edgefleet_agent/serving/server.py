@@ -1,8 +1,8 @@
 """The HTTP server of the front: uvicorn, which sleeps until somebody asks.
 
-uvicorn's own loop wakes ten times a second, to see whether it should end and to write the date. On a
-board that idles these are nearly all the wake-ups that there are. Here who ends it says so, and the
-date is written when an answer is.
+uvicorn's own loop wakes ten times a second, to see whether it should end and to write the date. On
+a board that idles these are nearly all the wake-ups that there are. Here who ends it says so, and
+the date is written when an answer is.
 """
 
 from __future__ import annotations
