@@ -12,8 +12,8 @@ STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker bench bench-peers arm64 lock clean
-.PHONY: models hostile fuzz networks crash-states kill-matrix powercut
+.PHONY: help demo test check lint types imports format env broker tracing bench bench-peers arm64
+.PHONY: models hostile fuzz networks crash-states kill-matrix powercut memory lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,10 +33,13 @@ $(STAMP): pyproject.toml constraints.txt
 broker:
 	@sh tools/system-packages.sh mosquitto mosquitto-clients
 
+tracing:
+	@sh tools/system-packages.sh gcc libc6-dev strace
+
 demo: env broker ## the main job: convert, sign, roll out, swap under load, refuse what is wrong
 	@$(BIN)/python -m demo.run $(if $(NOWAIT),--no-wait)
 
-test: check broker ## lint, types, import directions, and every test
+test: check broker tracing ## lint, types, import directions, and every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports ## everything that runs no code of ours
@@ -81,6 +84,10 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 models: env ## real models in ONNX and TFLite through the device's runtime; fetches them once
 	@sh tools/system-packages.sh npm
 	@$(BIN)/python -m tests.models
+
+memory: env ## a worker that takes too much memory, ended alone by a real kernel (root)
+	@sh tools/system-packages.sh user-mode-linux gcc libc6-dev systemd
+	@$(BIN)/python -m tests.system.memory
 
 bench: env broker ## the figures that can be measured on this machine
 	@$(BIN)/python -m bench serving --peers none

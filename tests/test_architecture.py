@@ -13,15 +13,16 @@ ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": (
         *("install", "transitions", "recovery", "device", "policy", "windows"),
-        *("telemetry", "shadowing", "runtime/choice"),
+        *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
     ),
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
-        *("lanes", "delta", "delta_reader"),
+        *("lanes", "delta", "delta_reader", "graph"),
     ),
 }
+STEPS = ROOT / "contract/edgefleet_processing"
 WORLD = {
     *("asyncio", "logging", "os", "random", "socket", "subprocess", "threading", "time"),
     *("requests", "paho", "psutil", "sqlalchemy", "gmqtt", "fastapi", "uvicorn", "numpy"),
@@ -48,14 +49,28 @@ def test_a_core_touches_no_clock_disk_or_network(path: Path) -> None:
     assert imports(path) & WORLD == set()
 
 
+@pytest.mark.parametrize("path", sorted(STEPS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_step_touches_no_clock_disk_or_network(path: Path) -> None:
+    assert imports(path) & (WORLD - {"numpy"}) == set()
+
+
 @pytest.mark.parametrize(
     ("module", "never"),
     [
         ("edgefleet_contract.model_signature", {"numpy", "requests", "paho", "psutil"}),
-        ("edgefleet_agent.serving.front", {"numpy", "onnxruntime", "ai_edge_litert", "requests"}),
-        ("edgefleet_agent.daemon", {"onnxruntime", "ai_edge_litert", "tflite_runtime", "onnx"}),
+        (
+            "edgefleet_agent.serving.front",
+            {"edgefleet_processing", "numpy", "onnxruntime", "ai_edge_litert", "requests"},
+        ),
+        (
+            "edgefleet_agent.daemon",
+            {"edgefleet_processing", "onnxruntime", "ai_edge_litert", "tflite_runtime", "onnx"},
+        ),
         ("edgefleet_agent.cli", {"numpy", "requests", "onnxruntime", "asyncio"}),
-        ("edgefleet_converter.cli", {"onnx", "onnxruntime", "sklearn", "numpy"}),
+        (
+            "edgefleet_converter.cli",
+            {"edgefleet_processing", "onnx", "onnxruntime", "sklearn", "numpy"},
+        ),
         ("edgefleet_fleet.cli", {"sqlalchemy", "fastapi", "gmqtt"}),
     ],
 )

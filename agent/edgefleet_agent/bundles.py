@@ -18,7 +18,7 @@ from typing import TypeAlias
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.delta import Updates, old_files
 from edgefleet_agent.device import Installed
-from edgefleet_agent.ports import Choice, Failed, Fetcher, FileSeal, ModelSpec, Moved
+from edgefleet_agent.ports import Choice, Failed, Fetcher, ModelSpec, Moved, StoredFile
 from edgefleet_agent.unsealing import Unsealer, file_seal, no_key
 from edgefleet_contract import __version__ as agent_version
 from edgefleet_contract.bundle import (
@@ -59,11 +59,11 @@ class _Stored:
     index: SealedIndex | None = None
     dek: Dek | None = None
 
-    def digest(self, file: BundleFile) -> Digest:
-        return _digest_of(self.index, file)
-
-    def seal(self, file: BundleFile) -> FileSeal | None:
-        return file_seal(self.dek, self.target, file) if self.dek else None
+    def file(self, store: Store, file: BundleFile) -> StoredFile:
+        """Where a file lies, and how it is opened."""
+        path = store.path(_digest_of(self.index, file))
+        seal = file_seal(self.dek, self.target, file) if self.dek else None
+        return StoredFile(str(path), file.sha256, seal)
 
 
 def _digest_of(index: SealedIndex | None, file: BundleFile) -> Digest:
@@ -178,9 +178,8 @@ class Bundles:
         target = installed.target
         manifest = parse_manifest(self._store.read(target.bundle_sha256))
         variant = next(item for item in manifest.variants if item.name == installed.variant)
-        model, golden = manifest.file(variant.model), manifest.file(variant.golden)
-        labels = manifest.file(manifest.labels) if manifest.labels else None
         stored = self._stored(target)
+        files = manifest.files_for(variant)
         return ModelSpec(
             slot=target.slot,
             model=target.model,
@@ -188,14 +187,9 @@ class Bundles:
             bundle_sha256=target.bundle_sha256,
             variant=variant,
             engine=installed.engine,
-            model_path=self._store.path(stored.digest(model)),
-            model_sha256=model.sha256,
-            golden_path=self._store.path(stored.digest(golden)),
-            labels_path=self._store.path(stored.digest(labels)) if labels else None,
+            files={file.path: stored.file(self._store, file) for file in files},
+            labels=manifest.labels or "",
             limits=variant.limits.get(self._hw),
-            model_seal=stored.seal(model),
-            golden_seal=stored.seal(golden),
-            labels_seal=stored.seal(labels) if labels else None,
         )
 
     def check(self, installed: Installed) -> None:

@@ -1,4 +1,5 @@
-"""The command line of the device: enrol, run, status, models, predict, verify.
+"""The command line of the device: enrol, run, status, models, predict, sources, verify, token,
+certificate.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
 because it is not vouched for, 4 could not be reached, or waits for approval (`enrol --no-wait`).
@@ -19,7 +20,9 @@ from typing import Final
 
 from edgefleet_agent import config as configs
 from edgefleet_agent import identity as identities
+from edgefleet_agent import network_cli
 from edgefleet_agent.adapters.journal import Journal
+from edgefleet_agent.network_cli import Subparsers
 from edgefleet_contract import __version__
 from edgefleet_contract.errors import (
     DeviceError,
@@ -73,9 +76,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
-        name: str, action: Callable[[argparse.Namespace], int], text: str
+        name: str,
+        action: Callable[[argparse.Namespace], int],
+        text: str,
+        among: Subparsers = commands,
     ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = among.add_parser(name, help=text, description=text)
         sub.add_argument(
             "--state",
             type=Path,
@@ -121,6 +127,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     for name, action, text in (
         ("status", _status, "Show where this device stands, also while the agent is stopped."),
         ("models", _models, "List the models of this device."),
+        ("sources", _sources, "List the sources of this device, and the kinds that it could have."),
     ):
         command(name, action, text).add_argument(
             "--json", action="store_true", help="print JSON for scripts"
@@ -145,8 +152,11 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--json", action="store_true", help="print JSON for scripts; without --top it always is"
     )
     predict.add_argument(
-        "--address", metavar="unix:PATH|HOST:PORT", help="default: the agent's first"
+        "--address",
+        metavar="unix:PATH|HOST:PORT|https://HOST:PORT",
+        help="default: the agent's first",
     )
+    network_cli.add_credentials(predict, environ)
     verify = command("verify", _verify, "Check a bundle directory: signature, and every file.")
     verify.add_argument("bundle", type=Path, help="the directory of the bundle")
     verify.add_argument(
@@ -157,6 +167,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         help="a publisher's public key (default: the publishers that this device trusts)",
     )
     verify.add_argument("--json", action="store_true", help="print JSON for scripts")
+    network_cli.add_commands(commands, command)
     return parser
 
 
@@ -207,6 +218,7 @@ def _status(args: argparse.Namespace) -> int:
     identity = identities.load(args.state)
     device = Journal(args.state).load()
     install = device.install
+    platforms = _platforms(args, tuple(device.slots))
     found: dict[str, object] = {
         "fleet": identity.enrolment.fleet,
         "device": identity.enrolment.device,
@@ -217,6 +229,7 @@ def _status(args: argparse.Namespace) -> int:
         "models": {slot: codec.encode(item) for slot, item in device.slots.items()},
         "quarantined": list(device.quarantined),
         "ready": _is_ready(args),
+        "platforms": platforms,
     }
     if args.json:
         print(json.dumps(found, indent=2))  # noqa: T201 - results go to stdout
@@ -227,7 +240,8 @@ def _status(args: argparse.Namespace) -> int:
         "install": f"{found['phase']} (order {device.seq})",
         "reason": f"{found['reason']}: {found['detail']}" if found["reason"] else "",
         "models": ", ".join(
-            f"{slot} = {item.target.model}@{item.target.version} ({item.variant} on {item.engine})"
+            f"{slot} = {item.target.model}@{item.target.version}"
+            f" ({item.variant} on {platforms.get(slot, item.engine)})"
             for slot, item in device.slots.items()
         )
         or "none",
@@ -265,12 +279,47 @@ def _models(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sources(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from edgefleet_agent.sources.probe import find
+
+    config = configs.load(args.config, args.state)
+    found = find()
+    if args.json:
+        configured = [
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "model": each.model,
+                "sink": each.sink.kind if each.sink else None,
+            }
+            for each in config.sources
+        ]
+        value = {"sources": configured, "kinds": [asdict(kind) for kind in found]}
+        print(json.dumps(value, indent=2))  # noqa: T201 - results go to stdout
+        return 0
+    for each in config.sources:
+        sink = f", results to {each.sink.kind} on {each.sink.on}" if each.sink else ""
+        print(f"{each.name:20} {each.kind} asks {each.model}{sink}")  # noqa: T201 - the same
+    for kind in found:
+        state = kind.trouble or "ready"
+        print(f"{kind.use:8} {kind.name:16} {kind.package:20} {state}")  # noqa: T201 - the same
+    return 0
+
+
 def _predict(args: argparse.Namespace) -> int:
     from edgefleet_agent.client.command import predict
 
     address = args.address or configs.load(args.config, args.state).serving.listen[0]
     text = predict(
-        address, args.model, args.input, top=args.top, scale=args.scale, as_json=args.json
+        address,
+        args.model,
+        args.input,
+        top=args.top,
+        scale=args.scale,
+        as_json=args.json,
+        credentials=network_cli.credentials(args),
     )
     print(text)  # noqa: T201 - results go to stdout
     return 0
@@ -322,6 +371,22 @@ def _is_ready(args: argparse.Namespace) -> bool:
             return client.is_ready()
         except (TransientError, DeviceError):
             return False
+
+
+def _platforms(args: argparse.Namespace, slots: tuple[str, ...]) -> dict[str, str]:
+    """What the slots that serve now run on: runtime, format, accelerator."""
+    from edgefleet_agent.client import Client
+
+    found: dict[str, str] = {}
+    with Client(configs.load(args.config, args.state).serving.listen[0]) as client:
+        for slot in slots:
+            try:
+                found[slot] = client.metadata(slot).platform
+            except OperatorError:  # this one does not serve
+                continue
+            except (TransientError, DeviceError):
+                break
+    return found
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, AcceleratorSetup
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.sources.config import SourceConfig, parse_sources
 from edgefleet_agent.transfer.pace import HourCap, check_cap
 from edgefleet_contract import codec
 from edgefleet_contract.blocks import MAX_OFFSETS
@@ -20,6 +22,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 
 FILE: Final = "agent.toml"
+SOURCES_LISTENER: Final = "unix:sources.sock"
 WAYS: Final = ("folder", "mirror", "http", "mqtt")
 
 
@@ -30,11 +33,27 @@ class RuntimeConfig:
 
     `zygote`: workers, trials and shadows are forks of one process that has the runtimes loaded,
     where that works; false: each is started as a program.
+
+    `accelerators` that models may run on, the preferred first, the processor always last; empty:
+    the processor. `setup` is what they are given, by name.
     """
 
     engines: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    setup: dict[str, AcceleratorSetup] = field(default_factory=dict)
     trial_timeout_s: float = 120.0
     zygote: bool = True
+
+    def __post_init__(self) -> None:
+        for name, setup in self.setup.items():
+            if setup.library and name in ON_THE_PROCESSOR:
+                raise OperatorError(
+                    f"runtime.setup.{name} has a library", hint="choose another name for it"
+                )
+
+    def on(self) -> Accelerators:
+        """What models may run on, where their slots say nothing else."""
+        return Accelerators(self.accelerators, self.setup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +119,16 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
+    """All of `agent.toml`. Relative paths in `serving.listen` and `serving.lan` are below the
+    state folder."""
 
     serving: ServingConfig = field(default_factory=ServingConfig)
-    runtime: RuntimeConfig = RuntimeConfig()
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()
     transfer: TransferConfig = TransferConfig()
     http: HttpConfig = HttpConfig()
+    sources: tuple[SourceConfig, ...] = ()
 
 
 def load(path: Path | None, state: Path) -> Config:
@@ -126,8 +147,10 @@ def load(path: Path | None, state: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"cannot read the configuration {chosen}: {error}") from None
     try:
-        value: Json = tomllib.loads(text)
-        return _placed(codec.decode(Config, value, what=str(chosen)), state)
+        value: dict[str, Json] = tomllib.loads(text)
+        sources = parse_sources(value.pop("sources", []), what=str(chosen))
+        config = codec.decode(Config, value, what=str(chosen))
+        return _placed(replace(config, sources=sources), state)
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{chosen} is not TOML: {error}") from None
     except Malformed as error:
@@ -135,11 +158,17 @@ def load(path: Path | None, state: Path) -> Config:
 
 
 def _placed(config: Config, state: Path) -> Config:
-    """With every Unix socket at an absolute path."""
+    """With every Unix socket, one at least where sources ask, and what the network needs, at an
+    absolute path."""
+    if config.sources and not any(at.startswith("unix:") for at in config.serving.listen):
+        listen = (*config.serving.listen, SOURCES_LISTENER)
+        config = replace(config, serving=replace(config.serving, listen=listen))
     listen = tuple(
         f"unix:{state.absolute() / address.removeprefix('unix:')}"
         if address.startswith("unix:")
         else address
         for address in config.serving.listen
     )
-    return replace(config, serving=replace(config.serving, listen=listen))
+    lan = config.serving.lan
+    lan = lan.below(state) if lan is not None else None
+    return replace(config, serving=replace(config.serving, listen=listen, lan=lan))

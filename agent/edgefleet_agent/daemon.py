@@ -44,9 +44,13 @@ from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.reporter import FleetReporter
+from edgefleet_agent.runtime.cgroups import take_over
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
+from edgefleet_agent.sources.config import IN_AGENT
+from edgefleet_agent.sources.requests import Request
+from edgefleet_agent.sources.supervisor import Sources
 from edgefleet_agent.telemetry import model_telemetry
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_agent.transfer.pace import Pace
@@ -94,8 +98,13 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
     in_band = MqttChunks(device, window=config.transfer.window)
-    zygote = config.runtime.zygote
-    async with LocalHost(config.serving, zygote=zygote, engines=engines) as host:
+    async with LocalHost(
+        config.serving,
+        zygote=config.runtime.zygote,
+        engines=engines,
+        accelerators=config.runtime.on(),
+        groups=take_over(),
+    ) as host:
         able = capabilities(engines, hw)
         reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)
         floors = _Floors()
@@ -134,6 +143,10 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         renewals: list[Renewal] = []
         answers: asyncio.Queue[bytes] = asyncio.Queue()
         refused = asyncio.Event()
+
+        def hear_request(request: Request) -> None:
+            _hand_over(loop, partial(sources.asked, request))
+
         link = MqttLink(
             identity,
             config.mqtt,
@@ -146,6 +159,20 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             on_certificate=lambda raw: _hand_over(loop, partial(answers.put_nowait, raw)),
             on_block=in_band.arrived,
             on_expired=lambda: _hand_over(loop, refused.set),
+            on_request=hear_request if _is_asked(config) else None,
+        )
+        sources = Sources(
+            config.sources,
+            fleet=identity.enrolment.fleet,
+            device=device,
+            boot_id=boot_id,
+            link=link,
+            addresses=host.addresses,
+            base=state,
+            hidden=tuple(
+                {identity.key.parent, identity.seal_key.parent, identity.authority.parent}
+            ),
+            zygote=host.forker,
         )
         in_band.attach(link)
         renewal = Renewal(identity, link=link, tls=tls, clock=lambda: keeper.now)
@@ -157,7 +184,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             serving = asyncio.Event()
             running = [
                 tasks.create_task(installer.run(serving)),
-                tasks.create_task(_telemetry(host, link, device, state, config)),
+                tasks.create_task(_telemetry(host, sources, link, device, state, config)),
                 tasks.create_task(_daily(reporter)),
                 tasks.create_task(_ask_hourly(installer, renewal)),
                 tasks.create_task(_renew(renewal, answers)),
@@ -166,6 +193,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             notifier.send("READY=1", f"STATUS=serving {len(installer.running)} models")
             log.info("ready: %s of fleet %s", device, identity.enrolment.fleet)
             link.start()
+            running.append(tasks.create_task(sources.run()))
             running.append(tasks.create_task(_watchdog(notifier)))
             running.append(tasks.create_task(_revive(renewal, refused)))
             await stop.wait()
@@ -210,7 +238,12 @@ def usable_engines(config: Config) -> dict[str, str]:
 
 
 async def _telemetry(
-    host: LocalHost, link: MqttLink, device: str, state: Path, config: Config
+    host: LocalHost,
+    sources: Sources,
+    link: MqttLink,
+    device: str,
+    state: Path,
+    config: Config,
 ) -> None:
     board = HostMetrics(state)
     while True:
@@ -220,6 +253,12 @@ async def _telemetry(
         for stats in host.stats(new_interval=True):
             message = model_telemetry(stats, device=device, ts_ms=now)
             link.publish(Channel.TELEMETRY_MODEL, messages.render(message))
+        for counts in sources.telemetry(now):
+            link.publish(Channel.TELEMETRY_SOURCE, messages.render(counts))
+
+
+def _is_asked(config: Config) -> bool:
+    return any(source.kind == IN_AGENT for source in config.sources)
 
 
 async def _daily(reporter: FleetReporter) -> None:

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Order, Phase, Target
-from edgefleet_contract.order_policy import Policy, Shadow
+from edgefleet_contract.order_policy import Canary, Policy, Shadow
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 
@@ -190,6 +190,11 @@ class ShadowPassed:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryPassed:
+    """Every new model answered a share of the live requests, as well as the policy asks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """The new models answer requests."""
 
@@ -213,6 +218,15 @@ class ServeFailed:
     """A committed model could not be made to serve at a start: its file or its runtime changed."""
 
     slot: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDying:
+    """A model that serves dies again and again, whatever is asked of it: `detail` says how."""
+
+    slot: str
+    bundle: Digest
     detail: str = ""
 
 
@@ -260,10 +274,12 @@ Event: TypeAlias = (
     | WindowOpened
     | TrialPassed
     | ShadowPassed
+    | CanaryPassed
     | Activated
     | ProbationPassed
     | StepFailed
     | ServeFailed
+    | KeptDying
     | TrustSeen
     | Withdrawn
     | RolledBack
@@ -311,6 +327,14 @@ class RunShadow:
 
     chosen: tuple[Installed, ...]
     policy: Shadow
+
+
+@dataclass(frozen=True, slots=True)
+class RunCanary:
+    """Let each of these answer a share of the live requests, beside what serves."""
+
+    chosen: tuple[Installed, ...]
+    policy: Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +393,7 @@ Command: TypeAlias = (
     | AwaitWindow
     | SelfTest
     | RunShadow
+    | RunCanary
     | Activate
     | Observe
     | Restore

@@ -20,11 +20,13 @@ from edgefleet_agent.device import (
     Activated,
     Begin,
     Booted,
+    CanaryPassed,
     Device,
     Downloaded,
     Event,
     Held,
     Interrupted,
+    KeptDying,
     OrderRejected,
     OrderTaken,
     Outcome,
@@ -72,9 +74,9 @@ _P = Phase
 _QUIET: Final = tuple(phase for phase in Phase if phase is _P.IDLE or phase.is_final)
 _STOPPABLE: Final = (
     *(_P.ACCEPTED, _P.DOWNLOADING, _P.VERIFIED, _P.STAGED),
-    *(_P.WAIT_WINDOW, _P.SELFTEST, _P.SHADOW),
+    *(_P.WAIT_WINDOW, _P.SELFTEST, _P.SHADOW, _P.CANARY),
 )
-_CRITICAL: Final = (_P.ACTIVATING, _P.PROBATION, _P.ROLLING_BACK)
+_CRITICAL: Final = recovery.CRITICAL
 _BUSY: Final = (*_STOPPABLE, *_CRITICAL)
 
 TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
@@ -94,10 +96,12 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     (_P.STAGED, Begin): (transitions.wait, (_P.WAIT_WINDOW, _P.SELFTEST)),
     (_P.WAIT_WINDOW, WindowOpened): (transitions.test, (_P.SELFTEST,)),
     (_P.WAIT_WINDOW, StepFailed): (transitions.fail, (_P.FAILED,)),
-    (_P.SELFTEST, TrialPassed): (transitions.shadow, (_P.SHADOW, _P.ACTIVATING)),
+    (_P.SELFTEST, TrialPassed): (transitions.shadow, (_P.SHADOW, _P.CANARY, _P.ACTIVATING)),
     (_P.SELFTEST, StepFailed): (transitions.fail, (_P.FAILED,)),
-    (_P.SHADOW, ShadowPassed): (transitions.activate, (_P.ACTIVATING,)),
+    (_P.SHADOW, ShadowPassed): (transitions.canary, (_P.CANARY, _P.ACTIVATING)),
     (_P.SHADOW, StepFailed): (transitions.fail, (_P.FAILED,)),
+    (_P.CANARY, CanaryPassed): (transitions.activate, (_P.ACTIVATING,)),
+    (_P.CANARY, StepFailed): (transitions.fail, (_P.FAILED,)),
     (_P.ACTIVATING, Activated): (transitions.observe, (_P.PROBATION,)),
     (_P.ACTIVATING, StepFailed): (transitions.roll_back, (_P.ROLLING_BACK,)),
     (_P.PROBATION, ProbationPassed): (transitions.finish, (_P.COMMITTED,)),
@@ -109,6 +113,9 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     **{(phase, Withdrawn): (recovery.withdraw, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
     **{(phase, Withdrawn): (recovery.withdraw_beside, (phase, _P.FAILED)) for phase in _STOPPABLE},
     **{(phase, ServeFailed): (recovery.fall_back, (phase,)) for phase in Phase},
+    **{(phase, KeptDying): (recovery.give_way, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
+    **{(phase, KeptDying): (recovery.give_way, (phase, _P.FAILED)) for phase in _STOPPABLE},
+    **{(phase, KeptDying): (recovery.give_way, (phase,)) for phase in _CRITICAL},
     **{(phase, Booted): (recovery.boot_quiet, (phase,)) for phase in _QUIET},
     (_P.ACCEPTED, Booted): (recovery.boot_accepted, (_P.ACCEPTED,)),
     (_P.DOWNLOADING, Booted): (recovery.boot_downloading, (_P.DOWNLOADING,)),
@@ -117,6 +124,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     (_P.WAIT_WINDOW, Booted): (recovery.boot_verified, (_P.VERIFIED,)),
     (_P.SELFTEST, Booted): (recovery.boot_testing, (_P.VERIFIED, _P.FAILED)),
     (_P.SHADOW, Booted): (recovery.boot_testing, (_P.VERIFIED, _P.FAILED)),
+    (_P.CANARY, Booted): (recovery.boot_testing, (_P.VERIFIED, _P.FAILED)),
     (_P.ACTIVATING, Booted): (recovery.boot_serving, (_P.ACTIVATING, _P.ROLLED_BACK)),
     (_P.PROBATION, Booted): (recovery.boot_serving, (_P.ACTIVATING, _P.ROLLED_BACK)),
     (_P.ROLLING_BACK, Booted): (recovery.boot_rolling_back, (_P.ROLLED_BACK,)),

@@ -26,6 +26,7 @@ from edgefleet_agent.device import (
     Command,
     Device,
     Event,
+    KeptDying,
     OrderRejected,
     OrderTaken,
     Proceed,
@@ -39,7 +40,7 @@ from edgefleet_agent.device import (
 from edgefleet_agent.identity import Identity
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.performer import LOOK_S, Performer
-from edgefleet_agent.ports import ModelHost, Reporter, Surroundings
+from edgefleet_agent.ports import ModelHost, ModelSpec, Reporter, Surroundings
 from edgefleet_contract import messages
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel
@@ -112,6 +113,7 @@ class Installer:
         self._refused = ""
         self._waiting = b""
         self._started = asyncio.Event()
+        host.on_crash_loop(self._kept_dying)
         self.device = Device()
 
     @property
@@ -142,6 +144,8 @@ class Installer:
                     await self._refresh()
                 elif isinstance(item, _Again):
                     await self._reconsider(item.order)
+                elif isinstance(item, KeptDying):
+                    await self._give_way(item)
                 else:
                     await self._feed(item)
         finally:
@@ -274,6 +278,25 @@ class Installer:
                 await self._start(command)
         if ended and self._keeper.trust is not None:
             await self._withdraw(self._keeper.trust)
+
+    def _kept_dying(self, spec: ModelSpec, words: str) -> None:
+        self._queue.put_nowait(KeptDying(spec.slot, spec.bundle_sha256, words))
+
+    async def _give_way(self, event: KeptDying) -> None:
+        """What keeps dying gives way; the fleet hears of it, also where that ends no install."""
+        before = self.device
+        await self._feed(event)
+        old, new = before.slots.get(event.slot), self.device.slots.get(event.slot)
+        if old is None or new is None or old.target.bundle_sha256 != event.bundle:
+            return
+        what = f"{event.slot}: {old.target.model}@{old.target.version} keeps dying"
+        instead = "there is nothing to go back to"
+        if new != old:
+            instead = f"{new.target.model}@{new.target.version} serves"
+        log.error("%s, %s: %s", what, event.detail, instead)
+        if self.device.phase is before.phase:
+            detail = f"{what}, {event.detail}; {instead}"
+            self._reporter.step(None, self.device.phase, Reason.CRASH_LOOP, detail, {})
 
     async def _serve(self, serve: Serve) -> None:
         for item in serve.slots:

@@ -38,14 +38,26 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class FileSeal:
-    """How one sealed file is opened, in memory: `path` in `bundle`, the SHA-256 of what must come
-    out, and its key, 64 hex digits. It crosses to a child on its control channel, and to no disk.
+    """How one sealed file is opened, in memory: `path` in `bundle`, and its key, 64 hex digits. It
+    crosses to a child on its control channel, and to no disk.
     """
 
     bundle: Digest
     path: str
-    sha256: Digest
     key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a bundle in the store: where it lies, and the SHA-256 of what it holds; of sealed
+    bytes, the SHA-256 of what comes out, and the seal.
+
+    `path` is text, as it crosses to a child.
+    """
+
+    path: str
+    sha256: Digest
+    seal: FileSeal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +71,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A verified model file in the store, and all that is needed to run and to judge it.
+    """A verified variant in the store, and all that is needed to run and to judge it.
 
-    `slot` is the name under which it is served. `engine` is the runtime that was chosen.
-    `model_path` and `golden_path` are files of the content-addressed store (read-only; never
-    written again); `limits` is the signed envelope for this board, if the publisher gave one. A
-    file whose seal is given holds sealed bytes.
+    `slot` is the name under which it is served. `engine` is the runtime that was chosen. `files`
+    are those of the content-addressed store (read-only; never written again), by their paths in the
+    bundle: the variant's own, its golden vectors, and the labels; `labels` is the path of these, or
+    empty. `limits` is the signed envelope for this board, if the publisher gave one.
     """
 
     slot: str
@@ -73,19 +85,18 @@ class ModelSpec:
     bundle_sha256: Digest
     variant: Variant
     engine: str
-    model_path: Path
-    model_sha256: Digest
-    golden_path: Path
-    labels_path: Path | None = None
+    files: dict[str, StoredFile]
+    labels: str = ""
     limits: Limits | None = None
-    model_seal: FileSeal | None = None
-    golden_seal: FileSeal | None = None
-    labels_seal: FileSeal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB."""
+    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB.
+
+    `accelerator` is what it ran on, `passed_over` says why not on what comes before that.
+    `made_room`: for want of memory, what serves in its slot was away meanwhile.
+    """
 
     vectors: int
     max_abs_err: float
@@ -93,13 +104,18 @@ class TrialReport:
     p50_us: float
     p95_us: float
     ram_mib: float
+    accelerator: str = ""
+    passed_over: tuple[str, ...] = ()
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SlotStats:
     """Counts of one slot since its present version began to serve; latencies of the last interval.
 
-    `ready` says that a worker answers; `restarts` counts workers that died since activation.
+    `ready` says that a worker answers; `restarts` counts workers that died since activation;
+    `made_room`, that the version before it left first, for want of memory. `accelerator` is what it
+    runs on, `passed_over` says why not on what comes before that.
     """
 
     slot: str
@@ -115,6 +131,9 @@ class SlotStats:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    accelerator: str = ""
+    passed_over: tuple[str, ...] = ()
+    made_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +195,31 @@ class ShadowReport:
         return self.agreements / self.judged if self.judged else None
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryReport:
+    """How a candidate answered its share of the live requests, beside the version that serves.
+
+    `requests` is what it was asked by chance, `failures` how many of them it failed: errors,
+    deadlines, refusals. The serving version answered these; what both fail counts with that one
+    alone. Requests that named the candidate are not in it. `serving_requests` and
+    `serving_failures` are of the serving version in the same `seconds`, as are the latencies, µs:
+    of each version from when it was asked. `enough` says that the caller's least number of requests
+    was reached.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    serving_requests: int = 0
+    serving_failures: int = 0
+    serving_p50_us: int = 0
+    serving_p95_us: int = 0
+    candidate_p50_us: int = 0
+    candidate_p95_us: int = 0
+    share: float = 0.0
+    seconds: float = 0.0
+    enough: bool = False
+
+
 class ModelHost(Protocol):
     """Runs models: trials, the swap, the workers. One owner, on one event loop."""
 
@@ -208,12 +252,47 @@ class ModelHost(Protocol):
         """
         ...
 
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """Let a candidate answer a share of what its slot is asked, beside what serves there.
+
+        It loses no request: what the candidate fails, the serving version answers. Nothing of it is
+        left when this returns.
+
+        Args:
+            spec: the candidate.
+            seconds: how long, counted from when it is routed.
+            share: of the requests that name no version, chosen at random, that go to it.
+            min_requests: how many make the report `enough`.
+            max_failures: more than that end it early.
+
+        Returns:
+            The report; `requests` is 0 where nobody asked, and where nothing serves in the slot or
+            there is no memory for both (it returns at once). `Failed` where the candidate does not
+            load, or dies (CANARY_FAILED).
+        """
+        ...
+
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
         """Make these serve, all or none, without a lost request; what served before drains."""
         ...
 
     async def deactivate(self, slot: str) -> None:
         """Stop serving a slot; unknown slots are no error."""
+        ...
+
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """Have `tell` called, once, when what serves keeps dying, with how it ended the last time.
+
+        It is started again all the same, until something else is activated in its slot.
+        """
         ...
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:

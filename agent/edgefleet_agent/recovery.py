@@ -8,6 +8,7 @@ one before it, then to the fallback.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from edgefleet_agent.device import (
     Activate,
@@ -15,6 +16,7 @@ from edgefleet_agent.device import (
     Device,
     Event,
     Installed,
+    KeptDying,
     Outcome,
     Proceed,
     RollbackFailed,
@@ -26,8 +28,12 @@ from edgefleet_agent.device import (
     Withdrawn,
 )
 from edgefleet_agent.transitions import MAX_STARTS, at_hand, blame, download, fail, move
+from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Phase
 from edgefleet_contract.reasons import Reason
+
+CRITICAL: Final = (Phase.ACTIVATING, Phase.PROBATION, Phase.ROLLING_BACK)
+"""Where an install swaps: it is brought to its end."""
 
 
 def serve(device: Device) -> tuple[Command, ...]:
@@ -60,7 +66,7 @@ def boot_verified(device: Device, _: Event) -> Outcome:
 
 
 def boot_testing(device: Device, event: Event) -> Outcome:
-    """A self-test or a shadow was on: the model may have taken the power with it."""
+    """A self-test, a shadow or a canary was on: the model may have taken the power with it."""
     attempt = at_hand(device).attempt + 1
     if attempt > MAX_STARTS:
         gone = StepFailed(Reason.TOO_MANY_ATTEMPTS, f"{MAX_STARTS} self-tests never ended")
@@ -101,6 +107,43 @@ def fall_back(device: Device, event: Event) -> Outcome:
     older = {name: item for name, item in device.previous.items() if name != slot}
     slots = {**device.slots, slot: next_best}
     return replace(device, slots=slots, previous=older), (Serve((next_best,)),)
+
+
+def give_way(device: Device, event: Event) -> Outcome:
+    """A committed model that keeps dying gives way to the one before it, and does not come back.
+
+    Where there is none that may serve, it stays, and is started again as long as it takes. An order
+    at hand that asks for it again ends, unless it swaps already.
+    """
+    assert isinstance(event, KeptDying)
+    slot, guilty = event.slot, event.bundle
+    serving = device.slots.get(slot)
+    if serving is None or serving.target.bundle_sha256 != guilty:
+        return device, ()  # it is on probation, which has an eye on it, or gone already
+    after, _ = fall_back(device, ServeFailed(slot, event.detail))
+    other = after.slots[slot]
+    if other.target.bundle_sha256 in (guilty, *device.quarantined):
+        return device, ()
+    after = replace(after, quarantined=tuple(dict.fromkeys((*device.quarantined, guilty))))
+    instead = (Serve((other,)),)
+    detail = f"{serving.target.model}@{serving.target.version} kept dying: {event.detail}"
+    if device.phase in CRITICAL or not _asks_for(device, guilty):
+        return after, (*instead, *((Settle(()),) if device.phase.is_final else ()))
+    if device.phase is Phase.COMMITTED:
+        back = move(after, Phase.ROLLED_BACK, reason=Reason.CRASH_LOOP, detail=detail)
+        return back, (*instead, Settle(()))
+    if device.phase.is_final:
+        return after, (*instead, Settle(()))
+    failed, more = fail(after, StepFailed(Reason.CRASH_LOOP, detail))
+    return failed, (*instead, *more)
+
+
+def _asks_for(device: Device, bundle: Digest) -> bool:
+    """Whether the order at hand, if there is one, names a bundle."""
+    install = device.install
+    return install is not None and any(
+        target.bundle_sha256 == bundle for target in install.order.targets
+    )
 
 
 def withdraw(device: Device, event: Event) -> Outcome:

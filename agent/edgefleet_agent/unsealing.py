@@ -57,4 +57,4 @@ def no_key(target: Target, _: Sealed) -> Dek:
 def file_seal(dek: Dek, target: Target, file: BundleFile) -> FileSeal:
     """What a child is told to open one file of a bundle."""
     bundle = target.bundle_sha256
-    return FileSeal(bundle, file.path, file.sha256, file_key(dek, bundle, file.path).hex())
+    return FileSeal(bundle, file.path, file_key(dek, bundle, file.path).hex())

@@ -19,6 +19,7 @@ from typing import Final, NewType
 
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import Malformed
+from edgefleet_contract.graph import MODEL, Program, check_graph
 
 Digest = NewType("Digest", str)
 """Lower-case hex SHA-256."""
@@ -57,6 +58,7 @@ class Role(StrEnum):
     WEIGHTS = "weights"
     GOLDEN = "golden"
     LABELS = "labels"
+    VOCABULARY = "vocabulary"
     REPORT = "report"
     SBOM = "sbom"
     PROVENANCE = "provenance"
@@ -101,6 +103,10 @@ class Variant:
     `outputs`; an output may differ from its golden value by `max_abs_err_e6` millionths.
     `runtimes` maps a runtime's name to the lowest version that runs the file. `limits` is keyed by
     hardware class.
+
+    Without a `program` the model takes `inputs` and gives `outputs`. With one, these are what goes
+    into the graph and comes out of it, and what the golden vectors hold; `model` is the first model
+    in it.
     """
 
     name: str
@@ -114,6 +120,25 @@ class Variant:
     runtimes: dict[str, str]
     hw: tuple[str, ...] = (ANY_HARDWARE,)
     limits: dict[str, Limits] = field(default_factory=dict)
+    program: Program | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of what it is made of: its model or models, and what its steps need."""
+        nodes = self.program.nodes if self.program else ()
+        return tuple(dict.fromkeys((self.model, *(node.file for node in nodes if node.file))))
+
+    @property
+    def public_inputs(self) -> tuple[TensorSpec, ...]:
+        """What clients send: the inputs, less the state."""
+        state = {pair.input for pair in self.program.state} if self.program else set()
+        return tuple(spec for spec in self.inputs if spec.name not in state)
+
+    @property
+    def public_outputs(self) -> tuple[TensorSpec, ...]:
+        """What clients get: the outputs, less the state."""
+        state = {pair.output for pair in self.program.state} if self.program else set()
+        return tuple(spec for spec in self.outputs if spec.name not in state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +188,12 @@ class Manifest:
         return next(file for file in self.files if file.path == path)
 
     def files_for(self, variant: Variant) -> tuple[BundleFile, ...]:
-        """What a device that runs `variant` needs: its model, golden vectors, and the labels."""
+        """What a device that runs `variant` needs: what it is made of, golden vectors, labels."""
         prefix = variant.model.rpartition("/")[0] + "/"
         return tuple(
             file
             for file in self.files
-            if file.path in (variant.model, variant.golden, self.labels)
+            if file.path in (*variant.files, variant.golden, self.labels)
             or (file.role is Role.WEIGHTS and file.path.startswith(prefix))
         )
 
@@ -297,3 +322,33 @@ def _check_variant(variant: Variant, roles: dict[str, Role]) -> None:
         raise Malformed(f"variant {variant.name}: names no runtime")
     for version in variant.runtimes.values():
         parse_version(version)
+    if variant.program is not None:
+        _check_program(variant, variant.program, roles)
+
+
+def _check_program(variant: Variant, program: Program, roles: dict[str, Role]) -> None:
+    what = f"variant {variant.name}"
+    inputs = tuple(spec.name for spec in variant.inputs)
+    outputs = tuple(spec.name for spec in variant.outputs)
+    for names in (inputs, outputs):
+        if len(set(names)) != len(names):
+            raise Malformed(f"{what}: a tensor that it takes or gives stands twice")
+    if program.nodes:
+        check_graph(program.nodes, inputs, outputs, what)
+        models = [node.file for node in program.nodes if node.op == MODEL]
+        if models[:1] != [variant.model]:
+            raise Malformed(f"{what}: {variant.model!r} is not the first model of its program")
+    for node in program.nodes:
+        allowed = (Role.MODEL,) if node.op == MODEL else (Role.VOCABULARY, Role.LABELS)
+        if node.file and roles.get(node.file) not in allowed:
+            raise Malformed(f"{what}: {node.file[:80]!r} is no file for {node.op[:40]!r}")
+    taken = {pair.input for pair in program.state}
+    given = {pair.output for pair in program.state}
+    if len(taken) != len(program.state) or len(given) != len(program.state):
+        raise Malformed(f"{what}: a tensor of its state stands twice")
+    if not taken < {*inputs} or not given < {*outputs}:
+        raise Malformed(f"{what}: its state is not among what it takes and gives, or is all of it")
+    specs = {spec.name: (spec.dtype, len(spec.shape)) for spec in variant.inputs + variant.outputs}
+    for pair in program.state:
+        if specs[pair.input] != specs[pair.output]:
+            raise Malformed(f"{what}: {pair.output!r} does not fit {pair.input!r}")

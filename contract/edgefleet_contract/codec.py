@@ -1,7 +1,8 @@
 """Dataclasses to JSON values and back: the types are the schema, and the only copy of it.
 
 `encode` and `decode` know the shapes that our documents use: str, int, float, bool, StrEnum,
-nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and `X | None`. None is left out when written.
+nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and `X | None`; an `object` is a JSON value that
+somebody else will read. None is left out when written.
 A field with a default may be absent. Whether unknown fields are refused (files that a person or a
 publisher wrote) or ignored (messages, so that versions can grow) is the caller's word.
 
@@ -60,6 +61,8 @@ def _hints(kind: type) -> dict[str, object]:
 
 
 def _decode(kind: object, value: Json, at: str, unknown: bool) -> object:
+    if kind is object:
+        return value
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         (inner,) = (arg for arg in typing.get_args(kind) if arg is not type(None))

@@ -1,8 +1,9 @@
 """Everything that crosses between fleet and device: what it says, how it is read and written.
 
 Rules [wire-3]: unknown fields are ignored, an unknown schema is refused, the device in a payload
-must be the device of its topic. Times are integer seconds since 1970 (`ts` of telemetry:
-milliseconds); units stand in the names. Free text goes beside an enum, never instead of it.
+must be the device of its topic. Times are integer seconds since 1970 (`ts` of telemetry and of
+results: milliseconds); units stand in the names. Free text goes beside an enum, never instead of
+it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _LONGEST: Final = {
     "agent": 64,
     "arch": 64,
     "slot": 64,
+    "source": 64,
     "hw": 128,
     "boot_id": 128,
     "rollout": 160,
@@ -52,6 +54,7 @@ class Phase(StrEnum):
     WAIT_WINDOW = "wait_window"
     SELFTEST = "selftest"
     SHADOW = "shadow"
+    CANARY = "canary"
     ACTIVATING = "activating"
     PROBATION = "probation"
     COMMITTED = "committed"
@@ -268,7 +271,10 @@ class SystemTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class ModelTelemetry:
-    """One model since the agent started: counts rise; latencies are over the last interval, µs."""
+    """One model since the agent started: counts rise; latencies are over the last interval, µs.
+
+    `accelerator` is what it runs on; empty from an agent that does not say.
+    """
 
     SCHEMA: ClassVar[str] = "edgefleet.telemetry.model/1"
 
@@ -285,6 +291,71 @@ class ModelTelemetry:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    accelerator: str = ""
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTelemetry:
+    """One source since the agent started: counts rise [wire-11.6].
+
+    `read` items came from it; of these `predicted` were answered, `failed` could not be, `dropped`
+    were thrown away because the model or the link was too slow. `published` results reached the
+    broker; `restarts` counts processes of the source that ended.
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.telemetry.source/1"
+
+    device: str
+    ts: int
+    source: str
+    kind: str
+    slot: str
+    read: int
+    predicted: int
+    dropped: int
+    failed: int
+    published: int
+    restarts: int
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTensor:
+    """One output of a result: numbers row by row, or texts."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: tuple[float, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a model said of what a source found [wire-11.2].
+
+    `cause` says why it is published: `first`, `class`, `number`, `text`, `shape`, `time` or
+    `every`.
+    `tops` is the index of the largest score in each row, where the outputs look like scores.
+    `boot_id` and `seq` name it: one that comes twice is the same. `dropped` results of the source
+    were lost before it, since the agent started.
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.result/1"
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    source: str
+    slot: str
+    version: str
+    cause: str
+    outputs: tuple[ResultTensor, ...]
+    tops: tuple[int, ...] = ()
+    metadata: dict[str, str] | None = None
+    dropped: int = 0
     schema: str = SCHEMA
 
 
@@ -420,8 +491,13 @@ Message: TypeAlias = (
     | CertificateRequest
     | CertificateResponse
     | BlobRequest
+    | SourceTelemetry
+    | Result
 )
 M = TypeVar("M", bound=Message)
+
+
+_IN_MS: Final = (SystemTelemetry, ModelTelemetry, SourceTelemetry, Result)
 
 
 def render(message: Message) -> bytes:
@@ -457,7 +533,7 @@ def _check_lasting(message: Message, what: str) -> None:
     """What is taken can be stored, shown, and read from its own rendering [wire-3.6]."""
     if len(render(message)) > canonical.MAX_BYTES:
         raise Malformed(f"{what}: written out it is over {canonical.MAX_BYTES} bytes")
-    unit = 1000 if isinstance(message, SystemTelemetry | ModelTelemetry) else 1
+    unit = 1000 if isinstance(message, _IN_MS) else 1
     ts = getattr(message, "ts", 0)
     if not 0 <= ts <= _LAST_SECOND * unit:
         raise Malformed(f"{what}: ts {ts} is no time")

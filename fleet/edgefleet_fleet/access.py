@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.throttle import Throttle
 from edgefleet_fleet.errors import Denied, TooMany, Unknown
 from edgefleet_fleet.records import User
 from edgefleet_fleet.roles import Permission, may, roles_with
-from edgefleet_fleet.throttle import Throttle
 from edgefleet_fleet.tls import peer_of
 from edgefleet_fleet.users import SESSION_S, Users
 from edgefleet_fleet.work import Actor, Room

@@ -1,8 +1,9 @@
 """The fleet's certificate authority: who is who on the broker.
 
 One ECDSA P-256 authority signs the broker's certificate (by host name), the service's, a read-only
-observer's, and a client certificate per device whose common name is the device. Nothing here
-touches a disk or a clock: PEM in, PEM out, the time is an argument.
+observer's, that of a requester, who may ask devices for predictions, and a client certificate per
+device whose common name is the device. Nothing here touches a disk or a clock: PEM in, PEM out, the
+time is an argument.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from edgefleet_contract.keys import PrivateKey, PublicKey
 
 SERVICE: Final = "edgefleet-service"
 OBSERVER: Final = "edgefleet-observer"
-RESERVED: Final = frozenset({SERVICE, OBSERVER, "-"})
+REQUESTER: Final = "edgefleet-requester"
+RESERVED: Final = frozenset({SERVICE, OBSERVER, REQUESTER, "-"})
 _SKEW: Final = timedelta(minutes=10)  # a board without a clock battery is a little behind
 _CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 _SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH

@@ -12,12 +12,12 @@ from typing import Final
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PublicKey
 from edgefleet_contract.messages import CertificateRequest, CertificateResponse, render
+from edgefleet_contract.throttle import Throttle
 from edgefleet_fleet.adapters.sql.certificates import FORGOTTEN, REVOKED
 from edgefleet_fleet.authority import Issued, open_request
 from edgefleet_fleet.datadir import write_file
 from edgefleet_fleet.errors import Conflict, Denied, NotFound, TooMany
 from edgefleet_fleet.records import Device
-from edgefleet_fleet.throttle import Throttle
 from edgefleet_fleet.work import Actor, Room, Work
 
 AGAIN_S: Final = 600

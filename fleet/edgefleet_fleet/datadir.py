@@ -23,7 +23,7 @@ from typing import Final
 
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey, PublicKey
-from edgefleet_fleet.authority import OBSERVER, SERVICE, Authority, expiry_of, hosts_of
+from edgefleet_fleet.authority import OBSERVER, REQUESTER, SERVICE, Authority, expiry_of, hosts_of
 
 _LIFE_DAYS: Final = 820
 _RENEW: Final = timedelta(days=60)
@@ -99,8 +99,8 @@ class DataDir:
             if not (self.keys / name).exists():
                 write_file(self.keys / name, PrivateKey.generate_ed25519().to_pem(), mode=0o600)
         authority = self._authority(fleet)
-        for name, stem in ((SERVICE, "service"), (OBSERVER, "observer")):
-            self._client(authority, name, stem)
+        for name in (SERVICE, OBSERVER, REQUESTER):
+            self._client(authority, name, name.removeprefix("edgefleet-"))
         hosts = (*_LOCAL, socket.gethostname(), public_host)
         self._server(authority, "broker", hosts)
         return authority

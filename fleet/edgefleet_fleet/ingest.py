@@ -17,6 +17,7 @@ from edgefleet_contract.messages import (
     ModelTelemetry,
     Presence,
     Reported,
+    SourceTelemetry,
     SystemTelemetry,
     parse,
 )
@@ -97,6 +98,9 @@ class Ingest:
             case Channel.TELEMETRY_MODEL:
                 model = parse(ModelTelemetry, payload, device=name)
                 work.tx.history.add_telemetry(model, keep=self._room.config.telemetry_keep)
+                work.tx.devices.touch(name, at=work.now)
+            case Channel.TELEMETRY_SOURCE:  # for whoever reads the broker; a sign of life to us
+                parse(SourceTelemetry, payload, device=name)
                 work.tx.devices.touch(name, at=work.now)
             case Channel.ENROL_REQUEST:
                 self._renew(work, device, parse(CertificateRequest, payload, device=name))

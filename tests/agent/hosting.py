@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 
 import psutil
 
+from edgefleet_agent.runtime.cgroups import Cgroups
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.host import LocalHost
+from edgefleet_agent.runtime.memory import available_bytes
 from edgefleet_agent.serving.config import ServingConfig
 
 T = TypeVar("T")
@@ -79,9 +82,19 @@ class RunningHost:
 
 
 @contextmanager
-def running(*, zygote: bool = True, **config: Any) -> Iterator[RunningHost]:
+def running(
+    *,
+    zygote: bool = True,
+    accelerators: Accelerators | None = None,
+    available: Callable[[], int] = available_bytes,
+    groups: Cgroups | None = None,
+    **config: Any,
+) -> Iterator[RunningHost]:
     """A started host on a free port; everything is gone afterwards, or the test fails."""
-    host = LocalHost(ServingConfig(**{"listen": ("127.0.0.1:0",), **config}), zygote=zygote)
+    serving = ServingConfig(**{"listen": ("127.0.0.1:0",), **config})
+    host = LocalHost(
+        serving, zygote=zygote, accelerators=accelerators, available=available, groups=groups
+    )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -109,13 +122,17 @@ def until(is_so: Callable[[], bool], timeout: float = 30) -> None:
 
 @dataclass
 class Load:
-    """Keep-alive clients that ask without a pause; `answers` counts (version, first output)."""
+    """Keep-alive clients that ask without a pause; `answers` counts (version, what was told).
+
+    `told` makes that of an answer: the first output, where nothing else is asked.
+    """
 
     here: RunningHost
     path: str
     body: bytes
     clients: int = 4
-    answers: Counter[tuple[str, float]] = field(default_factory=Counter)
+    told: Callable[[Answered], Any] = lambda answer: answer.json()["predictions"][0][0]
+    answers: Counter[tuple[str, Any]] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -157,8 +174,9 @@ class Load:
                 continue
             self.seconds.append(time.perf_counter() - start)
             if answer.status != 200 or connection.sock is not sock:
-                self.failures.append(f"{answer.status} {answer.body!r}")
+                patience = " retry" if "retry-after" in answer.headers else ""
+                self.failures.append(f"{answer.status}{patience} {answer.body!r}")
                 continue
             version = answer.headers["edgefleet-model-version"]
-            self.answers[version, answer.json()["predictions"][0][0]] += 1
+            self.answers[version, self.told(answer)] += 1
         connection.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from edgefleet_agent.ports import ModelSpec
+from edgefleet_agent.ports import ModelSpec, StoredFile
 from edgefleet_contract.bundle import Digest, Format, Limits, TensorSpec, Variant, sha256
 
 HERE = Path(__file__).parent.parent / "vectors" / "models"
@@ -47,12 +46,13 @@ def make_spec(
     engine: str = "",
     max_abs_err_e6: int = 0,
     limits: Limits | None = None,
+    content: bytes = b"",
 ) -> ModelSpec:
-    """A spec of a model file below `folder`, with these golden vectors."""
+    """A spec of a model file below `folder`, with these golden vectors; `content`: of the file."""
     folder = folder / f"{slot}-{version}"
     folder.mkdir(parents=True, exist_ok=True)
     model, golden = folder / file, folder / "golden.npz"
-    shutil.copy(HERE / file, model)
+    model.write_bytes(content or raw(file))
     arrays = {f"input.{i}": array for i, array in enumerate(inputs.values())}
     arrays |= {f"output.{i}": array for i, array in enumerate(outputs.values())}
     np.savez(golden, **arrays)
@@ -76,11 +76,41 @@ def make_spec(
         bundle_sha256=Digest(f"{version:064x}"),
         variant=variant,
         engine=engine,
-        model_path=model,
-        model_sha256=sha256(model.read_bytes()),
-        golden_path=golden,
+        files={variant.model: stored(model), variant.golden: stored(golden)},
         limits=limits,
     )
+
+
+def stored(path: Path) -> StoredFile:
+    """A file as the store would hold it: in the clear, its digest right."""
+    return StoredFile(str(path), sha256(path.read_bytes()))
+
+
+def model_path(spec: ModelSpec) -> Path:
+    """Where the (first) model of a spec lies."""
+    return Path(spec.files[spec.variant.model].path)
+
+
+def golden_path(spec: ModelSpec) -> Path:
+    """Where the golden vectors of a spec lie."""
+    return Path(spec.files[spec.variant.golden].path)
+
+
+def with_file(spec: ModelSpec, path: str, file: StoredFile) -> ModelSpec:
+    """The spec with another file at a path of the bundle."""
+    return replace(spec, files=spec.files | {path: file})
+
+
+def with_model(spec: ModelSpec, **changes: object) -> ModelSpec:
+    """The spec with another `path`, `sha256` or `seal` of its (first) model."""
+    path = spec.variant.model
+    return with_file(spec, path, replace(spec.files[path], **changes))
+
+
+def with_labels(spec: ModelSpec, place: Path) -> ModelSpec:
+    """The spec with a labels file: one that may not be there."""
+    file = stored(place) if place.exists() else StoredFile(str(place), Digest("0" * 64))
+    return replace(with_file(spec, "labels.txt", file), labels="labels.txt")
 
 
 def linear_spec(folder: Path, version: int = 1, *, slot: str = "digits") -> ModelSpec:
@@ -133,6 +163,6 @@ def asked_spec(
 
 def with_golden(spec: ModelSpec, arrays: Mapping[str, np.ndarray]) -> ModelSpec:
     """The spec with other golden vectors (written beside, as files of the store never change)."""
-    path = spec.golden_path.with_name("other.npz")
+    path = golden_path(spec).with_name("other.npz")
     np.savez(path, **arrays)
-    return replace(spec, golden_path=path)
+    return with_file(spec, spec.variant.golden, stored(path))

@@ -17,6 +17,7 @@ from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, Tr
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Target
 from edgefleet_contract.reasons import Reason
+from tests.agent.models import model_path
 from tests.agent.shelf import Shelf, serve
 from tests.contract.makers import target_of, write_bundle
 
@@ -56,7 +57,7 @@ def test_a_signed_bundle_arrives_and_can_be_run(tmp_path: Path, shelf: Shelf) ->
     made, _ = bundles(tmp_path)
     arrival = made.bring(target_of(folder), (shelf.url,), lambda *_: None)
     spec = made.spec(arrival.installed)
-    assert spec.model_path.read_bytes() == b"weights" * 50_000
+    assert model_path(spec).read_bytes() == b"weights" * 50_000
     assert (spec.engine, spec.variant.name, spec.version) == ("onnxruntime", "v", 1)
     assert arrival.transferred == 350_000 + len(b"golden")
 
@@ -153,7 +154,7 @@ def test_garbage_is_collected_and_what_is_needed_is_kept(tmp_path: Path, shelf: 
         arrivals.append(made.bring(target_of(folder), (shelf.url,), lambda *_: None).installed)
     assert made.collect(arrivals[1:]) == 3  # bundle.json, model.sig, model; golden.npz is shared
     for item in arrivals[1:]:
-        assert store.read(made.spec(item).model_sha256)
+        assert all(store.read(file.sha256) for file in made.spec(item).files.values())
     with pytest.raises(DeviceError):
         made.spec(arrivals[0])
 

@@ -21,7 +21,17 @@ from edgefleet_agent.client import AsyncClient, Client, Metadata, ModelState
 from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.errors import DeviceError, OperatorError, TransientError
 from tests.agent.hosting import RunningHost, running, until
-from tests.agent.models import X, Y, asked_spec, linear, linear_spec, make_spec, pixels, tflite_spec
+from tests.agent.models import (
+    X,
+    Y,
+    asked_spec,
+    linear,
+    linear_spec,
+    make_spec,
+    model_path,
+    pixels,
+    tflite_spec,
+)
 
 WORD = TensorSpec("word", "string", (-1,))
 CLASS, ECHO = TensorSpec("class", "int64", (-1,)), TensorSpec("echo", "string", (-1,))
@@ -263,7 +273,7 @@ def test_a_model_without_a_worker_is_503_and_says_when_to_come_back(
         here.do(here.host.activate((spec,)))
         client = open_(f"127.0.0.1:{here.port}")
         client.infer("digits", pixels(1))
-        spec.model_path.write_bytes(b"rotten")  # so that no new worker loads
+        model_path(spec).write_bytes(b"rotten")  # so that no new worker loads
         os.kill(here.host.worker_pids["digits"], signal.SIGKILL)
         until(lambda: not client.is_ready("digits"))
         assert not client.is_ready()

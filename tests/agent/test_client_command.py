@@ -7,7 +7,6 @@ import json
 import sys
 import wave
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,13 @@ import pytest
 from edgefleet_agent.cli import main
 from edgefleet_contract.bundle import TensorSpec
 from tests.agent.hosting import RunningHost, running
-from tests.agent.models import linear, linear_spec, make_spec, pixels
+from tests.agent.models import (
+    linear,
+    linear_spec,
+    make_spec,
+    pixels,
+    with_labels,
+)
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "acht", "neuf été")
 A, B = TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "float32", (-1, 2))
@@ -40,7 +45,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
     labels.write_text("".join(f"{name}\n" for name in NAMES), "utf-8")
     ones, log = np.ones((2, 2), np.float32), np.ones(2, np.float32)
     specs = [
-        replace(linear_spec(folder), labels_path=labels),
+        with_labels(linear_spec(folder), labels),
         linear_spec(folder, slot="nameless"),
         make_spec(
             folder, "pair.onnx", {A: ones, B: ones}, {SUM: ones * 2, PRODUCT: ones}, slot="pair"

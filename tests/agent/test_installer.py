@@ -23,6 +23,7 @@ from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.ports import BoardState, Choice
 from edgefleet_agent.runtime.host import LocalHost
+from edgefleet_agent.runtime.memory import available_bytes
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_agent.unsealing import Unsealer, no_key
@@ -89,9 +90,14 @@ class Board:
     """A device in a folder; `boot` starts it, leaving the block cuts its power."""
 
     def __init__(
-        self, folder: Path, repository: Repository | None = None, unseal: Unsealer = no_key
+        self,
+        folder: Path,
+        repository: Repository | None = None,
+        unseal: Unsealer = no_key,
+        *,
+        available: Callable[[], int] = available_bytes,
     ) -> None:
-        self.folder, self.unseal = folder, unseal
+        self.folder, self.unseal, self.available = folder, unseal, available
         self.repository = repository or Repository(DIRECTOR, PUBLISHER)
         self.heard = Recorder()
         self.surroundings = Weather()
@@ -101,7 +107,8 @@ class Board:
     async def __aenter__(self) -> Board:
         store = Store(self.folder / "store")
         self.heard = Recorder()
-        self.host = LocalHost(ServingConfig(listen=("127.0.0.1:0",)))
+        config = ServingConfig(listen=("127.0.0.1:0",))
+        self.host = LocalHost(config, available=self.available)
         await self.host.start()
         root = self.repository.root
         self.keeper = TrustKeeper(
@@ -174,10 +181,12 @@ class Board:
         return install.order.seq if install else 0
 
     def answer(self, slot: str = "digits") -> tuple[int, object]:
+        return self.ask({"instances": pixels(1).tolist()}, slot)
+
+    def ask(self, body: object, slot: str = "digits") -> tuple[int, object]:
         host, _, port = self.host.addresses[0].rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=30)
-        body = json.dumps({"instances": pixels(1).tolist()})
-        connection.request("POST", f"/v1/models/{slot}:predict", body)
+        connection.request("POST", f"/v1/models/{slot}:predict", json.dumps(body))
         response = connection.getresponse()
         value = json.loads(response.read())
         connection.close()

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,13 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Load, RunningHost, running, until
-from tests.agent.models import asked_spec, linear_spec, pixels, tflite_spec
+from tests.agent.models import (
+    asked_spec,
+    linear_spec,
+    pixels,
+    tflite_spec,
+    with_model,
+)
 
 ZERO = json.dumps({"instances": np.zeros((1, 64)).tolist()}).encode()
 PREDICT = "/v1/models/digits:predict"
@@ -111,7 +116,7 @@ def test_a_version_that_does_not_load_leaves_the_old_one_serving(tmp_path: Path)
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         old = worker(here)
-        bad = replace(linear_spec(tmp_path, 2), model_sha256=Digest("0" * 64))
+        bad = with_model(linear_spec(tmp_path, 2), sha256=Digest("0" * 64))
         failed = here.do(here.host.activate((bad,)))
         assert failed is not None
         assert failed.reason is Reason.ACTIVATION_FAILED
@@ -123,7 +128,7 @@ def test_a_version_that_does_not_load_leaves_the_old_one_serving(tmp_path: Path)
 @pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
 def test_an_activation_is_all_or_none(tmp_path: Path, zygote: bool) -> None:
     with running(zygote=zygote) as here:
-        bad = replace(linear_spec(tmp_path, slot="other"), model_sha256=Digest("0" * 64))
+        bad = with_model(linear_spec(tmp_path, slot="other"), sha256=Digest("0" * 64))
         failed = here.do(here.host.activate((linear_spec(tmp_path), bad)))
         assert isinstance(failed, Failed)
         assert "other" in failed.detail

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,13 @@ from edgefleet_agent.runtime.shadow_process import is_starved
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Load, RunningHost, running, until
-from tests.agent.models import asked_spec, linear_spec, pixels, rival_spec
+from tests.agent.models import (
+    asked_spec,
+    linear_spec,
+    pixels,
+    rival_spec,
+    with_model,
+)
 
 PREDICT = "/v1/models/digits:predict"
 ROWS = json.dumps({"instances": pixels(2).tolist()}).encode()
@@ -217,7 +222,7 @@ def test_it_stands_back_for_everybody(tmp_path: Path, zygote: bool) -> None:
         process = psutil.Process(pid)
         assert process.nice() == 19
         assert os.sched_getscheduler(pid) == os.SCHED_IDLE
-        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "700\n"
         assert process.net_connections("inet") == []
         shadow.cancel()
 
@@ -296,7 +301,7 @@ def test_a_board_without_time_to_spare_is_not_the_candidates_fault(tmp_path: Pat
 def test_a_candidate_that_does_not_load_says_why(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
-        bad = replace(linear_spec(tmp_path, 2), model_sha256=Digest("0" * 64))
+        bad = with_model(linear_spec(tmp_path, 2), sha256=Digest("0" * 64))
         assert failed(begin(here, bad).result()).reason is Reason.DIGEST_MISMATCH
 
 

@@ -24,12 +24,17 @@ from tests.agent.models import (
     X,
     Y,
     asked_spec,
+    golden_path,
     linear,
     linear_spec,
     make_spec,
+    model_path,
     pixels,
+    stored,
     tflite_spec,
+    with_file,
     with_golden,
+    with_model,
 )
 
 
@@ -93,7 +98,7 @@ def test_text_passes_and_differs_when_it_differs(tmp_path: Path) -> None:
     }
     spec = make_spec(tmp_path, "text.onnx", {TensorSpec("word", "string", (-1,)): words}, outputs)
     assert isinstance(tried(spec), TrialReport)
-    arrays = dict(np.load(spec.golden_path)) | {"output.1": np.array(["cat", "dog", "gnu"])}
+    arrays = dict(np.load(golden_path(spec))) | {"output.1": np.array(["cat", "dog", "gnu"])}
     assert refused(with_golden(spec, arrays)).reason is Reason.GOLDEN_MISMATCH
 
 
@@ -124,11 +129,15 @@ def test_outputs_beyond_the_tolerance_are_a_golden_mismatch(tmp_path: Path) -> N
 
 def test_other_bytes_than_the_signed_ones_are_a_digest_mismatch(tmp_path: Path) -> None:
     spec = linear_spec(tmp_path)
-    raw = bytearray(spec.model_path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    spec.model_path.write_bytes(raw)
-    assert refused(spec).reason is Reason.DIGEST_MISMATCH
-    assert refused(replace(spec, model_sha256=Digest("0" * 64))).reason is Reason.DIGEST_MISMATCH
+    other = Digest("0" * 64)
+    assert refused(with_model(spec, sha256=other)).reason is Reason.DIGEST_MISMATCH
+    for path in (model_path(spec), golden_path(spec)):
+        good = path.read_bytes()
+        raw = bytearray(good)
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+        assert refused(spec).reason is Reason.DIGEST_MISMATCH
+        path.write_bytes(good)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,7 @@ def test_a_model_that_is_not_as_declared_is_not_loaded(
     x = pixels(2)
     golden = linear(x).astype(output.dtype)
     spec = make_spec(tmp_path, file, {X: x}, {output: golden})
-    spec.model_path.with_name("weights.bin").write_bytes(bytes(2560))
+    model_path(spec).with_name("weights.bin").write_bytes(bytes(2560))
     failed = refused(spec)
     assert failed.reason is Reason.LOAD_FAILED
     assert says in failed.detail or "is not in the model" in failed.detail
@@ -165,9 +174,9 @@ def test_garbage_is_not_loaded_whoever_signed_it(
     tmp_path: Path, make: Callable[[Path], ModelSpec]
 ) -> None:
     spec = make(tmp_path)
-    for raw in (b"", b"not a model at all", spec.model_path.read_bytes()[:700]):
-        spec.model_path.write_bytes(raw)
-        assert refused(replace(spec, model_sha256=sha256(raw))).reason in (
+    for raw in (b"", b"not a model at all", model_path(spec).read_bytes()[:700]):
+        model_path(spec).write_bytes(raw)
+        assert refused(with_model(spec, sha256=sha256(raw))).reason in (
             Reason.LOAD_FAILED,
             Reason.TRIAL_CRASHED,  # a runtime may die over it: that is what the trial is for
         )
@@ -197,9 +206,10 @@ def test_golden_vectors_are_never_unpickled(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "ran"),)
 
     spec = linear_spec(tmp_path)
-    np.savez(spec.golden_path, **{"input.0": np.array([Bomb()]), "output.0": pixels(1)})
-    assert refused(spec).reason is Reason.MALFORMED
-    spec.golden_path.write_bytes(b"PK\x03\x04 not a zip")
+    arrays = {"input.0": np.array([Bomb()]), "output.0": pixels(1)}
+    assert refused(with_golden(spec, arrays)).reason is Reason.MALFORMED
+    golden_path(spec).write_bytes(b"PK\x03\x04 not a zip")
+    spec = with_file(spec, spec.variant.golden, stored(golden_path(spec)))
     assert refused(spec).reason is Reason.MALFORMED
     assert not (tmp_path / "ran").exists()
 

@@ -11,7 +11,6 @@ import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +24,12 @@ from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.zygote_process import ZygoteProcess
 from edgefleet_contract.bundle import Digest
 from tests.agent.hosting import Load, RunningHost, running, until
-from tests.agent.models import linear_spec, pixels, tflite_spec
+from tests.agent.models import (
+    linear_spec,
+    pixels,
+    tflite_spec,
+    with_model,
+)
 
 ROOT = Path(__file__).parents[2]
 ZERO = json.dumps({"instances": (pixels(1) * 0).tolist()}).encode()
@@ -127,8 +131,8 @@ def test_a_key_of_a_sealed_file_is_never_in_its_memory(tmp_path: Path) -> None:
     key = secrets.token_hex(32)
 
     async def story(forker: ZygoteProcess) -> tuple[bytes, bytes]:
-        seal = FileSeal(key=key, bundle="digits@1", path="v/model.onnx", sha256=Digest("0" * 64))
-        spec = replace(linear_spec(tmp_path), model_seal=seal)
+        seal = FileSeal(key=key, bundle=Digest("0" * 64), path="v/model.onnx")
+        spec = with_model(linear_spec(tmp_path), seal=seal)
         await try_model(spec, timeout_s=30, threads=1, data_mib=0, zygote=forker)
         assert forker.pid is not None
         return memory_of(forker.pid), memory_of(os.getpid())

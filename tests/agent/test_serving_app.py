@@ -15,7 +15,15 @@ import pytest
 
 from edgefleet_contract.bundle import TensorSpec
 from tests.agent.hosting import RunningHost, running, until
-from tests.agent.models import asked_spec, linear, linear_spec, make_spec, pixels, tflite_spec
+from tests.agent.models import (
+    asked_spec,
+    linear,
+    linear_spec,
+    make_spec,
+    model_path,
+    pixels,
+    tflite_spec,
+)
 
 LIMIT = 1024 * 1024
 ROW = pixels(1)[0].tolist()
@@ -329,6 +337,18 @@ def test_a_client_that_hangs_up_in_the_middle_harms_nobody(here: RunningHost) ->
     assert here.predict("digits", {"instances": [ROW]}).status == 200
 
 
+def test_a_body_that_does_not_come_is_408(tmp_path: Path) -> None:
+    with running(request_s=0.3) as here:
+        here.do(here.host.activate((linear_spec(tmp_path),)))
+        for path in (b"/v1/models/digits:predict", b"/v2/repository/index"):
+            with socket.create_connection(("127.0.0.1", here.port), timeout=30) as sock:
+                sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{" % path)
+                with sock.makefile("rb") as answer:
+                    said = answer.read()  # to the end: the connection is closed
+            assert said.startswith(b"HTTP/1.1 408 ")
+            assert b"did not arrive within 0.3 s" in said
+
+
 def test_a_full_queue_is_503_with_retry_after(tmp_path: Path) -> None:
     with running(queue=2) as here, ThreadPoolExecutor(8) as pool:
         here.do(here.host.activate((asked_spec(tmp_path, "busy.onnx", 1),)))
@@ -346,7 +366,7 @@ def test_no_worker_in_time_is_503_and_not_ready(tmp_path: Path) -> None:
     with running(deadline_s=1.0) as here:
         spec = linear_spec(tmp_path)
         here.do(here.host.activate((spec,)))
-        spec.model_path.write_bytes(b"rotten")  # so that no new worker loads
+        model_path(spec).write_bytes(b"rotten")  # so that no new worker loads
         pid = here.host.worker_pids["digits"]
         os.kill(pid, signal.SIGKILL)
         until(lambda: here.ask("GET", "/readyz").status == 503)

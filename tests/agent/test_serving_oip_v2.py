@@ -23,6 +23,7 @@ from tests.agent.models import (
     linear,
     linear_spec,
     make_spec,
+    model_path,
     pixels,
     tflite_spec,
 )
@@ -372,7 +373,7 @@ def test_the_index_leaves_out_what_is_not_ready_when_asked_to(tmp_path: Path) ->
     with running(deadline_s=1.0) as here:
         spec = linear_spec(tmp_path)
         here.do(here.host.activate((spec,)))
-        spec.model_path.write_bytes(b"rotten")  # so that no new worker loads
+        model_path(spec).write_bytes(b"rotten")  # so that no new worker loads
         os.kill(here.host.worker_pids["digits"], signal.SIGKILL)
         until(lambda: here.ask("GET", "/v2/health/ready").status == 400)
         assert here.ask("GET", "/v2/health/ready").json() == {"ready": False}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,13 @@ from edgefleet_agent.serving.rest_v1_scores import classify, read_scores
 from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Answered, RunningHost, running
-from tests.agent.models import linear, linear_spec, make_spec, pixels
+from tests.agent.models import (
+    linear,
+    linear_spec,
+    make_spec,
+    pixels,
+    with_labels,
+)
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "acht", "neuf été")
 ROWS = pixels(2)
@@ -36,9 +41,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
     log, ones = np.ones(2, np.float32), np.ones((2, 2), np.float32)
     with running() as here:
         specs = (
-            replace(linear_spec(folder), labels_path=labels),
+            with_labels(linear_spec(folder), labels),
             linear_spec(folder, slot="nameless"),
-            replace(linear_spec(folder, slot="few"), labels_path=few),
+            with_labels(linear_spec(folder, slot="few"), few),
             make_spec(
                 folder,
                 "fixed.onnx",
@@ -130,11 +135,11 @@ def test_a_refusal_says_what_was_found(
 
 def test_labels_that_cannot_be_read_are_found_out_before_the_version_serves(tmp_path: Path) -> None:
     with running() as here:
-        spec = replace(linear_spec(tmp_path), labels_path=tmp_path / "gone.txt")
+        spec = with_labels(linear_spec(tmp_path), tmp_path / "gone.txt")
         failed = here.do(here.host.activate((spec,)))
         assert isinstance(failed, Failed)
         assert failed.reason is Reason.ACTIVATION_FAILED
-        assert "labels: No such file or directory" in failed.detail
+        assert "labels.txt: No such file or directory" in failed.detail
 
 
 def test_a_classifier_that_also_names_its_choice_is_asked_for_its_scores() -> None:
@@ -150,13 +155,9 @@ def test_a_classifier_that_also_names_its_choice_is_asked_for_its_scores() -> No
         labels=("flat", "steep"),
     )
 
-    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        assert feeds["picture"].tolist() == [[[1, 2], [3, 4]]]
-        return {
-            "label": np.array(["flat"], object),
-            "probabilities": np.array([[0.75, 0.25]], np.float32),
-        }
-
-    body = classify(b'{"examples": [{"picture": [1, 2, 3, 4]}]}', model, run)
+    question = classify(b'{"examples": [{"picture": [1, 2, 3, 4]}]}', model)
+    assert question.calls[0]["picture"].tolist() == [[[1, 2], [3, 4]]]
+    label, scores = np.array(["flat"], object), np.array([[0.75, 0.25]], np.float32)
+    body = question.tell({"label": label, "probabilities": scores})
     assert json.loads(body) == {"result": [[["flat", 0.75], ["steep", 0.25]]]}
     assert read_scores(body)[""].tolist() == [[0.75, 0.25]]

@@ -17,8 +17,8 @@ from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Begin, Device, Installed, OrderTaken
-from edgefleet_agent.ports import Failed
-from edgefleet_agent.runtime.loading import job_for, parse_job, read_model, render_job
+from edgefleet_agent.ports import Failed, FileSeal, ModelSpec
+from edgefleet_agent.runtime.loading import Job, job_for, parse_job, read_file, render_job
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_agent.unsealing import no_key
@@ -30,7 +30,12 @@ from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import seal_file
 from edgefleet_contract.sealed_index import SealedIndex, render_index
 from tests.agent.hosting import until
-from tests.agent.models import WEIGHTS, pixels
+from tests.agent.models import (
+    WEIGHTS,
+    model_path,
+    pixels,
+    with_file,
+)
 from tests.agent.sealing import new_seal_key, plain_in, seal_bundle
 from tests.agent.shelf import Shelf, serve
 from tests.agent.test_bundles import KEY, first
@@ -64,6 +69,16 @@ def bring(made: Bundles, target: Target, shelf: Shelf) -> Installed:
 CONTENT = os.urandom(300_000)
 
 
+def read_model(job: Job) -> bytes:
+    return read_file(job, job.variant.model)
+
+
+def model_seal(spec: ModelSpec) -> FileSeal:
+    found = spec.files[spec.variant.model].seal
+    assert found is not None
+    return found
+
+
 def test_a_sealed_bundle_arrives_sealed_and_is_opened_in_memory(
     tmp_path: Path, shelf: Shelf
 ) -> None:
@@ -72,13 +87,12 @@ def test_a_sealed_bundle_arrives_sealed_and_is_opened_in_memory(
     made = device(tmp_path / "pi")
     key, _ = new_seal_key(tmp_path / "pi")
     spec = made.spec(bring(made, sealed.target(key.public_key()), shelf))
-    assert spec.model_path.read_bytes() == sealed.blobs[spec.model_path.name] != CONTENT
+    assert model_path(spec).read_bytes() == sealed.blobs[model_path(spec).name] != CONTENT
     assert read_model(job_for(spec, threads=1)) == CONTENT
     assert plain_in(tmp_path / "pi", CONTENT) == []
-    assert spec.model_seal is not None
-    assert spec.model_seal.key not in repr(spec)
+    assert model_seal(spec).key not in repr(spec)
     job = job_for(spec, threads=1)
-    assert spec.model_seal.key not in repr(job)
+    assert model_seal(spec).key not in repr(job)
     assert parse_job(render_job(job)) == job
 
 
@@ -206,19 +220,17 @@ def test_a_child_refuses_what_it_cannot_open_and_what_was_not_signed(
     tmp_path: Path, shelf: Shelf
 ) -> None:
     sealed, spec = spec_of(tmp_path, shelf)
-    other = replace(spec.model_seal, key="00" * 32)
-    failed = trial(replace(spec, model_seal=other))
-    assert (failed.reason, "00" * 32 in failed.detail) == (Reason.UNSEALING_FAILED, False)
-    failed = trial(replace(spec, golden_seal=replace(spec.golden_seal, key="00" * 32)))
-    assert failed.reason is Reason.UNSEALING_FAILED
-    # well sealed, and something else than the publisher signed
-    for name, seal in (("model_path", spec.model_seal), ("golden_path", spec.golden_seal)):
-        path = tmp_path / name
-        path.write_bytes(seal_file(sealed.dek, sealed.digest, seal.path, b"another model"))
-        failed = trial(replace(spec, **{name: path}))
+    for path, file in spec.files.items():
+        other = replace(file, seal=replace(file.seal, key="00" * 32))
+        failed = trial(with_file(spec, path, other))
+        assert (failed.reason, "00" * 32 in failed.detail) == (Reason.UNSEALING_FAILED, False)
+        # well sealed, and something else than the publisher signed
+        place = tmp_path / "other"
+        place.write_bytes(seal_file(sealed.dek, sealed.digest, path, b"another model"))
+        failed = trial(with_file(spec, path, replace(file, path=str(place))))
         assert failed.reason is Reason.DIGEST_MISMATCH
-    failed = trial(replace(spec, golden_path=tmp_path / "nothing"))
-    assert failed.reason is Reason.STORAGE_FAILED
+        failed = trial(with_file(spec, path, replace(file, path=str(tmp_path / "nothing"))))
+        assert failed.reason is Reason.STORAGE_FAILED
 
 
 def test_the_key_crosses_to_a_child_on_its_channel_alone(tmp_path: Path, shelf: Shelf) -> None:
@@ -231,10 +243,9 @@ def test_the_key_crosses_to_a_child_on_its_channel_alone(tmp_path: Path, shelf: 
         async with Board(tmp_path / "pi", unseal=unseal) as board:
             order = order_of(sealed.target(key.public_key()), seq=1, sources=(shelf.url,))
             assert await board.install(order) is Phase.COMMITTED
-            spec = board.host._served["digits"].spec
-            assert spec.model_seal is not None
+            spec = board.host._swaps.served["digits"].spec
             (pid,) = board.host.worker_pids.values()
-            assert spec.model_seal.key.encode() not in shown_of(pid)
+            assert model_seal(spec).key.encode() not in shown_of(pid)
 
     asyncio.run(story())
 

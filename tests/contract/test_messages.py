@@ -15,13 +15,25 @@ from edgefleet_contract.messages import (
     Phase,
     Presence,
     Reported,
+    Result,
+    ResultTensor,
+    SourceTelemetry,
 )
 from edgefleet_contract.reasons import Reason, explain
 from edgefleet_contract.topics import Address, Channel
 
 CAPABLE = Capabilities("arm64", "aarch64", "Pi 4", "Debian", "3.11.2", 4, 2**30, {"litert": "2.3"})
+PRESENT = Presence("pi-1", "boot", True, "0.1.0", 5)
+SCORES = ResultTensor("y", "FP32", (1, 2), (0.25, 0.75))
 MESSAGES: list[messages.Message] = [
-    Presence("pi-1", "boot", True, "0.1.0", 5),
+    SourceTelemetry("pi-1", 5000, "camera", "camera", "digits", 9, 7, 1, 1, 3, 0),
+    Result(
+        *("pi-1", "boot", 1, 5000, "camera", "digits", "2", "class"),
+        outputs=(SCORES, ResultTensor("words", "BYTES", (1,), texts=("cat",))),
+        tops=(1,),
+        metadata={"file": "a.png"},
+    ),
+    PRESENT,
     Event("pi-1", "boot", 1, 5, 2, "r", Phase.FAILED, ("a@1",), Reason.NO_SPACE, "x", {"n": 1.5}),
     Reported("pi-1", "boot", 5, "0.1.0", 2, "r", Phase.IDLE, (), CAPABLE),
     EnrolPending("pi-1", "ab" * 32, 5),
@@ -36,15 +48,15 @@ def test_a_message_that_is_sent_is_the_message_that_arrives(message: messages.Me
 
 
 def test_a_message_of_another_device_than_its_topic_is_refused() -> None:
-    raw = messages.render(MESSAGES[0])
+    raw = messages.render(PRESENT)
     with pytest.raises(Malformed, match="topic of 'pi-2'"):
         messages.parse(Presence, raw, device="pi-2")
 
 
 def test_an_unknown_version_is_refused_and_an_unknown_field_is_not() -> None:
-    value = json.loads(messages.render(MESSAGES[0]))
+    value = json.loads(messages.render(PRESENT))
     more = json.dumps({**value, "new": {"x": None}}).encode()
-    assert messages.parse(Presence, more) == MESSAGES[0]
+    assert messages.parse(Presence, more) == PRESENT
     with pytest.raises(Malformed, match="schema"):
         messages.parse(Presence, json.dumps({**value, "schema": "edgefleet.presence/2"}).encode())
 
@@ -100,6 +112,45 @@ def test_a_name_that_could_reach_further_has_no_place_in_a_topic(name: str) -> N
 def test_a_strange_topic_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         topics.match(text)
+
+
+def test_a_device_finds_the_slot_that_it_is_asked_for_in_its_own_topics_only() -> None:
+    asked = topics.request_topic("demo", "pi-1", "digits")
+    assert topics.asked_slot("demo", "pi-1", asked) == "digits"
+    for other in (
+        topics.request_topic("demo", "pi-2", "digits"),
+        topics.request_topic("other", "pi-1", "digits"),
+        topics.response_topic("demo", "pi-1", "digits"),
+        f"{asked}/request",
+        "edgefleet/v1/demo/pi-1/predict/a/b/request",
+        "edgefleet/v1/demo/pi-1/predict/+/request",
+        "digits",
+        "",
+    ):
+        assert topics.asked_slot("demo", "pi-1", other) is None
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "edgefleet/v1/demo/pi-1/reported",
+        "edgefleet/v1/demo/pi-2/predict/digits/response",
+        "edgefleet/v1/demo/pi-1/predict/other/response",
+        "edgefleet/v1/demo/pi-1/predict/digits/response/",
+        "edgefleet/v1/demo/pi-1/predict/digits/response/a/b",
+        "edgefleet/v1/demo/pi-1/predict/digits/response/+",
+        "edgefleet/v1/demo/pi-1/predict/digits/response/#",
+        "edgefleet/v1/demo/pi-1/predict/digits/responses",
+        "edgefleet/v1/demo/pi-1/predict/digits/response/../../../reported",
+        "$SYS/broker",
+        "",
+    ],
+)
+def test_a_device_answers_nowhere_but_below_the_slot_that_was_asked(elsewhere: str) -> None:
+    assert not topics.is_response_topic("demo", "pi-1", "digits", elsewhere)
+    for name in ("", "line-4"):
+        here = topics.response_topic("demo", "pi-1", "digits", name)
+        assert topics.is_response_topic("demo", "pi-1", "digits", here)
 
 
 def test_every_reason_has_a_sentence() -> None:

@@ -25,7 +25,14 @@ from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.identity import Enrolment, Identity
 from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
-from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.ports import (
+    CanaryReport,
+    Failed,
+    ModelSpec,
+    ShadowReport,
+    SlotStats,
+    TrialReport,
+)
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import messages
@@ -48,6 +55,7 @@ class MemoryHost:
 
     def __init__(self) -> None:
         self.serving: dict[str, ModelSpec] = {}
+        self.tell: Callable[[ModelSpec, str], None]
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -71,6 +79,18 @@ class MemoryHost:
         """See `ModelHost.shadow`: nobody asks anything here."""
         return _look(spec) or ShadowReport(seconds=seconds, enough=not min_requests)
 
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """See `ModelHost.canary`: nobody asks anything here."""
+        return _look(spec) or CanaryReport(share=share, seconds=seconds, enough=not min_requests)
+
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
         """See `ModelHost.activate`."""
         for spec in specs:
@@ -84,6 +104,10 @@ class MemoryHost:
         """See `ModelHost.deactivate`."""
         self.serving.pop(slot, None)
 
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """See `ModelHost.on_crash_loop`."""
+        self.tell = tell
+
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
         """See `ModelHost.stats`."""
         return tuple(
@@ -94,10 +118,10 @@ class MemoryHost:
 
 def _look(spec: ModelSpec) -> Failed | None:
     try:
-        raw, golden = spec.model_path.read_bytes(), spec.golden_path.read_bytes()
+        found = {path: Path(file.path).read_bytes() for path, file in spec.files.items()}
     except OSError as error:
         return Failed(Reason.STORAGE_FAILED, str(error.strerror))
-    if sha256(raw) != spec.model_sha256 or sha256(golden) != spec.golden_path.name:
+    if any(sha256(raw) != spec.files[path].sha256 for path, raw in found.items()):
         return Failed(Reason.DIGEST_MISMATCH, "not what was signed")
     return None
 

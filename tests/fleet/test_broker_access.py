@@ -19,9 +19,15 @@ import pytest
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.topics import (
     FROM_DEVICE,
+    PREDICT_REQUESTS,
+    PREDICT_RESPONSES,
+    RESULTS,
     TO_DEVICE,
     Channel,
     every_device,
+    request_topic,
+    response_topic,
+    results_topic,
     topic,
     trust_topic,
 )
@@ -38,21 +44,36 @@ OWN: Final = {str(channel): topic(FLEET, "a", channel) for channel in Channel}
 FOREIGN: Final = [
     *(topic(FLEET, "b", channel) for channel in Channel),
     *(topic("other", "a", channel) for channel in Channel),
+    request_topic("other", "a", "digits"),
+    response_topic("other", "a", "digits"),
+    results_topic("other", "a", "camera"),
     "anything",
 ]
+REQUESTS: Final = {name: request_topic(FLEET, name, "digits") for name in ("a", "b")}
+ANSWERS: Final = {
+    name: [
+        response_topic(FLEET, name, "digits"),
+        response_topic(FLEET, name, "digits", "line-4"),
+        results_topic(FLEET, name, "camera"),
+    ]
+    for name in ("a", "b")
+}
+ASKING: Final = [*REQUESTS.values(), *ANSWERS["a"], *ANSWERS["b"]]
 TRUST: Final = [trust_topic(FLEET, name) for name in ("timestamp", "root/1", "policy/fleet")]
-OURS: Final = [where for where in (*OWN.values(), *FOREIGN, *TRUST) if where != "anything"]
+EVERYTHING: Final = [*OWN.values(), *FOREIGN, *ASKING, *TRUST]
+OURS: Final = [where for where in EVERYTHING if where != "anything"]
 MAY_PUBLISH: Final = {
-    "device": [OWN[channel] for channel in FROM_DEVICE],
+    "device": [*(OWN[channel] for channel in FROM_DEVICE), *ANSWERS["a"]],
     "observer": [],
+    "requester": list(REQUESTS.values()),
     "service": OURS,
 }
 MAY_READ: Final = {
-    "device": [*(OWN[channel] for channel in TO_DEVICE), *TRUST],
+    "device": [*(OWN[channel] for channel in TO_DEVICE), REQUESTS["a"], *TRUST],
     "observer": OURS,
+    "requester": [*ANSWERS["a"], *ANSWERS["b"], *TRUST],
     "service": OURS,
 }
-EVERYTHING: Final = [*OWN.values(), *FOREIGN, *TRUST]
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +176,12 @@ def test_nobody_gets_in_with_a_certificate_that_is_not_good(
 
 
 def test_the_specification_says_what_was_tried() -> None:
-    writes = ",".join(channel for channel in FROM_DEVICE)
-    reads = ",".join(channel for channel in TO_DEVICE)
-    row = f"| device | `a/{{{writes}}}` | `a/{{{reads}}}`, `-/trust/#` |"
-    page = Path(__file__).parents[2] / "docs/spec/wire.md"
-    assert row in page.read_text(), f"put this into docs/spec/wire.md:\n{row}"
+    writes = ",".join((*FROM_DEVICE, PREDICT_RESPONSES, RESULTS))
+    reads = ",".join((*TO_DEVICE, PREDICT_REQUESTS))
+    answers = f"{PREDICT_RESPONSES},{RESULTS}"
+    page = (Path(__file__).parents[2] / "docs/spec/wire.md").read_text()
+    for row in (
+        f"| device | `a/{{{writes}}}` | `a/{{{reads}}}`, `-/trust/#` |",
+        f"| requester | `+/{PREDICT_REQUESTS}` | `+/{{{answers}}}`, `-/trust/#` |",
+    ):
+        assert row in page, f"put this into docs/spec/wire.md:\n{row}"

@@ -37,7 +37,7 @@ def test_secrets_are_for_their_owner_alone(data: DataDir) -> None:
     data.prepare("demo", public_host="")
     assert data.keys.stat().st_mode & 0o777 == 0o700
     secret = [data.token, data.keys / "director.pem", *data.keys.glob("*.key")]
-    assert len(secret) == 6
+    assert len(secret) == 7
     assert {path.stat().st_mode & 0o777 for path in secret} == {0o600}
 
 

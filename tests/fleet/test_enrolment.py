@@ -104,7 +104,7 @@ def test_a_name_belongs_to_the_key_that_had_it_first(services: Services) -> None
     services.enrolment.enrol(request_of(line, "pi-1", new_key()), address="")
 
 
-@pytest.mark.parametrize("name", ["edgefleet-service", "edgefleet-observer"])
+@pytest.mark.parametrize("name", ["edgefleet-service", "edgefleet-observer", "edgefleet-requester"])
 def test_no_device_gets_a_name_that_the_broker_gives_rights_to(
     services: Services, name: str
 ) -> None:

@@ -23,15 +23,14 @@ from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.device import Installed
-from edgefleet_agent.ports import Choice, Failed, ModelSpec
+from edgefleet_agent.ports import Choice, ModelSpec
 from edgefleet_agent.runtime.golden import read_golden
-from edgefleet_agent.runtime.loading import golden_source, job_for, read_model
+from edgefleet_agent.runtime.loading import golden_source, job_for, read_file
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.envelope import pae
-from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Order, Target
 from edgefleet_contract.model_signature import PAYLOAD_TYPE, open_bundle
@@ -206,10 +205,7 @@ def opened_by_a_child(spec: ModelSpec) -> object:
     """The digest of the model that a child has in its memory; raises what it refuses."""
     job = job_for(spec, threads=1)
     read_golden(golden_source(job), job.variant)
-    raw = read_model(job)
-    if isinstance(raw, Failed):
-        raise DeviceError(raw.detail, reason=raw.reason)
-    return b.sha256(raw)
+    return b.sha256(read_file(job, job.variant.model))
 
 
 def state(statement: dict[str, Any], files: dict[str, str], name: str) -> dict[str, Any]:

@@ -12,18 +12,32 @@ import os
 import random
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgefleet_agent.ports import Failed, ModelSpec
-from edgefleet_agent.runtime.loading import Job, job_for, load
+from edgefleet_agent.runtime.golden import Golden, read_golden
+from edgefleet_agent.runtime.loading import Job, golden_source, job_for, read_variant
+from edgefleet_agent.runtime.opening import load
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract.bundle import Limits, sha256
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
-from tests.agent.models import X, Y, asked_spec, linear, linear_spec, make_spec, pixels, tflite_spec
+from tests.agent.models import (
+    X,
+    Y,
+    asked_spec,
+    linear,
+    linear_spec,
+    make_spec,
+    model_path,
+    pixels,
+    stored,
+    tflite_spec,
+    with_file,
+    with_model,
+)
 from tests.hostile.attempts import Attempt, hostile
 from tests.hostile.ground import Ground
 
@@ -50,11 +64,16 @@ def tried(spec: ModelSpec, timeout_s: float = TRIAL_S) -> object:
 def mutated_models(ground: Ground) -> Iterator[Attempt]:
     """Every byte of a model changed, and every length cut: no runtime sees it."""
     for name, spec in specs(ground):
-        raw = spec.model_path.read_bytes()
-        job = job_for(spec, threads=1)
+        raw = model_path(spec).read_bytes()
+        place = ground.folder / f"mutated-{name}"
+        job = job_for(with_model(spec, path=str(place)), threads=1)
+        golden = read_golden(golden_source(job), spec.variant)
 
-        def opened(mutant: bytes, job: Job = job) -> object:
-            found = load(job, mutant)
+        def opened(
+            mutant: bytes, job: Job = job, place: Path = place, golden: Golden = golden
+        ) -> object:
+            place.write_bytes(mutant)
+            found = load(job, read_variant(job), golden, on_trial=True)
             if isinstance(found, Failed):
                 raise DeviceError(found.detail, reason=found.reason)
             return found
@@ -85,7 +104,7 @@ def signed_mutants(ground: Ground) -> Iterator[Attempt]:
     """Mutated and cut models whose digest is right: only the trial stands before them."""
     chance = random.Random(20)
     for name, spec in specs(ground):
-        raw = spec.model_path.read_bytes()
+        raw = model_path(spec).read_bytes()
         for number in range(MUTANTS):
             mutant = bytearray(raw)
             for _ in range(1 + number % 3):
@@ -94,7 +113,7 @@ def signed_mutants(ground: Ground) -> Iterator[Attempt]:
                 del mutant[chance.randrange(len(raw)) :]
             path = ground.folder / f"mutant-{name}-{number}"
             path.write_bytes(mutant)
-            other = replace(spec, model_path=path, model_sha256=sha256(bytes(mutant)))
+            other = with_model(spec, path=str(path), sha256=sha256(bytes(mutant)))
             yield Attempt(f"{name} {number}", lambda s=other: tried(s), same=PASSED)
 
 
@@ -125,7 +144,7 @@ def greedy_models(ground: Ground) -> Iterator[Attempt]:
         ("external data by a link", "external.onnx", "/etc/passwd"),
     ):
         spec = make_spec(folder / name, file, {X: x}, {Y: linear(x)})
-        beside = spec.model_path.with_name("weights.bin")
+        beside = model_path(spec).with_name("weights.bin")
         if target:
             beside.symlink_to(target)
         else:
@@ -136,11 +155,12 @@ def greedy_models(ground: Ground) -> Iterator[Attempt]:
         ("external data by an absolute path", b"/etc/passw"),
     ):
         spec = make_spec(folder / name, "external.onnx", {X: x}, {Y: linear(x)})
-        raw = spec.model_path.read_bytes()
+        raw = model_path(spec).read_bytes()
         assert raw.count(b"weights.bin") == 1
         padded = location.ljust(len(b"weights.bin"), b"x")
-        spec.model_path.write_bytes(raw.replace(b"weights.bin", padded))
-        spec = replace(spec, model_sha256=sha256(spec.model_path.read_bytes()))
+        raw = raw.replace(b"weights.bin", padded)
+        model_path(spec).write_bytes(raw)
+        spec = with_model(spec, sha256=sha256(raw))
         yield Attempt(name, lambda s=spec: tried(s))
 
 
@@ -229,7 +249,7 @@ def golden_outputs(ground: Ground) -> Iterator[Attempt]:
 
         def go(path: Path = path) -> object:
             try:
-                return tried(replace(spec, golden_path=path))
+                return tried(with_file(spec, spec.variant.golden, stored(path)))
             finally:
                 assert not trap.exists(), "a pickle was run"
 

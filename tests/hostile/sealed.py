@@ -13,8 +13,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from edgefleet_agent.ports import FileSeal
-from edgefleet_agent.runtime.loading import unsealed
+from edgefleet_agent.ports import FileSeal, StoredFile
+from edgefleet_agent.runtime.loading import read_stored
 from edgefleet_contract import bundle as b
 from edgefleet_contract import canonical, codec, messages
 from edgefleet_contract.envelope import render_envelope, seal
@@ -82,13 +82,14 @@ def sealed_files(ground: Ground) -> Iterator[Attempt]:
     """Sealed files changed, cut, exchanged and put together anew, as a child opens them."""
     content = bytes(range(256)) * (3 * b.CHUNK_SIZE // 256) + b"the end"
     bundle, dek = b.sha256(b"bundle"), make_dek()
-    told = FileSeal(bundle, MODEL, b.sha256(content), file_key(dek, bundle, MODEL).hex())
+    seal = FileSeal(bundle, MODEL, file_key(dek, bundle, MODEL).hex())
     good = seal_file(dek, bundle, MODEL, content)
     place = ground.folder / "sealed-file"
+    told = StoredFile(str(place), b.sha256(content), seal)
 
-    def opened(raw: bytes, told: FileSeal = told) -> object:
+    def opened(raw: bytes, told: StoredFile = told) -> object:
         place.write_bytes(raw)
-        return unsealed(place, told)
+        return read_stored(told, MODEL)
 
     assert opened(good) == content
     step = b.CHUNK_SIZE + 16
@@ -117,9 +118,9 @@ def sealed_files(ground: Ground) -> Iterator[Attempt]:
     }.items():
         yield Attempt(name, lambda m=raw: opened(m))
     for name, wrong in {
-        "another key": replace(told, key="00" * 32),
-        "another path": replace(told, path=GOLDEN),
-        "another bundle": replace(told, bundle=b.sha256(b"x")),
+        "another key": replace(told, seal=replace(seal, key="00" * 32)),
+        "another path": replace(told, seal=replace(seal, path=GOLDEN)),
+        "another bundle": replace(told, seal=replace(seal, bundle=b.sha256(b"x"))),
         "another digest": replace(told, sha256=b.sha256(b"x")),
     }.items():
         yield Attempt(f"opened with {name}", lambda w=wrong: opened(good, w))

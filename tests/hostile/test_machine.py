@@ -20,6 +20,7 @@ from edgefleet_agent.device import (
     Event,
     Installed,
     Interrupted,
+    KeptDying,
     OrderRejected,
     OrderTaken,
     ProbationPassed,
@@ -200,6 +201,15 @@ class Attack(RuleBasedStateMachine):
     @rule(slot=st.sampled_from(SLOTS))
     def lose(self, slot: str) -> None:
         self.feed(ServeFailed(slot))
+
+    @rule(slot=st.sampled_from(SLOTS), version=st.integers(1, 4))
+    def keep_dying(self, slot: str, version: int) -> None:
+        guilty = target("a", version).bundle_sha256
+        before = self.device.slots.get(slot)
+        self.feed(KeptDying(slot, guilty))
+        if before is not None:
+            after = self.device.slots[slot]
+            assert after == before or guilty in self.device.quarantined
 
     @rule(versions=st.tuples(*[st.integers(0, 9)] * 4), now=CLOCKS)
     def see_metadata(self, versions: tuple[int, int, int, int], now: int) -> None:

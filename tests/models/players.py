@@ -14,7 +14,7 @@ import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 
 from edgefleet_agent.client import Client
-from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
+from edgefleet_agent.ports import Failed, ModelSpec, StoredFile, TrialReport
 from edgefleet_agent.runtime.engine import Tensors
 from edgefleet_agent.runtime.engines import open_session
 from edgefleet_contract.bundle import Format, Variant, sha256
@@ -125,7 +125,7 @@ def spec_of(copy: Copy, folder: Path) -> ModelSpec:
     engine = ENGINES[copy.format]
     model, golden = folder / f"model.{copy.format}", folder / "golden.npz"
     model.write_bytes(copy.raw)
-    session = open_session(engine, copy.raw, threads=1)
+    session = open_session(engine, copy.raw, threads=1, accelerator="cpu")
     inputs, outputs = session.inputs, session.outputs
     player = plain(copy)
     answers = [player.run(feeds) for feeds in copy.warm]
@@ -156,9 +156,9 @@ def spec_of(copy: Copy, folder: Path) -> ModelSpec:
         bundle_sha256=sha256(copy.raw),
         variant=variant,
         engine=engine,
-        model_path=model,
-        model_sha256=sha256(copy.raw),
-        golden_path=golden,
+        files={
+            path.name: StoredFile(str(path), sha256(path.read_bytes())) for path in (model, golden)
+        },
     )
 
 

@@ -84,7 +84,11 @@ def test_text_in_lower_case_needs_a_locale_or_is_refused_with_its_name() -> None
     ).SerializeToString()
     feeds: Tensors = {"text": np.array([["GOOD words"]], object)}
     try:
-        found = str(open_session("onnxruntime", raw, threads=1).run(feeds)["label"].tolist())
+        found = str(
+            open_session("onnxruntime", raw, threads=1, accelerator="cpu")
+            .run(feeds)["label"]
+            .tolist()
+        )
     except (CannotLoad, CannotRun) as refusal:
         found = str(refusal)
     assert found == "[1]" or "locale" in found.lower()

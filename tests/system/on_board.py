@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgefleet_agent.adapters.host_metrics import hardware_class
-from edgefleet_agent.ports import Failed, ModelSpec
+from edgefleet_agent.ports import Failed, ModelSpec, StoredFile
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
@@ -40,9 +40,10 @@ def spec_of(root: Path, manifest: Manifest, engine: str) -> ModelSpec:
         bundle_sha256=sha256((root / "bundle.json").read_bytes()),
         variant=variant,
         engine=engine,
-        model_path=root / variant.model,
-        model_sha256=manifest.file(variant.model).sha256,
-        golden_path=root / variant.golden,
+        files={
+            file.path: StoredFile(str(root / file.path), file.sha256)
+            for file in manifest.files_for(variant)
+        },
         limits=variant.limits.get(hardware_class()),
     )
 

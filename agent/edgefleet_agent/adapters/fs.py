@@ -85,16 +85,34 @@ class FileSystem:
         """Change who may read and write a file."""
         path.chmod(mode)
 
+    def chown(self, path: Path, user: int, group: int) -> None:
+        """Change whose a file is; root alone can, and nothing is done where nothing changes."""
+        found = path.stat()
+        if (found.st_uid, found.st_gid) != (user, group):
+            os.chown(path, user, group)
+
     def unlink(self, path: Path) -> None:
         """Remove a file; a missing one is no error."""
         path.unlink(missing_ok=True)
 
 
-def write_durably(fs: FileSystem, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file so that a power cut leaves the old one or the new one, whole."""
+def write_durably(
+    fs: FileSystem,
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+) -> None:
+    """Replace a file so that a power cut leaves the old one or the new one, whole.
+
+    `owner`: user and group that it is given before it has its name.
+    """
     fresh = path.with_name(path.name + ".new")
     with fs.open_new(fresh, mode=mode) as file:
         fs.write(file, data)
+        if owner is not None:
+            fs.chown(fresh, *owner)
         fs.fsync(file)
     fs.replace(fresh, path)
     fs.fsync_dir(path.parent)

@@ -20,13 +20,23 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgefleet_agent.config import MqttConfig
 from edgefleet_agent.identity import Identity
+from edgefleet_agent.sources.requests import Request, Response
 from edgefleet_contract import __version__, messages
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.messages import Presence
-from edgefleet_contract.topics import TO_DEVICE, Channel, topic, trust_topic
+from edgefleet_contract.topics import (
+    TO_DEVICE,
+    Channel,
+    asked_slot,
+    requests_filter,
+    results_topic,
+    topic,
+    trust_topic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +61,7 @@ class MqttLink:
         on_block: gets each message of `blob/data`.
         on_connected: called after each connection is made, for the full state to be sent.
         on_expired: called when the broker says that our certificate has ended.
+        on_request: gets each request for a prediction; without it none is heard.
     """
 
     def __init__(
@@ -65,11 +76,12 @@ class MqttLink:
         on_certificate: Callable[[bytes], None],
         on_block: Callable[[bytes], None],
         on_expired: Callable[[], None],
+        on_request: Callable[[Request], None] | None = None,
     ) -> None:
         self._identity, self._config, self._boot_id = identity, config, boot_id
         self._on_order, self._on_trust, self._on_connected = on_order, on_trust, on_connected
         self._on_certificate, self._on_block = on_certificate, on_block
-        self._on_expired = on_expired
+        self._on_expired, self._on_request = on_expired, on_request
         self._largest_packet = LARGEST_PACKET
         enrolment = identity.enrolment
         self._client = mqtt.Client(
@@ -172,6 +184,21 @@ class MqttLink:
         """Send on one of this device's channels; QoS 1 is kept in memory while the link is down."""
         return self._client.publish(self._topic(channel), payload, qos=qos, retain=retain)
 
+    def publish_result(self, source: str, payload: bytes, *, retain: bool) -> Receipt:
+        """Send what a source found, QoS 1; kept in memory while the link is down."""
+        enrolment = self._identity.enrolment
+        where = results_topic(enrolment.fleet, enrolment.device, source)
+        return Receipt(self._client.publish(where, payload, qos=1, retain=retain))
+
+    def respond(self, response: Response) -> None:
+        """Send the answer to a request, QoS 0; lost while the link is down. [wire-10.6]"""
+        told = _properties(PacketTypes.PUBLISH)
+        told.UserProperty = list(response.properties.items())
+        told.ContentType = response.content_type
+        if response.correlation is not None:
+            told.CorrelationData = response.correlation
+        self._client.publish(response.topic, response.body, qos=0, properties=told)
+
     def _topic(self, channel: Channel) -> str:
         return topic(self._identity.enrolment.fleet, self._identity.enrolment.device, channel)
 
@@ -205,6 +232,13 @@ class MqttLink:
             (self._topic(channel), int(channel is not Channel.BLOB_DATA)) for channel in TO_DEVICE
         ]
         client.subscribe([*mine, (self._trust_topic("#"), 1)])
+        enrolment = self._identity.enrolment
+        asked = requests_filter(enrolment.fleet, enrolment.device)
+        if self._on_request is None:
+            client.unsubscribe(asked)  # the broker remembers what an earlier run subscribed to
+        else:
+            fresh = SubscribeOptions(qos=0, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            client.subscribe(asked, options=fresh)
         self.publish(Channel.ONLINE, self._presence(online=True), retain=True)
         self._on_connected()
 
@@ -224,6 +258,39 @@ class MqttLink:
         elif message.topic.startswith(self._trust_topic("")) and message.payload:
             name = message.topic.removeprefix(self._trust_topic(""))
             self._on_trust(_document(name), bytes(message.payload))
+        elif self._on_request is not None and not message.retain:
+            enrolment = self._identity.enrolment
+            slot = asked_slot(enrolment.fleet, enrolment.device, message.topic)
+            if slot is not None:
+                self._on_request(_request(slot, message))
+
+
+class Receipt:
+    """Whether the broker has a message that it was sent."""
+
+    def __init__(self, info: mqtt.MQTTMessageInfo) -> None:
+        if info.rc == mqtt.MQTT_ERR_NO_CONN:  # it waits for the next connection, so it is no error
+            info.rc = mqtt.MQTT_ERR_SUCCESS
+        self._info = info
+
+    def is_published(self) -> bool:
+        """Whether it has, or was never sent because the client has no room for it."""
+        try:
+            return self._info.is_published()
+        except (RuntimeError, ValueError):
+            return True
+
+
+def _request(slot: str, message: mqtt.MQTTMessage) -> Request:
+    told = message.properties
+    named = getattr(told, "UserProperty", [])
+    return Request(
+        slot=slot,
+        body=bytes(message.payload),
+        response_topic=getattr(told, "ResponseTopic", ""),
+        correlation=getattr(told, "CorrelationData", None),
+        properties={str(name).lower(): str(value) for name, value in named},
+    )
 
 
 def _properties(kind: int) -> Properties:

@@ -7,10 +7,15 @@ the control room's host name opens this door, unless `[http] ca_file` says so.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from edgefleet_agent.identity import Identity
 from edgefleet_contract.errors import OperatorError
@@ -66,6 +71,19 @@ class Tls:
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)
         return context
+
+
+def key_fingerprint(certificate: bytes) -> str:
+    """Of the key in a DER certificate: RFC 7469's SHA-256, `sha256//` and base64, as curl has it.
+
+    Raises:
+        ValueError: it is no certificate.
+    """
+    public = x509.load_der_x509_certificate(certificate).public_key()
+    der = public.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return "sha256//" + base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
 UNVERIFIED: Final = Tls(None)

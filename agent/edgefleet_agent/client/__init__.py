@@ -5,7 +5,8 @@
 """
 
 from edgefleet_agent.client.aio import AsyncClient
+from edgefleet_agent.client.credentials import Credentials
 from edgefleet_agent.client.messages import Metadata, ModelState
 from edgefleet_agent.client.sync import Client
 
-__all__ = ["AsyncClient", "Client", "Metadata", "ModelState"]
+__all__ = ["AsyncClient", "Client", "Credentials", "Metadata", "ModelState"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +18,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from edgefleet_agent.client.messages import Call, Metadata, ModelState, Reply, parse_address
+from edgefleet_agent.client.credentials import ANONYMOUS, Credentials, unverified
+from edgefleet_agent.client.messages import (
+    Call,
+    Metadata,
+    ModelState,
+    Reply,
+    Server,
+    parse_address,
+)
 from edgefleet_agent.client.steps import Script, Steps
 from edgefleet_agent.runtime.engine import Array, Tensors
 from edgefleet_contract.canonical import Json
-from edgefleet_contract.errors import TransientError
+from edgefleet_contract.errors import TransientError, Unverified
 
 T = TypeVar("T")
 
@@ -34,9 +43,20 @@ class AsyncClient:
     begins with the turn.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 60.0, connections: int = 32) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = 60.0,
+        connections: int = 32,
+        credentials: Credentials = ANONYMOUS,
+    ) -> None:
         self._address = address
         self._where = parse_address(address)
+        self._credentials = credentials
+        self._headers = credentials.headers(self._where)
+        is_tls = isinstance(self._where, Server) and self._where.is_tls
+        self._context = credentials.context() if is_tls else None
         self._timeout_s = timeout_s
         self._turns = asyncio.Semaphore(connections)
         self._kept: list[_Connection] = []
@@ -103,7 +123,9 @@ class AsyncClient:
                     if self._kept:
                         with suppress(ConnectionError, _HungUp):
                             return await self._ask(self._kept.pop(), call)
-                    return await self._ask(await _connect(self._where), call)
+                    return await self._ask(await self._connect(), call)
+            except ssl.SSLCertVerificationError as error:
+                raise unverified(self._address, error) from None
             except (OSError, EOFError, ValueError, http.client.HTTPException) as error:
                 said = str(error) or f"nothing came in {self._timeout_s} s"
                 raise TransientError(
@@ -114,14 +136,29 @@ class AsyncClient:
     async def _ask(self, connection: _Connection, call: Call) -> Reply:
         is_whole = False
         try:
-            reply = await connection.ask(call)
+            reply = await connection.ask(call, self._headers)
             is_whole = reply.headers.get("connection", "").lower() != "close"
         finally:
             if is_whole:
                 self._kept.append(connection)
             else:
-                connection.writer.close()
+                connection.writer.transport.abort()
         return reply
+
+    async def _connect(self) -> _Connection:
+        where = self._where
+        if isinstance(where, Path):
+            return _Connection(*await asyncio.open_unix_connection(where))
+        streams = await asyncio.open_connection(where.host, where.port, ssl=self._context)
+        connection = _Connection(*streams)
+        if self._context is not None:
+            secured = connection.writer.get_extra_info("ssl_object")
+            try:
+                self._credentials.check(secured.getpeercert(binary_form=True))
+            except Unverified:
+                connection.writer.transport.abort()
+                raise
+        return connection
 
 
 class _HungUp(EOFError):
@@ -133,8 +170,8 @@ class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def ask(self, call: Call) -> Reply:
-        head = {"Host": "edge", "Content-Length": str(len(call.body)), **call.headers}
+    async def ask(self, call: Call, more: Mapping[str, str]) -> Reply:
+        head = {"Host": "edge", "Content-Length": str(len(call.body)), **more, **call.headers}
         lines = [f"{call.method} {call.path} HTTP/1.1", *(f"{k}: {v}" for k, v in head.items())]
         self.writer.write("\r\n".join((*lines, "", "")).encode("latin-1"))
         self.writer.write(call.body)
@@ -160,9 +197,3 @@ class _Connection:
         self.writer.close()
         with suppress(OSError):  # it is gone either way
             await self.writer.wait_closed()
-
-
-async def _connect(where: Path | tuple[str, int]) -> _Connection:
-    if isinstance(where, Path):
-        return _Connection(*await asyncio.open_unix_connection(where))
-    return _Connection(*await asyncio.open_connection(*where))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgefleet_agent.client.credentials import ANONYMOUS, Credentials
 from edgefleet_agent.client.files import is_json, read_feeds, read_json
 from edgefleet_agent.client.messages import Metadata
 from edgefleet_agent.client.sync import Client
@@ -28,6 +29,7 @@ def predict(
     top: int | None = None,
     scale: float | None = None,
     as_json: bool = False,
+    credentials: Credentials = ANONYMOUS,
 ) -> str:
     """The text of an answer: JSON, or with `top` a line a class unless `as_json`.
 
@@ -35,10 +37,11 @@ def predict(
         OperatorError: the input cannot be read, or is none for this model.
         TransientError: nobody answers, or the model is busy.
         DeviceError: the agent failed; its words are in the message.
+        Unverified: who answers is not known to be the agent.
     """
     if top is not None and top < 1:
         raise OperatorError(f"--top is {top}, expected 1 or more")
-    with Client(address) as client:
+    with Client(address, credentials=credentials) as client:
         if top is None and scale is None and is_json(source):
             return json.dumps(client.predict_json(model, read_json(source)))
         about = client.metadata(model)

@@ -26,6 +26,8 @@ from edgefleet_contract.errors import OperatorError
 _ARRAYS: Final = (".npy", ".npz")
 _IMAGES: Final = (".png", ".jpg", ".jpeg")
 _SOUNDS: Final = (".wav",)
+READABLE: Final = (".json", *_ARRAYS, *_IMAGES, *_SOUNDS)
+"""The ends of names of what is read."""
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 _SAMPLES: Final = {1: "u1", 2: "<i2", 4: "<i4"}
 
@@ -122,6 +124,24 @@ def _image(source: str, spec: TensorSpec, scale: float | None) -> Array:
         from PIL import Image
     except ImportError:
         raise OperatorError("images need Pillow", hint="pip install pillow") from None
+    height, width, channels, is_last = image_layout(spec)
+    with Image.open(source) as opened:
+        image = opened.convert(_MODES[channels])
+    size = (image.width if width == -1 else width, image.height if height == -1 else height)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    array: Array = np.asarray(image).reshape(1, size[1], size[0], channels)
+    if not is_last:
+        array = array.transpose(0, 3, 1, 2)
+    return scaled(array, spec, scale)
+
+
+def image_layout(spec: TensorSpec) -> tuple[int, int, int, bool]:
+    """Height, width (-1: any) and channels of an input that is an image; whether those are last.
+
+    Raises:
+        OperatorError: it is none, or nobody can tell.
+    """
     is_last = len(spec.shape) == 4 and spec.shape[3] in _MODES
     is_first = len(spec.shape) == 4 and spec.shape[1] in _MODES
     if is_last == is_first:  # neither, or nobody can tell
@@ -131,18 +151,15 @@ def _image(source: str, spec: TensorSpec, scale: float | None) -> Array:
             hint="make an array of it, and give a .npy file",
         )
     height, width, channels = spec.shape[1:] if is_last else (*spec.shape[2:], spec.shape[1])
-    with Image.open(source) as opened:
-        image = opened.convert(_MODES[channels])
-    size = (image.width if width == -1 else width, image.height if height == -1 else height)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    array: Array = np.asarray(image).reshape(1, size[1], size[0], channels)
-    if not is_last:
-        array = array.transpose(0, 3, 1, 2)
-    return _scaled(array, spec, scale)
+    return height, width, channels, is_last
 
 
-def _scaled(array: Array, spec: TensorSpec, scale: float | None) -> Array:
+def scaled(array: Array, spec: TensorSpec, scale: float | None) -> Array:
+    """The values of an image, 0 to 255, in the input's dtype; fractions are divided by `scale`.
+
+    Raises:
+        OperatorError: they do not fit into it.
+    """
     if spec.dtype.startswith("float"):
         return (array / (1.0 if scale is None else scale)).astype(spec.dtype)
     if scale is not None:

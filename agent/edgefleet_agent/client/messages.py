@@ -60,15 +60,28 @@ class Metadata:
     outputs: tuple[TensorSpec, ...]
 
 
-def parse_address(address: str) -> Path | tuple[str, int]:
-    """The socket's path of `unix:PATH`, or host and port of `HOST:PORT`.
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An agent that is reached over TCP."""
+
+    host: str
+    port: int
+    is_tls: bool = False
+
+
+def parse_address(address: str) -> Path | Server:
+    """The socket's path of `unix:PATH`, or the server of `HOST:PORT` or `https://HOST:PORT`.
 
     Raises:
-        OperatorError: `address` is neither.
+        OperatorError: `address` is none of these.
     """
     if address.startswith("unix:"):
         return Path(address.removeprefix("unix:"))
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise OperatorError(f"{address!r} is not an address", hint="give unix:PATH or HOST:PORT")
-    return host.strip("[]"), int(port)
+    rest = address.removeprefix("https://").removesuffix("/")
+    is_tls = address.startswith("https://")
+    host, colon, port = rest.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535 or "/" in host:
+        raise OperatorError(
+            f"{address!r} is not an address", hint="give unix:PATH, HOST:PORT or https://HOST:PORT"
+        )
+    return Server(host.strip("[]"), int(port), is_tls)

@@ -30,10 +30,12 @@ _DTYPES: Final = {word: dtype for dtype, word in OIP.items()}
 
 
 class Script:
-    """The steps of every method. Remembers what models take until an answer speaks against it."""
+    """The steps of every method. Remembers what models take until an answer speaks against it, and
+    which version `answered` an inference last."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str | None], Metadata] = {}
+        self.answered = ""
 
     def models(self) -> Steps[tuple[ModelState, ...]]:
         """All models of the device."""
@@ -55,7 +57,7 @@ class Script:
             value = reply.json()
             return Metadata(
                 value["name"],
-                value["versions"][-1],
+                version or value["versions"][0],  # the first is the one that serves
                 value["platform"],
                 _specs(value["inputs"]),
                 _specs(value["outputs"]),
@@ -92,7 +94,8 @@ class Script:
         body, size = render(feeds, known, outputs)
         headers = {"Content-Type": "application/octet-stream", JSON_SIZE: str(size)}
         reply = yield Call("POST", f"{_path(model, version)}/infer", body, headers)
-        if reply.headers.get("edgefleet-model-version") != known.version:
+        self.answered = reply.headers.get("edgefleet-model-version", "")
+        if self.answered != known.version:
             self._known.pop((model, version), None)
         _good(reply, model)
         return _read(
@@ -124,7 +127,7 @@ def _good(reply: Reply, what: str) -> Reply:
     """The reply, if its status is 200. [api-4.1]
 
     Raises:
-        TransientError: 503.
+        TransientError: 408, 429, 503.
         OperatorError: the caller's to mend, in the device's words.
         DeviceError: anything else, in the device's words.
     """
@@ -136,7 +139,7 @@ def _good(reply: Reply, what: str) -> Reply:
     except ValueError:
         said = reply.body.decode(errors="replace")[:500]
     message = f"{what}: {said} (status {reply.status})"
-    if reply.status == 503:
+    if reply.status in (408, 429, 503):
         after = reply.headers.get("retry-after", "")
         raise TransientError(message, retry_after_s=float(after) if after.isdigit() else None)
     if 400 <= reply.status < 500:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
-from edgefleet_agent.client.messages import Call, Metadata, ModelState, Reply, parse_address
+from edgefleet_agent.client.credentials import ANONYMOUS, Credentials, unverified
+from edgefleet_agent.client.messages import (
+    Call,
+    Metadata,
+    ModelState,
+    Reply,
+    Server,
+    parse_address,
+)
 from edgefleet_agent.client.steps import Script, Steps
 from edgefleet_agent.runtime.engine import Array, Tensors
 from edgefleet_contract.canonical import Json
@@ -21,7 +30,8 @@ _HUNG_UP: Final = (http.client.RemoteDisconnected, ConnectionResetError, BrokenP
 
 
 class Client:
-    """Asks the agent at `unix:PATH` or `HOST:PORT`. A context manager; a thread needs its own.
+    """Asks the agent at `unix:PATH`, `HOST:PORT` or `https://HOST:PORT`. A context manager; a
+    thread needs its own. `credentials` are for the last.
 
     The connection is kept. Where the agent closed it meanwhile, the call is made once more on a
     new one, which is safe: an inference changes nothing.
@@ -30,11 +40,20 @@ class Client:
         TransientError: nobody answers, or the model is busy (`retry_after_s`).
         OperatorError: the caller's to mend: no such model, other inputs than it takes.
         DeviceError: the agent failed; its words are in the message.
+        Unverified: who answers is not known to be the agent.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        credentials: Credentials = ANONYMOUS,
+    ) -> None:
         self._address = address
-        self._connection = _connection(address, timeout_s)
+        where = parse_address(address)
+        self._headers = credentials.headers(where)
+        self._connection = _connection(where, timeout_s, credentials)
         self._script = Script()
 
     def __enter__(self) -> Client:
@@ -51,6 +70,11 @@ class Client:
     def close(self) -> None:
         """Hang up. The next call connects anew."""
         self._connection.close()
+
+    @property
+    def answered(self) -> str:
+        """The version that answered the last inference; empty before the first."""
+        return self._script.answered
 
     def models(self) -> tuple[ModelState, ...]:
         """All models of the device."""
@@ -103,6 +127,9 @@ class Client:
             except _HUNG_UP:
                 self._connection.close()
                 return self._ask(call)
+        except ssl.SSLCertVerificationError as error:
+            self._connection.close()
+            raise unverified(self._address, error) from None
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise TransientError(
@@ -114,10 +141,11 @@ class Client:
             raise
 
     def _ask(self, call: Call) -> Reply:
-        self._connection.request(call.method, call.path, call.body or None, dict(call.headers))
+        headers = {**self._headers, **call.headers}
+        self._connection.request(call.method, call.path, call.body or None, headers)
         response = self._connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, headers, response.read())
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, found, response.read())
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -131,8 +159,22 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:
-    where = parse_address(address)
+class _TlsConnection(http.client.HTTPSConnection):
+    def __init__(self, where: Server, timeout_s: float, credentials: Credentials) -> None:
+        context = credentials.context()
+        super().__init__(where.host, where.port, timeout=timeout_s, context=context)
+        self._credentials = credentials
+
+    def connect(self) -> None:
+        super().connect()
+        self._credentials.check(self.sock.getpeercert(binary_form=True))
+
+
+def _connection(
+    where: Path | Server, timeout_s: float, credentials: Credentials
+) -> http.client.HTTPConnection:
     if isinstance(where, Path):
         return _UnixConnection(where, timeout_s)
-    return http.client.HTTPConnection(*where, timeout=timeout_s)
+    if where.is_tls:
+        return _TlsConnection(where, timeout_s, credentials)
+    return http.client.HTTPConnection(where.host, where.port, timeout=timeout_s)

@@ -1,19 +1,22 @@
 """Messages between the front and a worker, framed on a Unix stream socket.
 
 A frame is a header of 16 bytes, little-endian (`u32` length of the body, `u64` id, `u16` code,
-`u16` reserved, 0), and the body. A request's code says what the body is (`Ask`); an answer's code
-is the HTTP status that it means. A worker greets each connection with a frame of id 0.
+`u16` slot), and the body; with a slot above 0 the body lies there, in shared memory (`slots`), and
+not in the stream. A request's code says what the body is (`Ask`); an answer's code is the HTTP
+status that it means. A worker greets each connection with a frame of id 0.
 
-Pure: bytes in, frames out. Both sides import it, so it imports nothing but the standard library.
+Pure: bytes in, frames out. Both sides import it, so it imports little.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from edgefleet_agent.runtime.slots import Bytes
 
 _HEADER: Final = struct.Struct("<IQHH")
 _COPY: Final = struct.Struct("<HII")
@@ -32,6 +35,7 @@ class Ask(IntEnum):
     INFER_V2 = 3
     CLASSIFY_V1 = 4
     REGRESS_V1 = 5
+    INFER_GRPC = 6
 
 
 class BrokenFrame(Exception):
@@ -40,11 +44,15 @@ class BrokenFrame(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message. `code` is an `Ask` on the way in and an HTTP status on the way out."""
+    """One message. `code` is an `Ask` on the way in and an HTTP status on the way out.
+
+    A body in a slot is valid until the slot changes hands.
+    """
 
     id: int
     code: int
-    body: bytes
+    body: Bytes
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +61,8 @@ class Copy:
 
     ask: Ask
     microseconds: int
-    body: bytes
-    answer: bytes
+    body: Bytes
+    answer: Bytes
 
 
 def pack_copy(copy: Copy) -> bytes:
@@ -63,7 +71,7 @@ def pack_copy(copy: Copy) -> bytes:
     return b"".join((head, copy.body, copy.answer))
 
 
-def unpack_copy(raw: bytes) -> Copy:
+def unpack_copy(raw: Bytes) -> Copy:
     """What `pack_copy` was given."""
     ask, microseconds, size = _COPY.unpack_from(raw)
     end = _COPY.size + size
@@ -80,7 +88,7 @@ def pack_opening(json_size: int | None) -> bytes:
     return _SIZE.pack(json_size) + bytes(-(_SIZE.size + json_size) % _ALIGNED)
 
 
-def unpack_opening(raw: bytes) -> tuple[int, int | None]:
+def unpack_opening(raw: Bytes) -> tuple[int, int | None]:
     """Where the HTTP body begins, and what `pack_opening` was given."""
     (size,) = _SIZE.unpack_from(raw)
     if size == _ALL:
@@ -93,35 +101,48 @@ def pack_closing(json_size: int) -> bytes:
     return _SIZE.pack(json_size)
 
 
-def unpack_closing(raw: bytes) -> tuple[memoryview, int]:
+def unpack_closing(raw: Bytes) -> tuple[memoryview, int]:
     """The HTTP body, not copied, and what `pack_closing` was given."""
     (size,) = _SIZE.unpack_from(raw)
     return memoryview(raw)[_SIZE.size :], size
 
 
-def header(id: int, code: int, size: int) -> bytes:  # noqa: A002  # the field's name
-    """The header that goes before a body of `size` bytes."""
-    return _HEADER.pack(size, id, code, 0)
+def header(id: int, code: int, size: int, slot: int = 0) -> bytes:  # noqa: A002  # the field's name
+    """The header of a body of `size` bytes, which follows, or lies in a slot."""
+    return _HEADER.pack(size, id, code, slot)
 
 
 class FrameReader:
     """Cuts a byte stream into frames, wherever its pieces happen to break.
 
     Law: the frames that come out do not depend on how the stream was cut.
+
+    Args:
+        find: the bytes of a size in a slot, None if there are none such.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, find: Callable[[int, int], memoryview | None] = lambda _slot, _size: None
+    ) -> None:
         self._buffer = bytearray()
+        self._find = find
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that `data` completes.
 
         Raises:
-            BrokenFrame: a header announces more than `MAX_BODY`.
+            BrokenFrame: a header announces more than `MAX_BODY`, or a slot that is none.
         """
         self._buffer += data
         while len(self._buffer) >= _HEADER.size:
-            size, id_, code, _ = _HEADER.unpack_from(self._buffer)
+            size, id_, code, slot = _HEADER.unpack_from(self._buffer)
+            if slot:
+                found = self._find(slot, size)
+                if found is None:
+                    raise BrokenFrame(f"{size} bytes in slot {slot}")
+                del self._buffer[: _HEADER.size]
+                yield Frame(id_, code, found, slot)
+                continue
             if size > MAX_BODY:
                 raise BrokenFrame(f"a frame of {size} bytes, at most {MAX_BODY} are read")
             end = _HEADER.size + size

@@ -36,6 +36,7 @@ class FrontProcess:
     Args:
         config: passed on to it.
         listeners: bound and listening; owned by the caller.
+        lan: the same, for the network.
         on_counts: called with a worker's id and what was counted since the last call.
         on_stuck: called with a worker's id and pid when it overran.
     """
@@ -45,10 +46,11 @@ class FrontProcess:
         config: ServingConfig,
         listeners: list[socket.socket],
         *,
+        lan: list[socket.socket],
         on_counts: Callable[[str, Counts], None],
         on_stuck: Callable[[str, int], None],
     ) -> None:
-        self._config, self._listeners = config, listeners
+        self._config, self._listeners, self._lan = config, listeners, lan
         self._on_counts, self._on_stuck = on_counts, on_stuck
         self._table = Table(0, ())
         self._in_force = 0
@@ -133,6 +135,7 @@ class FrontProcess:
 
     async def _launch(self) -> ChildProcess:
         inherited = {f"listen{i}": sock for i, sock in enumerate(self._listeners)}
+        inherited |= {f"lan{i}": sock for i, sock in enumerate(self._lan)}
         try:
             process = await spawn(MODULE, "front", threads=1, sockets=inherited)
         except OSError as error:

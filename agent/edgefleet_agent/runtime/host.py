@@ -4,9 +4,8 @@
                          ── JSON lines ──▶ worker of digits@7
                          ── JSON lines ──▶ trial of digits@8
 
-A swap starts and warms the new workers, changes the routes in one step, and lets the old workers
-finish what they have. Whatever fails before the step leaves the old ones serving, untouched.
-It does not judge a version that serves: that is the install machine's, on `stats`.
+`workshop` makes the processes, `swaps` changes what serves; here is what listens, and what is
+counted. It does not judge a version that serves: that is the install machine's, on `stats`.
 """
 
 from __future__ import annotations
@@ -16,52 +15,37 @@ import logging
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
-from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.ports import (
+    CanaryReport,
+    Failed,
+    ModelSpec,
+    ShadowReport,
+    SlotStats,
+    TrialReport,
+)
+from edgefleet_agent.runtime.canaries import Canaries
+from edgefleet_agent.runtime.cgroups import Cgroups
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.front_process import FrontProcess
-from edgefleet_agent.runtime.process import finish
+from edgefleet_agent.runtime.lan_keeper import keep_certificate, prepare_lan
+from edgefleet_agent.runtime.memory import available_bytes
+from edgefleet_agent.runtime.process import Forker, watched
 from edgefleet_agent.runtime.shadows import Shadows
-from edgefleet_agent.runtime.trial_runner import try_model
-from edgefleet_agent.runtime.worker_process import WorkerProcess
-from edgefleet_agent.runtime.zygote_process import ZygoteProcess
+from edgefleet_agent.runtime.swaps import Swaps
+from edgefleet_agent.runtime.threads import ThreadWatch
+from edgefleet_agent.runtime.workshop import Served, Workshop
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
-from edgefleet_agent.serving.listener import bind, release, spell
-from edgefleet_agent.serving.route import Route
+from edgefleet_agent.serving.listener import bind, check_grpc, release, spell
+from edgefleet_agent.serving.route import CANARY
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
-
-_ROUTE_S: Final = 30.0
-
-
-@dataclass(slots=True, eq=False)
-class _Served:
-    """A slot that serves: its worker, and what was counted since it began."""
-
-    spec: ModelSpec
-    worker: WorkerProcess
-    counts: Counts = field(default_factory=Counts)
-    interval: Counts = field(default_factory=Counts)
-
-    def route(self) -> Route:
-        spec = self.spec
-        return Route(
-            slot=spec.slot,
-            model=spec.model,
-            version=spec.version,
-            worker=self.worker.id,
-            path=str(self.worker.path),
-            inputs=spec.variant.inputs,
-            outputs=spec.variant.outputs,
-            platform=f"{spec.engine}_{spec.variant.format}",
-        )
 
 
 class LocalHost:
@@ -74,20 +58,37 @@ class LocalHost:
         config: of serving.
         zygote: whether workers, trials and shadows are forks, where that works.
         engines: the runtimes that forks have at hand; empty: all that are installed.
+        accelerators: what models may run on; None: the runtimes as they come.
+        groups: where children get control groups of their own.
+        available: bytes of memory that can be had now.
     """
 
     def __init__(
-        self, config: ServingConfig, *, zygote: bool = True, engines: Iterable[str] = ()
+        self,
+        config: ServingConfig,
+        *,
+        zygote: bool = True,
+        engines: Iterable[str] = (),
+        accelerators: Accelerators | None = None,
+        groups: Cgroups | None = None,
+        available: Callable[[], int] = available_bytes,
     ) -> None:
         self._config = config
-        self._served: dict[str, _Served] = {}
-        self._zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
-        self._shadows = Shadows(config, self._send_routes, self._zygote)
-        self._swap = asyncio.Lock()
+        self._workshop = Workshop(
+            config,
+            zygote=zygote,
+            engines=engines,
+            accelerators=accelerators,
+            groups=groups,
+            available=available,
+        )
+        self._swaps = Swaps(self._workshop, self._send_routes, drain_s=config.drain_s)
+        self._shadows = Shadows(self._workshop, self._send_routes)
+        self._canaries = Canaries(self._send_routes, drain_s=config.drain_s)
+        self._threads = ThreadWatch()
         self._listeners: list[socket.socket] = []
-        self._front: FrontProcess | None = None
-        self._folder: Path | None = None
-        self._started_workers = 0
+        self._lan: list[socket.socket] = []
+        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -95,21 +96,31 @@ class LocalHost:
         return tuple(spell(sock) for sock in self._listeners)
 
     @property
+    def lan_addresses(self) -> tuple[str, ...]:
+        """Where predictions are served on the network: `https://host:port`."""
+        return tuple(f"https://{spell(sock)}" for sock in self._lan)
+
+    @property
     def front_pid(self) -> int | None:
         """The front's process; None while there is none."""
-        return None if self._front is None else self._front.pid
+        return None if self._swaps.front is None else self._swaps.front.pid
 
     @property
     def zygote_pid(self) -> int | None:
         """The process that forks; None while there is none."""
-        return None if self._zygote is None else self._zygote.pid
+        return None if self._workshop.zygote is None else self._workshop.zygote.pid
+
+    @property
+    def forker(self) -> Forker | None:
+        """Who forks children that have NumPy at hand; None where each is started as a program."""
+        return self._workshop.zygote
 
     @property
     def worker_pids(self) -> dict[str, int]:
         """The process of every slot that has one ready."""
         return {
             slot: served.worker.pid
-            for slot, served in self._served.items()
+            for slot, served in self._swaps.served.items()
             if served.worker.pid is not None
         }
 
@@ -117,6 +128,11 @@ class LocalHost:
     def shadow_pids(self) -> tuple[int, ...]:
         """The processes of the candidates that run in shadow."""
         return self._shadows.pids
+
+    @property
+    def canary_pids(self) -> tuple[int, ...]:
+        """The processes of the candidates that answer a share of the requests."""
+        return self._canaries.pids
 
     async def start(self) -> None:
         """Listen, with nothing served yet.
@@ -128,37 +144,45 @@ class LocalHost:
         try:
             for address in self._config.listen:
                 self._listeners.append(bind(address, open_to_network=self._config.open_to_network))
-            self._folder = _make_folder(self._config.run_dir)
+            if self._config.grpc:
+                check_grpc(self._config.grpc)
+            if (lan := self._config.lan) is not None:
+                await asyncio.to_thread(prepare_lan, lan)
+                self._lan += [bind(address, open_to_network=True) for address in lan.listen]
+                self._renewing = watched(asyncio.create_task(keep_certificate(lan)))
+            self._workshop.folder = _make_folder(self._config.run_dir)
             front = FrontProcess(
                 self._config,
                 self._listeners,
+                lan=self._lan,
                 on_counts=self._counted,
                 on_stuck=self._stuck,
             )
-            if self._zygote is not None:
-                self._zygote.start()  # beside the front
+            if self._workshop.zygote is not None:
+                self._workshop.zygote.start()  # beside the front
             await front.start()
         except BaseException:
             await self.close()
             raise
-        self._front = front
-        _log.info("serving on %s", ", ".join(self.addresses))
+        self._swaps.front = front
+        _log.info("serving on %s", ", ".join(self.addresses + self.lan_addresses))
 
     async def close(self) -> None:
         """Stop serving: drain every model, end every process, free every address."""
-        if self._front is not None:
-            async with self._swap:
-                await self._replace({}, {})
-                front, self._front = self._front, None
+        if (front := await self._swaps.end()) is not None:
             await front.stop()
-        if self._zygote is not None:
-            await self._zygote.stop()
-        for sock in self._listeners:
+        if (zygote := self._workshop.zygote) is not None:
+            await zygote.stop()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        for sock in (*self._listeners, *self._lan):
             release(sock)
         self._listeners.clear()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._lan.clear()
+        if (folder := self._workshop.folder) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._workshop.folder = None
 
     async def __aenter__(self) -> LocalHost:
         await self.start()
@@ -174,13 +198,7 @@ class LocalHost:
 
     async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
         """See `ModelHost.trial`."""
-        return await try_model(
-            spec,
-            timeout_s=timeout_s,
-            threads=self._config.model(spec.slot).threads,
-            data_mib=self._config.trial_data_mib,
-            zygote=self._zygote,
-        )
+        return await self._swaps.trial(spec, timeout_s=timeout_s)
 
     async def shadow(
         self,
@@ -192,57 +210,70 @@ class LocalHost:
         max_cpu_share: float,
     ) -> ShadowReport | Failed:
         """See `ModelHost.shadow`. A swap of the slot ends the copies, not the shadow."""
-        served = self._served.get(spec.slot)
-        if served is None or self._folder is None:
+        served = self._swaps.served.get(spec.slot)
+        if served is None:
             return ShadowReport(enough=min_requests <= 0)
         return await self._shadows.run(
             spec,
             served.worker.id,
             served.counts,
-            folder=self._folder,
             seconds=seconds,
             share=share,
             min_requests=min_requests,
             max_cpu_share=max_cpu_share,
         )
 
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """See `ModelHost.canary`. It stands beside whatever serves in the slot."""
+        served = self._swaps.served.get(spec.slot)
+        front = self._swaps.front
+        if served is None or front is None:
+            return CanaryReport(enough=min_requests <= 0)
+        if not self._workshop.fits((spec,)):
+            _log.warning("%s@%d: no memory for a canary", spec.model, spec.version)
+            return CanaryReport(enough=min_requests <= 0)
+        candidate = self._workshop.serve(spec)
+        return await self._canaries.run(
+            candidate.worker,
+            replace(candidate.route(), label=CANARY, share=share),
+            front,
+            serves=lambda: spec.slot in self._swaps.served,
+            seconds=seconds,
+            min_requests=min_requests,
+            max_failures=max_failures,
+        )
+
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
-        """See `ModelHost.activate`. What already serves in its slot is left as it is."""
-        async with self._swap:
-            if self._front is None:
-                return Failed(Reason.ACTIVATION_FAILED, "nothing is served: the host is closed")
-            fresh = {spec.slot: self._prepare(spec) for spec in specs if not self._serves(spec)}
-            if not fresh:
-                return None
-            try:
-                serves = any(old.worker.pid is not None for old in self._served.values())
-                failed = await _start_all(fresh.values(), yields=serves)
-                after = {**self._served, **fresh}
-                if failed is None and not await self._replace(after, fresh):
-                    failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
-            except BaseException:
-                await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
-                raise
-            if failed is not None:
-                await finish(_stop_all([served.worker for served in fresh.values()]))
-            return failed
+        """See `ModelHost.activate`."""
+        failed = await self._swaps.activate(specs)
+        self._threads.look({slot: self._config.model(slot).threads for slot in self._swaps.served})
+        return failed
 
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
-        async with self._swap:
-            if slot in self._served:  # a closed host serves none
-                rest = {k: s for k, s in self._served.items() if k != slot}
-                await self._replace(rest, {})
+        await self._swaps.deactivate(slot)
+
+    def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
+        """See `ModelHost.on_crash_loop`."""
+        self._workshop.tell_loop = tell
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
         """See `ModelHost.stats`. The front's counts arrive here within about 50 ms."""
-        found = tuple(self._stats(served) for served in self._served.values())
+        found = tuple(self._stats(served) for served in self._swaps.served.values())
         if new_interval:
-            for served in self._served.values():
+            for served in self._swaps.served.values():
                 served.interval = Counts()
         return found
 
-    def _stats(self, served: _Served) -> SlotStats:
+    def _stats(self, served: Served) -> SlotStats:
         spec, worker, interval = served.spec, served.worker, served.interval
         return SlotStats(
             slot=spec.slot,
@@ -258,89 +289,33 @@ class LocalHost:
             latency_p50_us=interval.latencies.quantile(0.5),
             latency_p95_us=interval.latencies.quantile(0.95),
             worker_rss_bytes=worker.rss_bytes,
+            accelerator=worker.accelerator,
+            passed_over=worker.passed_over,
+            made_room=served.made_room,
         )
-
-    def _serves(self, spec: ModelSpec) -> bool:
-        served = self._served.get(spec.slot)
-        return served is not None and served.spec == spec and served.worker.pid is not None
-
-    def _is_in(self, served: _Served) -> bool:
-        return self._served.get(served.spec.slot) is served
-
-    def _prepare(self, spec: ModelSpec) -> _Served:
-        assert self._folder is not None, "the host is not started"
-        self._started_workers += 1
-        worker = WorkerProcess(
-            f"w{self._started_workers}",
-            spec,
-            folder=self._folder,
-            threads=self._config.model(spec.slot).threads,
-            ready_s=self._config.ready_s,
-            zygote=self._zygote,
-        )
-        return _Served(spec, worker)
-
-    async def _replace(self, served: dict[str, _Served], fresh: dict[str, _Served]) -> bool:
-        """Change the routes to `served` in one step, then drain and end what is not in it.
-
-        False, with the old routes restored, if the front did not take them. It goes to its end
-        even if cancelled: half a swap would leave a worker without an owner.
-        """
-        assert self._front is not None
-        before, self._served = self._served, served
-        seq = self._send_routes()
-        return await finish(self._conclude(self._front, seq, before, fresh))
-
-    async def _conclude(
-        self, front: FrontProcess, seq: int, before: dict[str, _Served], fresh: dict[str, _Served]
-    ) -> bool:
-        if not await front.in_force(seq, timeout_s=_ROUTE_S) and fresh:
-            self._served = before
-            self._send_routes()
-            return False
-        leaving = [old.worker for slot, old in before.items() if self._served.get(slot) is not old]
-        await asyncio.gather(*(self._drain(front, worker) for worker in leaving))
-        await _stop_all(leaving)
-        return True
-
-    async def _drain(self, front: FrontProcess, worker: WorkerProcess) -> None:
-        if not await front.drained(worker.id, timeout_s=self._config.drain_s):
-            _log.warning("%s@%d: not drained in time", worker.spec.model, worker.spec.version)
 
     def _send_routes(self) -> int:
         """The number of the table; 0 where there is no front to tell."""
-        if self._front is None:
+        front = self._swaps.front
+        if front is None:
             return 0
-        routes = tuple(served.route() for served in self._served.values())
-        return self._front.route(routes, self._shadows.routes)
+        routes = tuple(served.route() for served in self._swaps.served.values())
+        return front.route((*routes, *self._canaries.routes(routes)), self._shadows.routes)
 
     def _counted(self, worker: str, counts: Counts) -> None:
-        for served in self._served.values():
+        for served in self._swaps.served.values():
             if served.worker.id == worker:
                 served.counts.merge(counts)
                 served.interval.merge(counts)
+                self._canaries.served(served.spec.slot, counts)
+        self._canaries.counted(worker, counts)
 
     def _stuck(self, worker: str, pid: int) -> None:
-        for served in self._served.values():
+        for served in self._swaps.served.values():
             if served.worker.id == worker:
                 served.worker.kill(pid)
         self._shadows.overran(worker, pid)
-
-
-async def _start_all(fresh: Iterable[_Served], *, yields: bool) -> Failed | None:
-    """None once every worker is ready, else the first failure."""
-    fresh = tuple(fresh)
-    outcomes = await asyncio.gather(*(served.worker.start(yields=yields) for served in fresh))
-    for served, failed in zip(fresh, outcomes, strict=True):
-        if failed is not None:
-            spec = served.spec
-            words = f"{spec.slot} {spec.model}@{spec.version}: {failed.reason}: {failed.detail}"
-            return Failed(Reason.ACTIVATION_FAILED, words)
-    return None
-
-
-async def _stop_all(workers: Iterable[WorkerProcess]) -> None:
-    await asyncio.gather(*(worker.stop() for worker in workers))
+        self._canaries.overran(worker, pid)
 
 
 def _make_folder(run_dir: str) -> Path:

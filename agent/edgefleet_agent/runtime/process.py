@@ -26,6 +26,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from edgefleet_agent.runtime import child
+from edgefleet_agent.runtime.cgroups import Cgroups, Leaf
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 T = TypeVar("T")
 
-_MAX_LINE: Final = 16 * 1024 * 1024
+MAX_LINE: Final = 16 * 1024 * 1024
 _TAIL: Final = 5
 _GRACE_S: Final = 2.0
 
@@ -84,6 +85,7 @@ class ChildProcess:
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
+        self._leaf: Leaf | None = None
         self._pidfd = os.pidfd_open(process.pid)
         self._loop.add_reader(self._pidfd, self._reap)
         self._listening = asyncio.create_task(self._listen(*stderr), name=f"stderr of {name}")
@@ -92,6 +94,11 @@ class ChildProcess:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def enclose(self, groups: Cgroups, memory_bytes: int) -> None:
+        """Give it a control group of its own, until it ends; before it is told what to do."""
+        if self._process.returncode is None:
+            self._leaf = groups.place(self.pid, self._name, memory_bytes=memory_bytes)
 
     def send(self, message: object) -> None:
         """One message; lost if the child is gone, which `receive` and `wait` tell."""
@@ -150,6 +157,8 @@ class ChildProcess:
         if self._process.poll() is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
+            if self._leaf is not None:
+                self._leaf.remove()
             self._ended.set()
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,24 +196,33 @@ async def spawn(
     threads: int,
     sockets: dict[str, socket.socket] | None = None,
     zygote: Forker | None = None,
+    max_line: int = MAX_LINE,
+    groups: Cgroups | None = None,
+    memory_bytes: int = 0,
 ) -> ChildProcess:
     """Start a module of ours as a child that inherits `sockets`; a fork where `zygote` gives one.
 
-    The child is in a process group of its own: Ctrl-C is for the agent, which ends it in order.
+    A message of more than `max_line` bytes is a ValueError where it is received.
+
+    In a control group of its own where there are `groups`, with `memory_bytes` (0: no bound). The
+    child is in a process group of its own: Ctrl-C is for the agent, which ends it in order.
 
     Raises:
         OSError: the process cannot be made.
     """
     if zygote is not None:
         await zygote.settled()
-    making = asyncio.ensure_future(_make(module, name, threads, sockets or {}, zygote))
+    making = asyncio.ensure_future(_make(module, name, threads, sockets or {}, zygote, max_line))
     try:
-        return await asyncio.shield(making)
+        process = await asyncio.shield(making)
     except asyncio.CancelledError:
         await asyncio.wait([making])
         if not making.cancelled() and making.exception() is None:
             await finish(making.result().put_down())
         raise
+    if groups is not None:
+        process.enclose(groups, memory_bytes)
+    return process
 
 
 async def _make(
@@ -213,9 +231,10 @@ async def _make(
     threads: int,
     sockets: dict[str, socket.socket],
     zygote: Forker | None,
+    max_line: int,
 ) -> ChildProcess:
     async with AsyncExitStack() as opened:
-        control, control_end = await _channel(opened)
+        control, control_end = await _channel(opened, max_line)
         stderr, stderr_end = await _channel(opened)
         inherited = {"control": control_end, **sockets}
         pid = None
@@ -254,10 +273,12 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def _channel(opened: AsyncExitStack) -> tuple[_Stream, socket.socket]:
+async def _channel(
+    opened: AsyncExitStack, max_line: int = MAX_LINE
+) -> tuple[_Stream, socket.socket]:
     ours, theirs = socket.socketpair()
     opened.callback(theirs.close)
     opened.callback(ours.close)
-    reader, writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE)
+    reader, writer = await asyncio.open_connection(sock=ours, limit=max_line)
     opened.callback(writer.close)
     return (reader, writer), theirs

@@ -1,7 +1,7 @@
 """A candidate in shadow: a worker whose answers go nowhere, but are held against those served.
 
 Run as `python -m edgefleet_agent.runtime.shadow`. It runs when nobody else wants the processor, is
-the first that the kernel ends when memory is short, and asks for a rest after each copy, so that
+ended before any worker when memory is short, and asks for a rest after each copy, so that
 its share of a core is kept. What it says to the agent are counts; requests end here.
 """
 
@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.ports import Failed
@@ -22,6 +21,7 @@ from edgefleet_agent.runtime.comparison import Comparison, Tally, compare
 from edgefleet_agent.runtime.engine import Session
 from edgefleet_agent.runtime.frames import Ask, Frame, unpack_copy
 from edgefleet_agent.runtime.loading import Job, parse_job
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.runtime.worker import Worker, prepare
 from edgefleet_contract import codec
@@ -75,17 +75,15 @@ class ShadowWorker(Worker):
         return rest
 
 
-def _compare(ask: Ask, found: bytes, served: bytes) -> Comparison:
+def _compare(ask: Ask, found: Bytes, served: Bytes) -> Comparison:
     read = SPEECHES[ask].read_answer
     return compare(read(found), read(served))
 
 
 def _step_back() -> None:
-    """Only when nobody else wants to run, and first to go when memory is short; where allowed."""
+    """Only when nobody else wants to run, where allowed."""
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def main(argv: list[str]) -> None:
@@ -93,16 +91,17 @@ def main(argv: list[str]) -> None:
     fds = child.arguments(argv)
     control = child.Control(fds["control"])
     os.nice(19)
+    child.offer(child.SHADOW_ADJ)
     message = control.receive()
     job = parse_job(message["job"])
-    session = prepare(job)
-    if isinstance(session, Failed):
-        control.send(failed=session.reason, detail=session.detail)
+    loaded = prepare(job)
+    if isinstance(loaded, Failed):
+        control.send(failed=loaded.reason, detail=loaded.detail)
         return
     gc.collect()
     gc.freeze()
     _step_back()
-    worker = ShadowWorker(session, job, control, max_cpu_share=message["max_cpu_share"])
+    worker = ShadowWorker(loaded.session, job, control, max_cpu_share=message["max_cpu_share"])
     control.send(ready=True)
     worker.serve(control.socket, socket.socket(fileno=fds["listen"]))
     worker.tell()

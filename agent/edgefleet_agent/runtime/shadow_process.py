@@ -18,6 +18,8 @@ from typing import Final, TypeVar
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
+from edgefleet_agent.runtime.cgroups import Cgroups
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_agent.runtime.trial_runner import data_bytes
@@ -42,7 +44,9 @@ class ShadowProcess:
         spec: the candidate.
         config: how long it may load and answer; its threads and memory.
         folder: of our own, for its socket.
+        accelerators: what it may run on.
         zygote: forks it where that works.
+        groups: where it gets a control group of its own.
     """
 
     def __init__(
@@ -52,11 +56,14 @@ class ShadowProcess:
         *,
         config: ServingConfig,
         folder: Path,
+        accelerators: Accelerators,
         zygote: Forker | None = None,
+        groups: Cgroups | None = None,
     ) -> None:
         self.id, self.path = id, folder / f"{id}.sock"
         self._name = f"shadow {spec.slot} {spec.model}@{spec.version}"
-        self._spec, self._config, self._zygote = spec, config, zygote
+        self._spec, self._config, self._zygote, self._groups = spec, config, zygote, groups
+        self._accelerators = accelerators
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._judging: asyncio.Task[None] | None = None
@@ -88,6 +95,7 @@ class ShadowProcess:
 
     async def start(self, *, max_cpu_share: float) -> ShadowReport | Failed | None:
         """None once it is loaded; a report of nothing where the board has no time to load it."""
+        limit = data_bytes(self._config.trial_data_mib)
         try:
             self._listener = listen_at(self.path)
             self._process = process = await spawn(
@@ -96,12 +104,16 @@ class ShadowProcess:
                 threads=self._config.model(self._spec.slot).threads,
                 sockets={"listen": self._listener},
                 zygote=self._zygote,
+                groups=self._groups,
+                memory_bytes=limit,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name} could not be started: {error.strerror}")
-        limit = data_bytes(self._config.trial_data_mib)
         job = job_for(
-            self._spec, threads=self._config.model(self._spec.slot).threads, data_bytes=limit
+            self._spec,
+            threads=self._config.model(self._spec.slot).threads,
+            accelerators=self._accelerators,
+            data_bytes=limit,
         )
         process.send({"job": render_job(job), "max_cpu_share": max_cpu_share})
         message = await self._within(self._config.ready_s, process.receive())

@@ -6,16 +6,13 @@ that version leaves.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
-from edgefleet_agent.runtime.process import Forker
 from edgefleet_agent.runtime.shadow_process import ShadowProcess
-from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.runtime.workshop import Workshop
 from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.route import ShadowRoute
 
@@ -23,12 +20,9 @@ from edgefleet_agent.serving.route import ShadowRoute
 class Shadows:
     """Runs candidates. `changed` is called when `routes` are others than before."""
 
-    def __init__(
-        self, config: ServingConfig, changed: Callable[[], object], zygote: Forker | None = None
-    ) -> None:
-        self._config, self._changed, self._zygote = config, changed, zygote
+    def __init__(self, workshop: Workshop, changed: Callable[[], object]) -> None:
+        self._workshop, self._changed = workshop, changed
         self._running: dict[ShadowRoute, ShadowProcess] = {}
-        self._ids = itertools.count(1)
 
     @property
     def routes(self) -> tuple[ShadowRoute, ...]:
@@ -52,21 +46,17 @@ class Shadows:
         watched: str,
         counts: Counts,
         *,
-        folder: Path,
         seconds: float,
         share: float,
         min_requests: int,
         max_cpu_share: float,
     ) -> ShadowReport | Failed:
         """See `ModelHost.shadow`; `counts` are those of the worker that is watched."""
-        name = f"s{next(self._ids)}"
-        async with ShadowProcess(
-            name, spec, config=self._config, folder=folder, zygote=self._zygote
-        ) as shadow:
+        async with self._workshop.shadow(spec) as shadow:
             outcome = await shadow.start(max_cpu_share=max_cpu_share)
             if outcome is not None:
                 return outcome
-            route = ShadowRoute(watched, name, str(shadow.path), share)
+            route = ShadowRoute(watched, shadow.id, str(shadow.path), share)
             before, begun = counts.requests, time.monotonic()
             self._running[route] = shadow
             self._changed()

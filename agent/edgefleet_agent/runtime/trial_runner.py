@@ -10,6 +10,8 @@ from typing import Final
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
+from edgefleet_agent.runtime.cgroups import Cgroups
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn
 from edgefleet_contract import codec
@@ -26,7 +28,9 @@ async def try_model(
     timeout_s: float,
     threads: int,
     data_mib: int,
+    accelerators: Accelerators | None = None,
     zygote: Forker | None = None,
+    groups: Cgroups | None = None,
 ) -> TrialReport | Failed:
     """The outcome of a trial of `spec` in a process of its own, which is gone afterwards.
 
@@ -35,13 +39,17 @@ async def try_model(
         timeout_s: wall time of the whole trial.
         threads: of one inference.
         data_mib: private memory that the trial may have; 0 is three quarters of the board's.
+        accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
+        groups: where it gets a control group of its own.
     """
     name = f"trial {spec.model}@{spec.version}"
-    cpu_s = math.ceil(timeout_s * threads) + 1
-    job = job_for(spec, threads=threads, cpu_s=cpu_s, data_bytes=data_bytes(data_mib))
+    cpu_s, limit = math.ceil(timeout_s * threads) + 1, data_bytes(data_mib)
+    job = job_for(spec, threads=threads, accelerators=accelerators, cpu_s=cpu_s, data_bytes=limit)
     try:
-        process = await spawn(MODULE, name, threads=threads, zygote=zygote)
+        process = await spawn(
+            MODULE, name, threads=threads, zygote=zygote, groups=groups, memory_bytes=limit
+        )
     except OSError as error:
         return Failed(Reason.INTERNAL, f"{name} could not be started: {error.strerror}")
     try:

@@ -12,12 +12,17 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec
+from edgefleet_agent.runtime.cgroups import Cgroups
+from edgefleet_agent.runtime.chain import Accelerators
+from edgefleet_agent.runtime.crash_loop import Deaths
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_agent.runtime.yielding import yielding
@@ -40,7 +45,11 @@ class WorkerProcess:
         folder: of our own, for its socket.
         threads: of one inference.
         ready_s: how long it may take to load.
+        accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
+        groups: where each gets a control group of its own.
+        memory_bytes: the most that each may have; 0: no bound.
+        on_loop: told once how it ended, when it ended too often; it is started again all the same.
     """
 
     def __init__(
@@ -51,14 +60,22 @@ class WorkerProcess:
         folder: Path,
         threads: int,
         ready_s: float,
+        accelerators: Accelerators | None = None,
         zygote: Forker | None = None,
+        groups: Cgroups | None = None,
+        memory_bytes: int = 0,
+        on_loop: Callable[[ModelSpec, str], None] = lambda _spec, _words: None,
     ) -> None:
         self.id, self.spec = id, spec
+        self.accelerator = ""
+        self.passed_over: tuple[str, ...] = ()
+        self._accelerators = accelerators or Accelerators()
         self.path = folder / f"{id}.sock"
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
         self._threads, self._ready_s = threads, ready_s
-        self._zygote = zygote
+        self._zygote, self._groups, self._memory_bytes = zygote, groups, memory_bytes
+        self._on_loop, self._deaths, self._was_loop = on_loop, Deaths(), False
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -67,6 +84,11 @@ class WorkerProcess:
     def pid(self) -> int | None:
         """Of the process that is ready; None while there is none."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def passed_over_names(self) -> set[str]:
+        """The accelerators that come before what it runs on."""
+        return {line.partition(":")[0] for line in self.passed_over}
 
     @property
     def rss_bytes(self) -> int:
@@ -78,23 +100,37 @@ class WorkerProcess:
         except psutil.Error:
             return 0
 
+    def listen(self) -> Failed | None:
+        """Let the front connect, and wait for a process that is still to come."""
+        if self._listener is None:
+            try:
+                self._listener = listen_at(self.path)
+            except OSError as error:
+                return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
+        return None
+
     async def start(self, *, yields: bool = False) -> Failed | None:
         """Load and warm up; None once it is ready and will be kept alive.
 
         Args:
             yields: to others while it loads. One that takes the place of a dead one never does.
         """
-        try:
-            self._listener = listen_at(self.path)
-        except OSError as error:
-            return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
+        failed = self.listen()
+        if failed is not None:
+            return failed
+        assert self._listener is not None
         launched = await self._launch(self._listener, yields=yields)
         if isinstance(launched, Failed):
             return launched
         self._process = launched
+        self.keep()
+        return None
+
+    def keep(self) -> None:
+        """Keep it alive from now on; one that is not there yet is started, and not waited for."""
+        assert self._listener is not None, "nobody can reach it"
         keeping = self._keep(self._listener)
         self._keeper = watched(asyncio.create_task(keeping, name=f"keeper of {self._name}"))
-        return None
 
     def kill(self, pid: int) -> None:
         """SIGKILL, if it is still the process with this pid; a new one will take its place."""
@@ -119,7 +155,15 @@ class WorkerProcess:
         """Replace whatever dies, at once the first time, then with growing pauses."""
         pause = 0.0
         while True:
-            assert self._process is not None
+            while self._process is None:
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_BACKOFF_S, max(_BACKOFF_S, pause * 2))
+                launched = await self._launch(listener)
+                if isinstance(launched, Failed):
+                    _log.warning("%s: restart failed: %s", self._name, launched.detail)
+                    self._count(self._deaths.did_not_start(time.monotonic()), launched.detail)
+                else:
+                    self._process = launched
             begun = time.monotonic()
             code = await self._process.wait()
             words = self._process.last_words(code)
@@ -128,14 +172,13 @@ class WorkerProcess:
             if time.monotonic() - begun > _SETTLED_S:
                 pause = 0.0
             _log.warning("%s: died, %s; restart in %g s", self._name, words, pause)
-            while self._process is None:
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_BACKOFF_S, max(_BACKOFF_S, pause * 2))
-                launched = await self._launch(listener)
-                if isinstance(launched, Failed):
-                    _log.warning("%s: restart failed: %s", self._name, launched.detail)
-                else:
-                    self._process = launched
+            self._count(self._deaths.died(time.monotonic()), words)
+
+    def _count(self, deaths: Deaths, words: str) -> None:
+        self._deaths = deaths
+        if deaths.is_loop and not self._was_loop:
+            self._was_loop = True
+            self._on_loop(self.spec, words)
 
     async def _launch(
         self, listener: socket.socket, *, yields: bool = False
@@ -147,11 +190,19 @@ class WorkerProcess:
                 threads=self._threads,
                 sockets={"listen": listener},
                 zygote=self._zygote,
+                groups=self._groups,
+                memory_bytes=self._memory_bytes,
             )
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: {error.strerror}")
         try:
-            process.send(render_job(job_for(self.spec, threads=self._threads)))
+            job = job_for(
+                self.spec,
+                threads=self._threads,
+                accelerators=self._accelerators,
+                data_bytes=self._memory_bytes,
+            )
+            process.send(render_job(job))
             async with asyncio.timeout(self._ready_s):
                 message = await self._first_word(process, yields=yields)
             if message is None:
@@ -166,7 +217,14 @@ class WorkerProcess:
         if "failed" in message:
             await process.end()
             return Failed(Reason(message["failed"]), message["detail"])
-        _log.info("%s: ready in %.0f ms (pid %d)", self._name, message["load_ms"], process.pid)
+        self._took(message["accelerator"], tuple(message["passed_over"]))
+        _log.info(
+            "%s: ready in %.0f ms on %s (pid %d)",
+            self._name,
+            message["load_ms"],
+            self.accelerator,
+            process.pid,
+        )
         return process
 
     async def _first_word(self, process: ChildProcess, *, yields: bool) -> dict[str, Any] | None:
@@ -179,6 +237,14 @@ class WorkerProcess:
                 return await process.receive()
             finally:
                 late.cancel()
+
+    def _took(self, accelerator: str, passed_over: tuple[str, ...]) -> None:
+        """Keep what it runs on, which has now passed; say what it does not, where that is news."""
+        for line in passed_over:
+            if line not in self.passed_over:
+                _log.warning("%s: passed over %s", self._name, line)
+        self.accelerator, self.passed_over = accelerator, passed_over
+        self._accelerators = replace(self._accelerators, proven=accelerator)
 
 
 def listen_at(path: Path) -> socket.socket:

@@ -28,8 +28,11 @@ from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.engine import CannotLoad
 from edgefleet_agent.runtime.engines import preload
 
-FORKED: Final = tuple(f"edgefleet_agent.runtime.{name}" for name in ("worker", "trial", "shadow"))
-"""The modules that a fork may become."""
+PRELOADED: Final = tuple(
+    f"edgefleet_agent.runtime.{name}" for name in ("worker", "trial", "shadow")
+)
+FORKED: Final = (*PRELOADED, "edgefleet_agent.sources.runner")
+"""The modules that a fork may become. A board without sources has nothing of the last."""
 
 MAX_REQUEST: Final = 4096
 _MAX_FDS: Final = 8
@@ -146,7 +149,7 @@ def _preload(engines: list[str]) -> str | None:
             sys.stderr.write(f"{error}\n")  # a fork that needs it says so again
         if count_threads() != 1:
             return engine
-    for module in FORKED:
+    for module in PRELOADED:
         importlib.import_module(module)
     return None
 

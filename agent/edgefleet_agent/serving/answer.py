@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http
 import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Final
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any, Final
 
 JSON: Final = b"application/json"
 OCTETS: Final = b"application/octet-stream"
@@ -28,6 +33,31 @@ class Answer:
             *self.headers,
         ]
 
+    async def send(self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
+        """Say it, as ASGI has it."""
+        headers = [*self.head(), date()]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+    def raw(self) -> bytes:
+        """All of it as HTTP/1.1, for a connection that ends with it."""
+        lines = [
+            b"HTTP/1.1 %d %s" % (self.status, http.HTTPStatus(self.status).phrase.encode()),
+            *(name + b": " + value for name, value in self.head()),
+            b"connection: close",
+        ]
+        return b"\r\n".join((*lines, b"", bytes(self.body)))
+
+
+def date() -> tuple[bytes, bytes]:
+    """The header that says when an answer was made (RFC 9110, section 6.6.1)."""
+    return b"date", _spell(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _spell(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
 
 def give(value: object) -> Answer:
     """200 with a JSON value."""
@@ -40,6 +70,6 @@ def refuse(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:
     return Answer(status, text.encode("utf-8", "replace"), headers=headers)
 
 
-def busy(message: str) -> Answer:
+def busy(message: str, *headers: tuple[bytes, bytes]) -> Answer:
     """503: the same request may go through in a second."""
-    return refuse(503, message, (b"retry-after", b"1"))
+    return refuse(503, message, (b"retry-after", b"1"), *headers)

@@ -11,20 +11,26 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from edgefleet_agent.runtime.frames import Ask, Copy, Frame
+from edgefleet_agent.serving.access import ADMITTED, Pass, Tally
 from edgefleet_agent.serving.answer import Answer, busy, refuse
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
 from edgefleet_agent.serving.doors import DOORS
 from edgefleet_agent.serving.link import DeadlinePassed, NoWorker, QueueFull, WorkerLost
 from edgefleet_agent.serving.router import Entry, Router
-from edgefleet_agent.serving.server import date
+from edgefleet_agent.serving.versions import drawn
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 VERSION_HEADER: Final = b"edgefleet-model-version"
+_EVERYTHING: Final = Pass("this machine")
 _PATIENCE: Final = 4  # times the limit that is read and thrown away, so that the client hears why
+
+
+class _Slow(Exception):
+    """The request did not arrive in time."""
 
 
 class _Gone(Exception):
@@ -34,8 +40,8 @@ class _Gone(Exception):
 class App:
     """Answers HTTP requests from the routes."""
 
-    def __init__(self, config: ServingConfig, router: Router) -> None:
-        self._config, self._router = config, router
+    def __init__(self, config: ServingConfig, router: Router, tally: Tally | None = None) -> None:
+        self._config, self._router, self._tally = config, router, tally or Tally()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """ASGI 3; only HTTP comes here, the server has lifespan and WebSockets off."""
@@ -43,9 +49,10 @@ class App:
             answer = await self._answer(scope, receive)
         except _Gone:
             return
-        headers = [*answer.head(), date()]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        except _Slow:
+            text = f"the request did not arrive within {self._config.request_s:g} s"
+            answer = refuse(408, text, (b"connection", b"close"))
+        await answer.send(send)
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -55,56 +62,93 @@ class App:
         door = doors.get(method)
         if door is None:
             return _only(scope["method"], doors)
+        admitted: Pass = scope.get(ADMITTED, _EVERYTHING)
+        if denied := admitted.denies(places.get("model")):
+            return denied
         if isinstance(door.to, Inference):
             return await self._infer(door.to, places, scope, receive)
-        if method == "GET":
-            return door.to(Asked(self._router.entries, places))
-        body = await self._read(scope, receive)
+        body = b"" if method == "GET" else await self._read(scope, receive)
         if body is None:
             return self._too_large()
-        return door.to(Asked(self._router.entries, places, body))
+        entries = admitted.visible(self._router.entries)
+        return door.to(Asked(entries, places, body, None if admitted.models else self._tally))
 
     async def _infer(
         self, inference: Inference, places: Places, scope: Message, receive: Receive
     ) -> Answer:
         start = time.perf_counter()
         opening = _opening(inference, scope["headers"])
-        body = await self._read(scope, receive, b"" if isinstance(opening, Answer) else opening)
+        if isinstance(opening, Answer):
+            await self._read(scope, receive)
+            return await self.infer(inference, places, opening, start)
+        body = await self._read(scope, receive, opening)
+        return await self.infer(
+            inference, places, self._too_large() if body is None else body, start
+        )
+
+    def page(self, method: str, path: str, body: bytes = b"") -> Answer:
+        """What a path that is no inference answers, to whoever asks."""
+        doors, places = DOORS.at(path)
+        to = doors[method].to
+        assert not isinstance(to, Inference)
+        return to(Asked(self._router.entries, places, body))
+
+    async def infer(
+        self, inference: Inference, places: Places, body: bytes | Answer, start: float
+    ) -> Answer:
+        """What a worker makes of a body that was read, and counted; or what it was refused with."""
         # From here to the worker's queue nothing waits: the route that is found is the one used.
-        entry = inference.find(self._router.entries, places)
-        if isinstance(entry, Answer):
-            return entry
+        found = inference.find(self._router.entries, places)
+        if isinstance(found, Answer):
+            return found
+        entry = found
         answer: Answer | Frame
-        if body is None:
-            answer = self._too_large()
-        elif isinstance(opening, Answer):
-            answer = opening
+        if isinstance(body, Answer):
+            answer = body
         else:
+            asked = time.perf_counter()
+            entry = drawn(self._router.entries, found, places)
             answer = await self._ask(entry, inference.ask, body)
+            if entry is not found and _status(answer) != 200:
+                canary, failed, now = entry, answer, time.perf_counter()
+                left_s = self._config.deadline_s - (now - asked)
+                found = inference.find(self._router.entries, places)  # another, after a swap
+                if isinstance(found, Answer):
+                    return found
+                entry, answer = found, await self._ask(found, inference.ask, body, left_s)
+                if _status(answer) == 200:  # else the request is to blame
+                    status = max(500, _status(failed))
+                    self._router.count(canary, status, round((now - start) * 1e6))
+                start = now
         took = round((time.perf_counter() - start) * 1e6)
         if isinstance(answer, Frame):
             frame, answer = answer, Answer(answer.code, answer.body)
-            if frame.code == 200 and body is not None:
+            if frame.code == 200 and not isinstance(body, Answer):
                 answer = inference.present(frame)
                 # Comes after the answer is written: nothing waits between here and there.
                 copy = Copy(inference.ask, took, body, frame.body)
                 asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
-        self._router.count(entry, answer.status, took)
+        # A canary that was asked by name has nobody to stand in for it: that does not judge it.
+        is_told = entry is not found or not entry.route.is_canary
+        self._router.count(entry, answer.status, took, is_told=is_told)
         version = (VERSION_HEADER, b"%d" % entry.route.version)
         return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
 
-    async def _ask(self, entry: Entry, ask: Ask, body: bytes) -> Answer | Frame:
+    async def _ask(
+        self, entry: Entry, ask: Ask, body: bytes, deadline_s: float | None = None
+    ) -> Answer | Frame:
         name = entry.route.slot
         try:
-            return await entry.link.ask(ask, body)
+            return await entry.link.ask(ask, body, deadline_s=deadline_s)
         except QueueFull:
             return busy(f"{self._config.queue} requests wait for {name}: try again")
         except NoWorker:
             return busy(f"no worker of {name} came back in time: try again")
         except DeadlinePassed:
-            return refuse(504, f"{name} did not answer within {self._config.deadline_s:g} s")
+            return refuse(504, f"{name} did not answer within {entry.link.deadline_s:g} s")
         except WorkerLost:
-            return refuse(500, f"the worker of {name} died twice over this request")
+            times = "" if entry.route.is_canary else "twice "
+            return refuse(500, f"the worker of {name} died {times}over this request")
 
     def _too_large(self) -> Answer:
         return refuse(413, f"the body is larger than {self._config.max_body_bytes} bytes")
@@ -118,8 +162,13 @@ class App:
             return None
         pieces = [opening] if opening else []
         size, more = 0, True
+        end = asyncio.get_running_loop().time() + self._config.request_s
         while more:
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise _Slow from None
             if message["type"] == "http.disconnect":
                 raise _Gone
             piece, more = message.get("body", b""), message.get("more_body", False)
@@ -134,6 +183,10 @@ class App:
         if too_large:
             return None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _status(answer: Answer | Frame) -> int:
+    return answer.code if isinstance(answer, Frame) else answer.status
 
 
 def _opening(inference: Inference, headers: Headers) -> bytes | Answer:

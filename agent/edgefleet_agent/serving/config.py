@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from edgefleet_agent.serving.lan import LanConfig
 from edgefleet_contract.errors import OperatorError
 
 DEFAULT_LISTENER: Final = "unix:serve.sock"
@@ -14,25 +15,34 @@ DEFAULT_LISTENER: Final = "unix:serve.sock"
 class ModelConfig:
     """A `[serving.models.<slot>]` table: how one model is served.
 
-    `threads` of one inference; 0: `serving.threads`.
+    `threads` of one inference; 0: `serving.threads`. `accelerators` that it may run on, the
+    preferred first; empty: `runtime.accelerators`. `memory_mib`: the most private memory that a
+    worker of it may have; 0: as its signed limit allows, where there is one.
     """
 
     threads: int = 0
+    accelerators: tuple[str, ...] = ()
+    memory_mib: int = 0
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise OperatorError(f"threads of a model is {self.threads}", hint="0 or more")
+        if self.memory_mib < 0:
+            raise OperatorError(f"memory_mib of a model is {self.memory_mib}", hint="0 or more")
 
 
 @dataclass(frozen=True, slots=True)
 class ServingConfig:
     """The `[serving]` table.
 
-    `listen`: `unix:/path` (mode 0660) or `host:port`; port 0 takes a free one. `open_to_network`
-    must be said to listen beyond loopback, since nobody is asked who they are.
-    `max_body_bytes` bounds a request; `queue` how many wait per model; `deadline_s` how long one
-    may take altogether; `drain_s` how long an old version may take to finish; `ready_s` how long a
-    new one may take to load.
+    `listen`: `unix:/path` (mode 0660) or `host:port`; port 0 takes a free one. Whoever reaches one
+    of these is answered, in the clear: beyond loopback that needs `open_to_network`, which is for a
+    proxy on another machine that asks who comes. `lan` is the door for the network: TLS, and a
+    token or a certificate. `grpc` is one more address, on this machine only, for the Open Inference
+    Protocol by gRPC; empty: none. It needs the extra `edgefleet[grpc]`.
+    `max_body_bytes` bounds a request, `request_s` how long it may take to arrive; `queue` how many
+    wait per model; `deadline_s` how long one may take altogether; `drain_s` how long an old version
+    may take to finish; `ready_s` how long a new one may take to load.
     `threads` of one inference; `models` has what is different for the slots that it names.
     `trial_data_mib` bounds the private memory of a trial (0: three
     quarters of what the board has). `run_dir` is for sockets between our own processes; empty: a
@@ -41,7 +51,10 @@ class ServingConfig:
 
     listen: tuple[str, ...] = (DEFAULT_LISTENER,)
     open_to_network: bool = False
+    grpc: str = ""
+    lan: LanConfig | None = None
     max_body_bytes: int = 16 * 1024 * 1024
+    request_s: float = 30.0
     queue: int = 64
     deadline_s: float = 30.0
     drain_s: float = 10.0
@@ -52,7 +65,10 @@ class ServingConfig:
     run_dir: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "queue", "deadline_s", "drain_s", "ready_s", "threads"):
+        for name in (
+            *("max_body_bytes", "request_s", "queue", "deadline_s", "drain_s", "ready_s"),
+            "threads",
+        ):
             if getattr(self, name) <= 0:
                 raise OperatorError(
                     f"serving.{name} is {getattr(self, name)}", hint="it must be above 0"

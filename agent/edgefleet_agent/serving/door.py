@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from edgefleet_agent.runtime.frames import Ask, Frame
+from edgefleet_agent.serving.access import Tally
 from edgefleet_agent.serving.answer import Answer
 from edgefleet_agent.serving.router import Entry
 
@@ -23,11 +24,13 @@ _PLACE: Final = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a page is made from: what is routed, what the path held, and the body."""
+    """What a page is made from: what is routed, what the path held, the body, and what the network
+    asked (None: whoever asks for this page may not see it)."""
 
     entries: tuple[Entry, ...]
     places: Places
     body: bytes = b""
+    tally: Tally | None = None
 
 
 Page: TypeAlias = Callable[[Asked], Answer]

@@ -17,8 +17,10 @@ from typing import Final
 import uvicorn
 
 from edgefleet_agent.runtime import child
+from edgefleet_agent.serving.access import Tally
 from edgefleet_agent.serving.app import App
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.serving.lan_server import LanServer
 from edgefleet_agent.serving.route import parse_table
 from edgefleet_agent.serving.router import Router
 from edgefleet_agent.serving.server import QuietServer
@@ -26,20 +28,24 @@ from edgefleet_contract import codec
 
 _MAX_LINE: Final = 16 * 1024 * 1024
 _KEEP_ALIVE_S: Final = 75
+_GRACE_S: Final = 1.0
 
 
-async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
-    """Serve until the agent hangs up."""
+async def serve(
+    control: socket.socket, sockets: list[socket.socket], lan: list[socket.socket]
+) -> None:
+    """Serve until the agent hangs up; on `lan` for the network."""
     reader, writer = await asyncio.open_connection(sock=control, limit=_MAX_LINE)
 
     def tell(message: dict[str, object]) -> None:
         writer.write(json.dumps(message).encode() + b"\n")
 
     config = codec.decode(ServingConfig, json.loads(await reader.readline()), what="serving")
-    router = Router(config, tell)
+    router, tally = Router(config, tell), Tally()
+    app = App(config, router, tally)
     server = QuietServer(
         uvicorn.Config(
-            App(config, router),
+            app,
             access_log=False,
             date_header=False,
             interface="asgi3",
@@ -52,14 +58,26 @@ async def serve(control: socket.socket, sockets: list[socket.socket]) -> None:
             ws="none",
         )
     )
+    servers: list[tuple[uvicorn.Server, list[socket.socket]]] = [(server, sockets)]
+    if config.lan is not None:
+        servers.append((LanServer(config, config.lan, app, tally), lan))
     # The routes first: a front that replaces another must know what that one knew.
     await router.apply(parse_table(json.loads(await reader.readline())))
-    serving = asyncio.create_task(server.serve(sockets=sockets))
-    tell({"listening": len(sockets)})
+    serving = [asyncio.create_task(each.serve(sockets=taken)) for each, taken in servers]
+    by_grpc = None
+    if config.grpc:
+        from edgefleet_agent.serving import grpc_door  # needs an extra, and memory
+
+        by_grpc = await grpc_door.serve(app, config.grpc, max_body_bytes=config.max_body_bytes)
+    tell({"listening": len(sockets) + len(lan)})
     obeying = asyncio.create_task(_obey(reader, router))
-    await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((*serving, obeying), return_when=asyncio.FIRST_COMPLETED)
+    for each, _ in servers[1:]:
+        each.should_exit = True
     server.stop()
-    await serving
+    if by_grpc is not None:
+        await by_grpc.stop(_GRACE_S)
+    await asyncio.gather(*serving)
     obeying.cancel()
     router.close()
     writer.close()
@@ -75,8 +93,10 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="front: %(message)s")
     fds = child.arguments(argv)
     control = socket.socket(fileno=fds.pop("control"))
-    listeners = [socket.socket(fileno=fd) for fd in fds.values()]
-    asyncio.run(serve(control, listeners))
+    listeners = {name: socket.socket(fileno=fd) for name, fd in fds.items()}
+    lan = [sock for name, sock in listeners.items() if name.startswith("lan")]
+    local = [sock for name, sock in listeners.items() if not name.startswith("lan")]
+    asyncio.run(serve(control, local, lan))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,23 @@
 At most `WINDOW` requests are with the worker at a time, so that it never waits for the front and a
 crash concerns few. When a worker dies, the request that it was at is sent once more to the next
 one (it may be what killed it: not twice more), and the others as if they had never been sent.
+Large bodies go through shared memory (`slots`), which is new with every connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from edgefleet_agent.runtime.frames import GREETING, Ask, BrokenFrame, Frame, FrameReader, header
+from edgefleet_agent.runtime.slots import COUNT, Slots, fits, make
 
 WINDOW: Final = 2
 _RECONNECT_S: Final = 0.05
@@ -33,7 +38,7 @@ class DeadlinePassed(Exception):
 
 
 class WorkerLost(Exception):
-    """The worker died over this request, twice."""
+    """The worker died over this request; twice, where it is asked again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +49,7 @@ class _Pending:
     answer: asyncio.Future[Frame]
     expiry: asyncio.TimerHandle | None = None
     died: int = 0
+    slot: int = 0
 
 
 class Link:
@@ -55,6 +61,7 @@ class Link:
         deadline_s: how long one may take, and how long one may run before the worker is `stuck`.
         on_stuck: called with the worker's pid when it overran.
         on_idle: called when nothing is outstanding any more, once draining.
+        asks_again: whether the next worker is asked what a dead one did not answer.
     """
 
     def __init__(
@@ -65,14 +72,18 @@ class Link:
         deadline_s: float,
         on_stuck: Callable[[int], None],
         on_idle: Callable[[], None],
+        asks_again: bool = True,
     ) -> None:
-        self._path, self._limit, self._deadline_s = path, limit, deadline_s
+        self._asks_again = asks_again
+        self._path, self._limit, self.deadline_s = path, limit, deadline_s
         self._on_stuck, self._on_idle = on_stuck, on_idle
         self._waiting: deque[_Pending] = deque()
         self._sent: deque[_Pending] = deque()
         self._head_since = 0.0
         self._last_id = GREETING
         self._transport: asyncio.Transport | None = None
+        self._slots: Slots | None = None
+        self._free: list[int] = []
         self._pid = 0
         self._draining = False
         self._closed = False
@@ -90,14 +101,19 @@ class Link:
         """Requests without an answer."""
         return len(self._waiting) + len(self._sent)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a worker is there and one more request may wait for it."""
+        return self.is_up and len(self._waiting) < self._limit
+
     async def wait_up(self, timeout_s: float) -> bool:
         """Whether the worker greets within this time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), timeout_s)
         return self.is_up
 
-    async def ask(self, ask: Ask, body: bytes) -> Frame:
-        """The worker's answer.
+    async def ask(self, ask: Ask, body: bytes, *, deadline_s: float | None = None) -> Frame:
+        """The worker's answer, within its deadline or another one.
 
         Raises:
             QueueFull, NoWorker, DeadlinePassed, WorkerLost: see there.
@@ -106,13 +122,21 @@ class Link:
             raise QueueFull
         self._last_id += 1
         pending = _Pending(self._last_id, ask, body, self._loop.create_future())
-        pending.expiry = self._loop.call_later(self._deadline_s, self._expire, pending)
+        within_s = self.deadline_s if deadline_s is None else deadline_s
+        pending.expiry = self._loop.call_later(within_s, self._expire, pending)
         self._waiting.append(pending)
         self._pump()
         return await pending.answer
 
     def drain(self) -> None:
-        """Take no more; `on_idle` is called when all is answered (at once if nothing waits)."""
+        """Take no more; `on_idle` is called when all is answered (at once if nothing waits).
+
+        Where no worker ever came, none is waited for.
+        """
+        if not self._pid:
+            for pending in self._waiting:
+                _fail(pending, NoWorker())
+            self._waiting.clear()
         self._draining = True
         self._settle()
 
@@ -122,17 +146,28 @@ class Link:
         self._connecting.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._give_up(NoWorker)
+
+    def _give_up(self, error: type[Exception]) -> None:
         for pending in (*self._sent, *self._waiting):
-            _fail(pending, NoWorker())
+            _fail(pending, error())
         self._sent.clear()
         self._waiting.clear()
 
     async def _connect(self) -> None:
         while True:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
             try:
-                await self._loop.create_unix_connection(lambda: _Wire(self), self._path)
+                await self._loop.sock_connect(sock, self._path)
+                wire = partial(_Wire, self, _hand_over(sock))
+                await self._loop.create_unix_connection(wire, sock=sock)
             except OSError:
+                sock.close()
                 await asyncio.sleep(_RECONNECT_S)
+            except BaseException:
+                sock.close()
+                raise
             else:
                 return
 
@@ -145,9 +180,35 @@ class Link:
             self._sent.append(pending)
             if len(self._sent) == 1:
                 self._watch()
-            self._transport.write(header(pending.id, pending.ask, len(pending.body)))
-            self._transport.write(pending.body)
+            self._send(pending, self._transport)
         self._settle()
+
+    def _send(self, pending: _Pending, transport: asyncio.Transport) -> None:
+        body = pending.body
+        if self._slots is not None and self._free and fits(body):
+            pending.slot = self._free.pop()
+            self._slots.put(pending.slot, body)
+            transport.write(header(pending.id, pending.ask, len(body), pending.slot))
+            return
+        pending.slot = 0
+        transport.write(header(pending.id, pending.ask, len(body)))
+        transport.write(body)
+
+    def _take(self, pending: _Pending, frame: Frame) -> Frame:
+        """An answer of our own; its slot is free again.
+
+        Raises:
+            BrokenFrame: it lies in another slot than that of its request.
+        """
+        if frame.slot not in (0, pending.slot):
+            raise BrokenFrame(f"answer {frame.id} in slot {frame.slot}")
+        if not pending.slot:
+            return frame
+        assert self._slots is not None
+        answer = Frame(frame.id, frame.code, bytes(frame.body)) if frame.slot else frame
+        self._slots.clear(pending.slot, max(len(pending.body), len(answer.body)))
+        self._free.append(pending.slot)
+        return answer
 
     def _watch(self) -> None:
         """Note when the worker begins with its next request: it may run, not wait, so long."""
@@ -169,15 +230,16 @@ class Link:
     def _check_stuck(self, head: _Pending) -> None:
         if self._closed or not self._sent or self._sent[0] is not head:
             return
-        over = self._head_since + self._deadline_s - self._loop.time()
+        over = self._head_since + self.deadline_s - self._loop.time()
         if over <= 0.001:
             self._on_stuck(self._pid)
         else:
             self._loop.call_later(over, self._check_stuck, head)
 
-    def greeted(self, transport: asyncio.Transport, pid: int) -> None:
+    def greeted(self, transport: asyncio.Transport, pid: int, slots: Slots) -> None:
         """A worker is there."""
         self._transport, self._pid = transport, pid
+        self._slots, self._free = slots, list(range(1, COUNT + 1))
         self._up.set()
         self._pump()
 
@@ -186,6 +248,7 @@ class Link:
         if not self._sent or self._sent[0].id != frame.id:
             raise BrokenFrame(f"answer {frame.id} to a question that was not asked")
         pending = self._sent.popleft()
+        frame = self._take(pending, frame)
         if self._sent:
             self._watch()
         if not pending.answer.done():
@@ -197,9 +260,11 @@ class Link:
     def lost(self) -> None:
         """The connection broke: what was not answered is asked again, the head for a last time."""
         self._up.clear()
-        self._transport = None
+        self._transport = self._slots = None
         if self._closed:
             return
+        if not self._asks_again:
+            self._give_up(WorkerLost)
         if self._sent:
             head = self._sent[0]
             head.died += 1
@@ -219,11 +284,26 @@ def _fail(pending: _Pending, error: Exception) -> None:
         pending.answer.set_exception(error)
 
 
-@dataclass(slots=True)
+def _hand_over(sock: socket.socket) -> Slots:
+    """The shared memory of a fresh connection; the worker gets it as the first byte.
+
+    Raises:
+        OSError: no memory, no descriptors, or the worker has gone.
+    """
+    fd = make()
+    try:
+        slots = Slots(fd)
+        socket.send_fds(sock, [b"\0"], [fd])
+        return slots
+    finally:
+        os.close(fd)
+
+
 class _Wire(asyncio.Protocol):
-    link: Link
-    reader: FrameReader = field(default_factory=FrameReader)
-    transport: asyncio.Transport | None = None
+    def __init__(self, link: Link, slots: Slots) -> None:
+        self.link, self.slots = link, slots
+        self.reader = FrameReader(slots.view)
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -234,7 +314,7 @@ class _Wire(asyncio.Protocol):
         try:
             for frame in self.reader.feed(data):
                 if frame.id == GREETING:
-                    self.link.greeted(self.transport, int(frame.body))
+                    self.link.greeted(self.transport, int(bytes(frame.body)), self.slots)
                 else:
                     self.link.answered(frame)
         except (BrokenFrame, ValueError):

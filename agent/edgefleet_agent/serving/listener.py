@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import stat
+from importlib import util
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,21 @@ def bind(address: str, *, open_to_network: bool = False) -> socket.socket:
             hint="for example 127.0.0.1:8501",
         )
     return _bind_tcp(host.strip("[]"), int(port), open_to_network)
+
+
+def check_grpc(address: str) -> None:
+    """Hold the address for gRPC against what is allowed there, before the front binds it.
+
+    Raises:
+        OperatorError: it is beyond this machine, or the extra is not installed.
+    """
+    if not address.startswith("unix:"):
+        bind(address).close()  # a word for what gRPC would only log
+    if util.find_spec("grpc") is None:
+        raise OperatorError(
+            f"serving.grpc is {address!r}, and grpcio is not installed",
+            hint="pip install 'edgefleet[grpc]'",
+        )
 
 
 def spell(sock: socket.socket) -> str:
@@ -65,7 +81,7 @@ def _bind_tcp(host: str, port: int, open_to_network: bool) -> socket.socket:
     if not open_to_network and not ipaddress.ip_address(target[0]).is_loopback:
         raise OperatorError(
             f"will not listen on {where}: nobody is asked who they are there",
-            hint="listen on 127.0.0.1, put a proxy with TLS before it, or set open_to_network",
+            hint="[serving.lan] asks for a token or a certificate; open_to_network is for a proxy",
         )
     sock = socket.socket(family, kind, protocol)
     try:

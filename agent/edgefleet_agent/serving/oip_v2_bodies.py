@@ -15,16 +15,15 @@ import numpy as np
 
 from edgefleet_agent.runtime.engine import Tensors
 from edgefleet_agent.runtime.frames import pack_closing, unpack_closing, unpack_opening
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
-    Run,
     Served,
     dump_json,
     fits,
     kind,
     load_json,
     names,
-    run_all,
     split_calls,
     wrong_shape,
 )
@@ -35,6 +34,7 @@ from edgefleet_agent.serving.oip_v2_tensors import (
     plain_list,
     to_bytes,
 )
+from edgefleet_agent.serving.question import Question, SequenceAsk, read_sequence
 from edgefleet_contract.bundle import TensorSpec
 
 # KServe's client repeats the model's name, which the path has said.
@@ -55,22 +55,21 @@ class Request:
     id: str | None
     feeds: Tensors
     wanted: dict[str, bool]
+    sequence: SequenceAsk | None = None
 
 
-def answer(body: bytes, model: Served, run: Run) -> bytes:
-    """The body of the answer to a body.
+def read(body: Bytes, model: Served) -> Question:
+    """What a body asks.
 
     Raises:
         BadBody: saying what was expected and what was found.
-        BadOutput: NaN or infinity in an output that was asked for in JSON.
     """
     request = parse(body, model)
-    return render(
-        request, run_all(split_calls(request.feeds, model.inputs), run, model.outputs), model
-    )
+    calls = split_calls(request.feeds, model.inputs)
+    return Question(calls, lambda results: render(request, results, model), request.sequence)
 
 
-def parse(body: bytes, model: Served) -> Request:
+def parse(body: Bytes, model: Served) -> Request:
     """The tensors that a body holds, in the dtypes that the model declares.
 
     Raises:
@@ -85,13 +84,23 @@ def parse(body: bytes, model: Served) -> Request:
             f"Inference-Header-Content-Length is {json_size}, the body has {len(rest)} bytes"
         )
     end = len(rest) if json_size is None else json_size
-    value = _object(_read(rest[:end]), "the body", _REQUEST)
+    return parse_value(_read(rest[:end]), rest[end:], model)
+
+
+def parse_value(json_value: Any, binary: memoryview, model: Served) -> Request:
+    """`parse` of the JSON of a body and the bytes behind it.
+
+    Raises:
+        BadBody: saying what was expected and what was found.
+    """
+    value = _object(json_value, "the body", _REQUEST)
     id_ = value.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise BadBody(f"'id' is {kind(id_)}, expected text")
     parameters = _parameters(value, "the request")
-    feeds = _feeds(value.get("inputs"), rest[end:], model)
-    return Request(id_, feeds, _wanted(value.get("outputs"), parameters, model))
+    feeds = _feeds(value.get("inputs"), binary, model)
+    wanted = _wanted(value.get("outputs"), parameters, model)
+    return Request(id_, feeds, wanted, read_sequence(parameters))
 
 
 def render(request: Request, results: Tensors, model: Served) -> bytes:
@@ -127,7 +136,7 @@ def render(request: Request, results: Tensors, model: Served) -> bytes:
     return b"".join((pack_closing(len(text) if pieces else 0), text, *pieces))
 
 
-def read_answer(body: bytes) -> Tensors:
+def read_answer(body: Bytes) -> Tensors:
     """The outputs in an answer that `render` made, by name."""
     return read_outputs(*unpack_closing(body))
 

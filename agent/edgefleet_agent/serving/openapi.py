@@ -59,9 +59,13 @@ _BODIES: Final[dict[Ask, Any]] = {
 }
 _ERRORS: Final = {
     "400": "The body is not what the model takes",
+    "401": "On the network: no token, or none that is known and has not ended",
+    "403": "On the network: not for this model, or for this certificate",
     "404": "No such model, version or label",
+    "408": "The body did not arrive in time",
     "413": "The body is too large",
     "415": "The body is compressed",
+    "429": "On the network: too many wrong tokens came from this address",
     "500": "The model failed",
     "503": "The queue is full or no worker is there; Retry-After says when to try again",
     "504": "The model did not answer in time",
@@ -82,7 +86,11 @@ def document(doors: Iterable[Door]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "edgefleet device", "version": __version__},
         "paths": paths,
-        "components": {"schemas": {"Error": _ERROR}},
+        "components": {
+            "schemas": {"Error": _ERROR},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],  # none is needed on the device itself
     }
 
 

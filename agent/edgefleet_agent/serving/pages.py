@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgefleet_agent.serving.access import Tally
 from edgefleet_agent.serving.answer import TEXT, Answer, give
 from edgefleet_agent.serving.door import Asked, Door
 from edgefleet_agent.serving.router import Entry
@@ -30,7 +31,11 @@ def alive(asked: Asked) -> Answer:  # noqa: ARG001  # a page's signature
 
 def readiness(asked: Asked) -> Answer:
     """200 if every routed model has a worker, else 503."""
-    waiting = [entry.route.slot for entry in asked.entries if not entry.link.is_up]
+    waiting = [
+        entry.route.slot
+        for entry in asked.entries
+        if not entry.link.is_up and not entry.route.is_canary
+    ]
     answer = give({"ready": not waiting, "waiting_for": waiting})
     return Answer(503, answer.body) if waiting else answer
 
@@ -42,11 +47,14 @@ def metrics(asked: Asked) -> Answer:
         lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
         for entry in asked.entries:
             lines += _samples(name, entry)
+    if asked.tally is not None:
+        lines += _network(asked.tally)
     return Answer(200, ("\n".join(lines) + "\n").encode(), TEXT)
 
 
 def _samples(name: str, entry: Entry) -> list[str]:
     labels = f'model="{entry.route.slot}",version="{entry.route.version}"'
+    labels += ',label="canary"' if entry.route.is_canary else ""
     counts = entry.counts
     if name == "edgefleet_requests_total":
         by_status = sorted(counts.by_status.items())
@@ -68,6 +76,25 @@ def _samples(name: str, entry: Entry) -> list[str]:
         "edgefleet_worker_up": int(entry.link.is_up),
     }[name]
     return [f"{name}{{{labels}}} {value}"]
+
+
+def _network(tally: Tally) -> list[str]:
+    answered, refused = "edgefleet_network_requests_total", "edgefleet_network_refused_total"
+    return [
+        f"# HELP {answered} Requests from the network, by who asked and HTTP status.",
+        f"# TYPE {answered} counter",
+        *(
+            f'{answered}{{client="{_label(name)}",code="{status}"}} {n}'
+            for (name, status), n in sorted(tally.answered.items())
+        ),
+        f"# HELP {refused} Connections and requests from the network that were turned away.",
+        f"# TYPE {refused} counter",
+        *(f'{refused}{{reason="{why}"}} {n}' for why, n in sorted(tally.refused.items())),
+    ]
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 DOORS: Final = (

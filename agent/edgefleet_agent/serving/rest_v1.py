@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
     BadOutput,
-    Run,
     Served,
     check_text,
     dump_json,
@@ -27,10 +27,10 @@ from edgefleet_agent.serving.bodies import (
     kind,
     load_json,
     names,
-    run_all,
     split_calls,
     wrong_shape,
 )
+from edgefleet_agent.serving.question import SEQUENCE_KEYS, Question, SequenceAsk, read_sequence
 from edgefleet_contract.bundle import TensorSpec
 
 SIGNATURE: Final = "serving_default"
@@ -45,19 +45,22 @@ class Request:
     calls: tuple[Tensors, ...]
     rows: bool
     count: int
+    sequence: SequenceAsk | None = None
 
 
-def answer(body: bytes, model: Served, run: Run) -> bytes:
-    """The body of the answer to a body.
+def read(body: Bytes, model: Served) -> Question:
+    """What a body asks.
 
     Raises:
-        BadBody, BadOutput: see `parse`, `render`.
+        BadBody: see `parse`.
     """
     request = parse(body, model.inputs)
-    return render(request, run_all(request.calls, run, model.outputs), model.outputs)
+    return Question(
+        request.calls, lambda results: render(request, results, model.outputs), request.sequence
+    )
 
 
-def parse(body: bytes, inputs: tuple[TensorSpec, ...]) -> Request:
+def parse(body: Bytes, inputs: tuple[TensorSpec, ...]) -> Request:
     """The tensors that a body holds, in the dtypes that the model declares.
 
     Raises:
@@ -70,11 +73,13 @@ def parse(body: bytes, inputs: tuple[TensorSpec, ...]) -> Request:
     columns = _rows(value["instances"], inputs) if rows else _columns(value["inputs"], inputs)
     feeds = {spec.name: tensor(columns[spec.name], spec) for spec in inputs}
     count = _count(feeds, inputs) if rows else 0
-    return Request(split_calls(feeds, inputs), rows, count)
+    return Request(split_calls(feeds, inputs), rows, count, read_sequence(value))
 
 
-def read_object(body: bytes, keys: frozenset[str], expected: str) -> dict[str, Any]:
-    """The object that a body is, with no other keys, for the only signature that there is.
+def read_object(body: Bytes, keys: frozenset[str], expected: str) -> dict[str, Any]:
+    """The object that a body is, for the only signature that there is.
+
+    It has no other keys, but for those that name a sequence.
 
     Raises:
         BadBody: it is none, has others, or is for another.
@@ -82,7 +87,7 @@ def read_object(body: bytes, keys: frozenset[str], expected: str) -> dict[str, A
     value = load_json(body)
     if not isinstance(value, dict):
         raise BadBody(f"the body is {kind(value)}, expected an object with {expected}")
-    unknown = sorted(value.keys() - keys)
+    unknown = sorted(value.keys() - keys - SEQUENCE_KEYS)
     if unknown:
         raise BadBody(f"unknown key {unknown[0]!r}, expected {expected}")
     if value.get("signature_name", SIGNATURE) not in (SIGNATURE, ""):
@@ -117,12 +122,12 @@ def render(request: Request, results: Tensors, outputs: tuple[TensorSpec, ...]) 
     return dump_json({key: told}, results)
 
 
-def read_answer(body: bytes) -> Tensors:
+def read_answer(body: Bytes) -> Tensors:
     """The outputs in an answer that `render` made, by name; the only output is named "".
 
     Numbers are float64 or int64, text is in object arrays.
     """
-    value = json.loads(body)
+    value = json.loads(bytes(body))
     outputs = value.get("predictions", value.get("outputs"))
     if "predictions" in value and outputs and _is_named(outputs[0]):
         outputs = {name: [row[name] for row in outputs] for name in outputs[0]}
@@ -279,6 +284,8 @@ def _say(item: str | bytes, as_base64: bool) -> Any:
 
 
 def _content(found: Array) -> str:
+    if found.dtype.kind == "f" and np.abs(found).max() >= 2**63:  # what was an integer in JSON
+        return "numbers too large"
     return {
         "b": "true or false",
         "f": "fractions",

@@ -8,64 +8,72 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, Tensors
+from edgefleet_agent.runtime.slots import Bytes
 from edgefleet_agent.serving.bodies import (
     BadBody,
     BadOutput,
-    Run,
     Served,
     dump_json,
     kind,
-    run_all,
     split_calls,
 )
+from edgefleet_agent.serving.question import Question, read_sequence
 from edgefleet_agent.serving.rest_v1 import read_object, tensor
 from edgefleet_contract.bundle import TensorSpec
 
 _KEYS: Final = frozenset({"examples", "context", "signature_name"})
 
 
-def classify(body: bytes, model: Served, run: Run) -> bytes:
-    """`{"result": [[[label, score], …], …]}`: the classes of each example in the model's order.
+def classify(body: Bytes, model: Served) -> Question:
+    """Asks for `{"result": [[[label, score], …], …]}`: the classes of each example, in the model's
+    order.
 
-    A class without a name is named by an empty string, as TensorFlow Serving has it.
+    A class without a name is named by an empty string, as TensorFlow Serving has it. Another number
+    of classes than names, or a score that JSON cannot say, cannot be told.
 
     Raises:
         BadBody: not such a model, or not such a body.
-        BadOutput: another number of classes than names, or a score that JSON cannot say.
     """
     output = class_scores(model)
     if output is None:
         raise BadBody(_not_for(model, "classify", "scores of two classes or more"))
-    scores = _examine(body, model, run, output)
-    labels = model.labels or ("",) * scores.shape[1]
-    if len(labels) != scores.shape[1]:
-        raise BadOutput(f"{scores.shape[1]} scores for {len(labels)} labels")
-    told = [[[*pair] for pair in zip(labels, row, strict=True)] for row in scores.tolist()]
-    return dump_json({"result": told}, {output.name: scores})
+
+    def tell(scores: Array) -> bytes:
+        labels = model.labels or ("",) * scores.shape[1]
+        if len(labels) != scores.shape[1]:
+            raise BadOutput(f"{scores.shape[1]} scores for {len(labels)} labels")
+        told = [[[*pair] for pair in zip(labels, row, strict=True)] for row in scores.tolist()]
+        return dump_json({"result": told}, {output.name: scores})
+
+    return _examination(body, model, output, tell)
 
 
-def regress(body: bytes, model: Served, run: Run) -> bytes:
-    """`{"result": [number, …]}`: one of each example.
+def regress(body: Bytes, model: Served) -> Question:
+    """Asks for `{"result": [number, …]}`: one of each example.
 
     Raises:
         BadBody: not such a model, or not such a body.
-        BadOutput: a number that JSON cannot say.
     """
     output = regression(model)
     if output is None:
         raise BadBody(_not_for(model, "regress", "one number a row"))
-    values = _examine(body, model, run, output)[:, 0]
-    return dump_json({"result": values.tolist()}, {output.name: values})
+
+    def tell(scores: Array) -> bytes:
+        values = scores[:, 0]
+        return dump_json({"result": values.tolist()}, {output.name: values})
+
+    return _examination(body, model, output, tell)
 
 
-def read_scores(body: bytes) -> Tensors:
+def read_scores(body: Bytes) -> Tensors:
     """The scores [N, C] or numbers [N] of an answer, under the name ""."""
-    result = json.loads(body)["result"]
+    result = json.loads(bytes(body))["result"]
     if result and isinstance(result[0], list):
         result = [[score for _, score in example] for example in result]
     return {"": np.asarray(result)}
@@ -110,21 +118,27 @@ def _not_for(model: Served, method: str, wanted: str) -> str:
     )
 
 
-def _examine(body: bytes, model: Served, run: Run, output: TensorSpec) -> Array:
-    """The wanted output of all examples, [N, C]."""
+def _examination(
+    body: Bytes, model: Served, output: TensorSpec, tell: Callable[[Array], bytes]
+) -> Question:
+    """Asks for what `tell` makes of the wanted output of all examples, [N, C]."""
     spec = model.inputs[0]
-    array = _features(body, spec)
-    results = run_all(split_calls({spec.name: array}, model.inputs), run, model.outputs)
-    found = results[output.name]
-    if found.shape[:1] != array.shape[:1]:
-        raise BadOutput(
-            f"output {output.name!r} has shape {list(found.shape)} for {len(array)} examples"
-        )
-    return found.reshape(len(array), -1)
-
-
-def _features(body: bytes, spec: TensorSpec) -> Array:
     value = read_object(body, _KEYS, "'examples'")
+    array = _features(value, spec)
+
+    def tell_all(results: Tensors) -> bytes:
+        found = results[output.name]
+        if found.shape[:1] != array.shape[:1]:
+            raise BadOutput(
+                f"output {output.name!r} has shape {list(found.shape)} for {len(array)} examples"
+            )
+        return tell(found.reshape(len(array), -1))
+
+    calls = split_calls({spec.name: array}, model.inputs)
+    return Question(calls, tell_all, read_sequence(value))
+
+
+def _features(value: dict[str, Any], spec: TensorSpec) -> Array:
     examples, context = value.get("examples"), value.get("context", {})
     if not isinstance(examples, list) or not examples:
         found = "empty" if examples == [] else kind(examples) if examples is not None else "missing"

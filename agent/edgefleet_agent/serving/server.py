@@ -8,9 +8,6 @@ the date is written when an answer is.
 from __future__ import annotations
 
 import asyncio
-import time
-from email.utils import formatdate
-from functools import lru_cache
 from types import FrameType
 
 import uvicorn
@@ -37,13 +34,3 @@ class QuietServer(uvicorn.Server):
         """As uvicorn does, and wake."""
         super().handle_exit(sig, frame)
         self._loop.call_soon_threadsafe(self._over.set)
-
-
-def date() -> tuple[bytes, bytes]:
-    """The header that says when an answer was made (RFC 9110, section 6.6.1)."""
-    return b"date", _spell(int(time.time()))
-
-
-@lru_cache(maxsize=1)
-def _spell(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()

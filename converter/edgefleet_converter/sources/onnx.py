@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from google.protobuf.message import (  # type: ignore[import-untyped]  # ships no stubs
-    DecodeError,
-)
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, version_converter
 
 from edgefleet_contract.canonical import Json

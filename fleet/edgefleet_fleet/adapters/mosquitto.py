@@ -22,8 +22,16 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.topics import FROM_DEVICE, PREFIX, TO_DEVICE, trust_topic
-from edgefleet_fleet.authority import OBSERVER, SERVICE
+from edgefleet_contract.topics import (
+    FROM_DEVICE,
+    PREDICT_REQUESTS,
+    PREDICT_RESPONSES,
+    PREFIX,
+    RESULTS,
+    TO_DEVICE,
+    trust_topic,
+)
+from edgefleet_fleet.authority import OBSERVER, REQUESTER, SERVICE
 from edgefleet_fleet.datadir import DataDir, write_file
 
 log = logging.getLogger("edgefleet.broker")
@@ -217,11 +225,16 @@ def acl_text(fleet: str) -> str:
         f"user {OBSERVER}",
         f"topic read {PREFIX}/#",
         "",
+        f"user {REQUESTER}",
+        f"topic write {PREFIX}/{fleet}/+/{PREDICT_REQUESTS}",
+        *(f"topic read {PREFIX}/{fleet}/+/{found}" for found in (PREDICT_RESPONSES, RESULTS)),
+        "",
         "# A device: its own topics only.",
-        *(f"pattern read {PREFIX}/{fleet}/%u/{channel}" for channel in TO_DEVICE),
+        *(f"pattern read {PREFIX}/{fleet}/%u/{found}" for found in (*TO_DEVICE, PREDICT_REQUESTS)),
         f"pattern read {trust_topic(fleet, '#')}",
     ]
-    lines += [f"pattern write {PREFIX}/{fleet}/%u/{channel}" for channel in FROM_DEVICE]
+    mine = (*FROM_DEVICE, PREDICT_RESPONSES, RESULTS)
+    lines += [f"pattern write {PREFIX}/{fleet}/%u/{found}" for found in mine]
     # The streams of telemetry that newer agents may add.
     lines += [f"pattern write {PREFIX}/{fleet}/%u/telemetry/#", ""]
     return "\n".join(lines)

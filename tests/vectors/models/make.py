@@ -65,6 +65,7 @@ def mirrors() -> None:
     for name, dtype, shape in (
         ("mirror_nhwc_u8", T.UINT8, ("n", 2, 3, 3)),
         ("mirror_nchw_f32", T.FLOAT, ("n", 1, 2, 5)),
+        ("mirror_window_f32", T.FLOAT, ("n", "samples", "channels")),
         ("mirror_sound_f32", T.FLOAT, ("n", "samples")),
         ("mirror_sound_i16", T.INT16, ("samples",)),
         ("mirror_scores_i8", T.INT8, ("n", 4)),
