@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -43,4 +44,5 @@ async def run(folder: Path, address: str, *, zygote: bool) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.CRITICAL)  # that workers are killed is the bench's doing
     asyncio.run(run(Path(sys.argv[1]), sys.argv[2], zygote=sys.argv[3] == "zygote"))

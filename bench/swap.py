@@ -6,9 +6,10 @@ Protocol's binary tensors; each answer's bytes must be those of the version that
 
 Swaps, kills (`kill -9` of the worker) and rests take turns. `p99_ratio` is the 99th percentile of
 the requests during which a swap ran over that of the requests at rest, `p99_ratio_kills` the same
-with a worker dead. `rss_ratio` is the resident memory of all our processes after the last swap over
-that after the first. A front that is killed does drop its connections: `--fronts` kills it too, and
-what fails within a second of it is counted as `front_failures` alone.
+with a worker dead: those few wait for the next one, `longest_ms_kills` says how long (median of the
+longest of each kill). `rss_ratio` is the resident memory of all our processes after the last swap
+over that after the first. A front that is killed does drop its connections: `--fronts` kills it
+too, and what fails within a second of it is counted as `front_failures` alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import mmap
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -220,8 +222,9 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
                 figures[f"p99_ratio{suffix}"] = percentile(times[which], 0.99) / figures["p99_ms"]
                 figures[f"p50_ratio{suffix}"] = percentile(times[which], 0.5) / figures["p50_ms"]
                 figures[f"requests_in{suffix or '_swaps'}"] = int(which.sum())
-                took = sorted(end - begin for begin, end in spans)
-                figures[f"seconds{suffix}"] = took[len(took) // 2]
+                figures[f"seconds{suffix}"] = statistics.median(b - a for a, b in spans)
+                longest = (percentile(times[during(times, [span])], 1) for span in spans)
+                figures[f"longest_ms{suffix}"] = statistics.median(longest)
         if fronts:
             figures |= {"fronts": len(fronts), "front_failures": clients.count(_client.EXCUSED)}
         return {key: round(value, 3) for key, value in figures.items()}
