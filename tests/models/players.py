@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgefleet_agent.client import Client
 from edgefleet_agent.ports import Failed, ModelSpec, StoredFile, TrialReport
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.engine import Tensors
 from edgefleet_agent.runtime.engines import open_session
 from edgefleet_contract.bundle import Format, Variant, sha256
@@ -125,7 +126,8 @@ def spec_of(copy: Copy, folder: Path) -> ModelSpec:
     engine = ENGINES[copy.format]
     model, golden = folder / f"model.{copy.format}", folder / "golden.npz"
     model.write_bytes(copy.raw)
-    session = open_session(engine, copy.raw, threads=1, accelerator="cpu")
+    (own,) = Accelerators().chain(engine)
+    session = open_session(engine, copy.raw, threads=1, accelerator=own)
     inputs, outputs = session.inputs, session.outputs
     player = plain(copy)
     answers = [player.run(feeds) for feeds in copy.warm]
