@@ -12,8 +12,8 @@ STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker tracing bench arm64 lock clean
-.PHONY: hostile fuzz networks crash-states kill-matrix powercut memory streams
+.PHONY: help demo test check lint types imports format env broker tracing bench bench-peers arm64
+.PHONY: models streams hostile fuzz networks crash-states kill-matrix powercut memory lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -81,12 +81,18 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@$(BIN)/python -m tests.system.powercut
 	@$(BIN)/python -m tests.crash table
 
+models: env ## real models in ONNX and TFLite through the device's runtime; fetches them once
+	@sh tools/system-packages.sh npm
+	@$(BIN)/python -m tests.models
+
 memory: env ## a worker that takes too much memory, ended alone by a real kernel (root)
 	@sh tools/system-packages.sh user-mode-linux gcc libc6-dev systemd
 	@$(BIN)/python -m tests.system.memory
 
 bench: env broker ## the figures that can be measured on this machine
+	@$(BIN)/python -m bench serving --peers none
 	@$(BIN)/python -m bench swap
+	@$(BIN)/python -m bench idle --seconds 20 --starts 3
 	@$(BIN)/python -m bench verify
 	@$(BIN)/python -m bench delta --no-large
 	@$(BIN)/python -m bench transfer
@@ -94,6 +100,9 @@ bench: env broker ## the figures that can be measured on this machine
 
 streams: env ## real streaming models over HTTP against the plain runtimes, call by call
 	@$(BIN)/python -m tests.system.streams
+
+bench-peers: env broker ## serving beside MLServer, KServe, LitServe and BentoML (installs them once)
+	@$(BIN)/python -m bench serving
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

@@ -8,6 +8,7 @@ for package in "$@"; do
     case "$package" in
         mosquitto) command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] && continue ;;
         mosquitto-clients) command -v mosquitto_sub >/dev/null 2>&1 && continue ;;
+        npm) command -v npm >/dev/null 2>&1 && continue ;;
         *) dpkg -s "$package" >/dev/null 2>&1 && continue ;;
     esac
     missing="$missing $package"

@@ -103,7 +103,7 @@ class Canaries:
         """
         canary = _Canary(worker, route)
         try:
-            failed = await worker.start()
+            failed = await worker.start(yields=True)
             if failed is not None:
                 return failed
             self._running.append(canary)

@@ -106,7 +106,8 @@ class Swaps:
     async def _bring(self, fresh: dict[str, Served]) -> Failed | None:
         """Start the workers of these, and change the routes to them; else leave none of them."""
         try:
-            failed = await _start_all(fresh.values())
+            serves = any(old.worker.pid is not None for old in self.served.values())
+            failed = await _start_all(fresh.values(), yields=serves)
             after = {**self.served, **fresh}
             if failed is None and not await self._replace(after, fresh):
                 failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
@@ -215,10 +216,10 @@ def _freed(before: dict[str, Served], after: dict[str, Served]) -> set[str]:
     } - ON_THE_PROCESSOR
 
 
-async def _start_all(fresh: Iterable[Served]) -> Failed | None:
+async def _start_all(fresh: Iterable[Served], *, yields: bool = False) -> Failed | None:
     """None once every worker is ready, else the first failure."""
     fresh = tuple(fresh)
-    outcomes = await asyncio.gather(*(served.worker.start() for served in fresh))
+    outcomes = await asyncio.gather(*(served.worker.start(yields=yields) for served in fresh))
     for served, failed in zip(fresh, outcomes, strict=True):
         if failed is not None:
             spec = served.spec

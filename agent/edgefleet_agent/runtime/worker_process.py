@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -25,6 +25,7 @@ from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.crash_loop import Deaths
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.runtime.yielding import yielding
 from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract.reasons import Reason
 
@@ -109,13 +110,17 @@ class WorkerProcess:
                 return Failed(Reason.INTERNAL, f"{self._name}: cannot listen: {error.strerror}")
         return None
 
-    async def start(self) -> Failed | None:
-        """Load and warm up; None once it is ready and will be kept alive."""
+    async def start(self, *, yields: bool = False) -> Failed | None:
+        """Load and warm up; None once it is ready and will be kept alive.
+
+        Args:
+            yields: to others while it loads. One that takes the place of a dead one never does.
+        """
         failed = self.listen()
         if failed is not None:
             return failed
         assert self._listener is not None
-        launched = await self._launch(self._listener)
+        launched = await self._launch(self._listener, yields=yields)
         if isinstance(launched, Failed):
             return launched
         self._process = launched
@@ -176,7 +181,9 @@ class WorkerProcess:
             self._was_loop = True
             self._on_loop(self.spec, words)
 
-    async def _launch(self, listener: socket.socket) -> ChildProcess | Failed:
+    async def _launch(
+        self, listener: socket.socket, *, yields: bool = False
+    ) -> ChildProcess | Failed:
         try:
             process = await spawn(
                 MODULE,
@@ -199,7 +206,7 @@ class WorkerProcess:
             )
             process.send(render_job(job))
             async with asyncio.timeout(self._ready_s):
-                message = await process.receive()
+                message = await self._first_word(process, yields=yields)
             if message is None:
                 words = process.last_words(await process.wait())
                 return Failed(Reason.TRIAL_CRASHED, f"it died while loading, {words}")
@@ -221,6 +228,17 @@ class WorkerProcess:
             process.pid,
         )
         return process
+
+    async def _first_word(self, process: ChildProcess, *, yields: bool) -> dict[str, Any] | None:
+        """Half of its time at most, it yields: on a busy board it might never be ready."""
+        if not yields:
+            return await process.receive()
+        with yielding(process.pid) as forward:
+            late = asyncio.get_running_loop().call_later(self._ready_s / 2, forward)
+            try:
+                return await process.receive()
+            finally:
+                late.cancel()
 
     def _took(self, accelerator: str, passed_over: tuple[str, ...]) -> None:
         """Keep what it runs on, which has now passed; say what it does not, where that is news."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, Final
 
 JSON: Final = b"application/json"
@@ -32,7 +35,8 @@ class Answer:
 
     async def send(self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
         """Say it, as ASGI has it."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.head()})
+        headers = [*self.head(), date()]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
     def raw(self) -> bytes:
@@ -43,6 +47,16 @@ class Answer:
             b"connection: close",
         ]
         return b"\r\n".join((*lines, b"", bytes(self.body)))
+
+
+def date() -> tuple[bytes, bytes]:
+    """The header that says when an answer was made (RFC 9110, section 6.6.1)."""
+    return b"date", _spell(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _spell(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def give(value: object) -> Answer:

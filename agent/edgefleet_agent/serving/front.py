@@ -23,6 +23,7 @@ from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.lan_server import LanServer
 from edgefleet_agent.serving.route import parse_table
 from edgefleet_agent.serving.router import Router
+from edgefleet_agent.serving.server import QuietServer
 from edgefleet_contract import codec
 
 _MAX_LINE: Final = 16 * 1024 * 1024
@@ -42,10 +43,11 @@ async def serve(
     config = codec.decode(ServingConfig, json.loads(await reader.readline()), what="serving")
     router, tally = Router(config, tell), Tally()
     app = App(config, router, tally)
-    server = uvicorn.Server(
+    server = QuietServer(
         uvicorn.Config(
             app,
             access_log=False,
+            date_header=False,
             interface="asgi3",
             lifespan="off",
             log_config=None,
@@ -56,7 +58,7 @@ async def serve(
             ws="none",
         )
     )
-    servers = [(server, sockets)]
+    servers: list[tuple[uvicorn.Server, list[socket.socket]]] = [(server, sockets)]
     if config.lan is not None:
         servers.append((LanServer(config, config.lan, app, tally), lan))
     # The routes first: a front that replaces another must know what that one knew.
@@ -70,8 +72,9 @@ async def serve(
     tell({"listening": len(sockets) + len(lan)})
     obeying = asyncio.create_task(_obey(reader, router))
     await asyncio.wait((*serving, obeying), return_when=asyncio.FIRST_COMPLETED)
-    for each, _ in servers:
+    for each, _ in servers[1:]:
         each.should_exit = True
+    server.stop()
     if by_grpc is not None:
         await by_grpc.stop(_GRACE_S)
     await asyncio.gather(*serving)

@@ -44,6 +44,7 @@ class LanServer(uvicorn.Server):
             uvicorn.Config(
                 Gate(app, lan, tally),
                 access_log=False,
+                date_header=False,
                 http=_protocol(config.request_s, lan.max_connections, tally),
                 interface="asgi3",
                 lifespan="off",
