@@ -60,6 +60,27 @@ CASES: dict[str, onnx.ModelProto] = {
     "Sigmoid": case([one("Sigmoid")]),
     "Tanh": case([one("Tanh")]),
     "Softmax": case([one("Softmax", axis=1)]),
+    "Concat": case([one("Sigmoid", ["x"], "s"), one("Concat", ["x", "s"], axis=-1)], gives=[12]),
+    "Concat of channels": case(
+        [
+            one("Conv", ["x", "w"], "a"),
+            one("Relu", ["a"], "r"),
+            one("Concat", ["a", "r"], axis=1),
+        ],
+        IMAGE,
+        [6, 6, 5],
+        w=weights(3, 4, 3, 3),
+    ),
+    "Concat of rows": case(
+        [
+            one("Conv", ["x", "w"], "a"),
+            one("Relu", ["a"], "r"),
+            one("Concat", ["r", "a"], axis=2),
+        ],
+        IMAGE,
+        [3, 12, 5],
+        w=weights(3, 4, 3, 3),
+    ),
     "Reshape": case([one("Reshape", ["x", "s"])], gives=[2, 3], s=np.asarray([0, 2, 3])),
     "Reshape of all but one": case(
         [one("Reshape", ["x", "s"])], IMAGE, [4 * 8 * 7], s=np.asarray([-1, 224])
@@ -158,6 +179,16 @@ def test_unsupported_operators_are_named_all_at_once(tmp_path: Path) -> None:
     [
         (case([one("Gemm", ["x", "x"], transB=1)], gives=[6]), "has to be constant"),
         (case([one("Softmax", axis=1)], IMAGE, IMAGE), "only over the last axis"),
+        (case([one("Concat", ["x", "x"], axis=0)]), "it joins along the batch"),
+        (
+            graph(
+                [one("Concat", ["x", "c"], axis=1)],
+                shape=[1, 6],
+                gives=[1, 12],
+                constants={"c": ROW.reshape(1, 6)},
+            ),
+            "only what is computed is joined",
+        ),
         (conv([4, 6, 5], weights(4, 2, 3, 3), group=2), "2 groups"),
         (
             case([one("MaxPool", kernel_shape=[3, 3], pads=[2, 2, 2, 2])], IMAGE, [4, 10, 9]),

@@ -142,6 +142,21 @@ def _softmax(to: Translation, node: NodeProto, given: Given) -> None:
     to.emit(Op.SOFTMAX, [to.get(node.input[0])], node.output[0], schema.SoftmaxOptionsT(beta=1.0))
 
 
+def _concat(to: Translation, node: NodeProto, given: Given) -> None:
+    if any(name in to.constants for name in node.input):
+        raise OperatorError("only what is computed is joined, no constants")
+    rank = len(to.shape(node.output[0]))
+    axis = given["axis"] % rank
+    if axis == 0:
+        raise OperatorError("it joins along the batch")
+    last = rank == 4 and all(name in to.channels_last for name in node.input)
+    get = to.get_channels_last if last else to.get
+    # NCHW to NHWC: where each axis goes.
+    options = schema.ConcatenationOptionsT(axis=(0, 3, 1, 2)[axis] if last else axis)
+    inputs = [get(name) for name in node.input]
+    to.emit(Op.CONCATENATION, inputs, node.output[0], options, last=last)
+
+
 def _reshape(to: Translation, node: NodeProto, _: Given) -> None:
     source, name = node.input[0], node.output[0]
     before, after = to.shape(source), list(to.shape(name))
@@ -188,6 +203,7 @@ HANDLERS: Final[dict[str, Callable[[Translation, NodeProto, Given], None]]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Softmax": _softmax,
+    "Concat": _concat,
     "Clip": _clip,
     **dict.fromkeys(_BINARY, _binary),
     **dict.fromkeys(_UNARY, _unary),
