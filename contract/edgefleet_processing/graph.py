@@ -146,3 +146,6 @@ def _run(
     except BadInput as error:
         blame = not ready.is_after_model
         raise StepFailed(f"{ready.name} {error}", input_is_to_blame=blame) from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # No step is known to raise these; if one does, it costs this request and not the process.
+        raise StepFailed(f"{ready.name} failed: {error}", input_is_to_blame=False) from error

@@ -109,13 +109,17 @@ def until(is_so: Callable[[], bool], timeout: float = 30) -> None:
 
 @dataclass
 class Load:
-    """Keep-alive clients that ask without a pause; `answers` counts (version, first output)."""
+    """Keep-alive clients that ask without a pause; `answers` counts (version, what was told).
+
+    `told` makes that of an answer: the first output, where nothing else is asked.
+    """
 
     here: RunningHost
     path: str
     body: bytes
     clients: int = 4
-    answers: Counter[tuple[str, float]] = field(default_factory=Counter)
+    told: Callable[[Answered], Any] = lambda answer: answer.json()["predictions"][0][0]
+    answers: Counter[tuple[str, Any]] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -160,5 +164,5 @@ class Load:
                 self.failures.append(f"{answer.status} {answer.body!r}")
                 continue
             version = answer.headers["edgefleet-model-version"]
-            self.answers[version, answer.json()["predictions"][0][0]] += 1
+            self.answers[version, self.told(answer)] += 1
         connection.close()

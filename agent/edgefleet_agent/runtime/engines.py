@@ -37,12 +37,15 @@ def available() -> dict[str, str]:
 
 
 def preload(engine: str) -> None:
-    """Import a runtime, so that what it weighs by itself can be told from what a model adds.
+    """Import a runtime and the steps of programs, so that what they weigh by themselves can be told
+    from what a model adds; forks share them.
 
     Raises:
         CannotLoad: it is unknown or does not import here.
     """
     try:
+        import edgefleet_processing  # noqa: F401  # wanted for its import
+
         if engine == "onnxruntime":
             from edgefleet_agent.runtime import onnx_engine as _  # noqa: F401  # wanted for its import
         elif engine in FORMATS:
