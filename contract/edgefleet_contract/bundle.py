@@ -330,6 +330,9 @@ def _check_program(variant: Variant, program: Program, roles: dict[str, Role]) -
     what = f"variant {variant.name}"
     inputs = tuple(spec.name for spec in variant.inputs)
     outputs = tuple(spec.name for spec in variant.outputs)
+    for names in (inputs, outputs):
+        if len(set(names)) != len(names):
+            raise Malformed(f"{what}: a tensor that it takes or gives stands twice")
     if program.nodes:
         check_graph(program.nodes, inputs, outputs, what)
         models = [node.file for node in program.nodes if node.op == MODEL]

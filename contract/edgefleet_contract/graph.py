@@ -26,7 +26,8 @@ class Node:
     """One operation. `inputs` and `outputs` name tensors of the graph.
 
     For `model`, they stand in the order of the model's own inputs and outputs, as the model file
-    has them. `file` is the model, or what else of the bundle a step needs (a vocabulary, labels).
+    has them; a step's outputs may be named from the first on, and those that are not are dropped.
+    `file` is the model, or what else of the bundle a step needs (a vocabulary, labels).
     `settings` are the step's own: integers, booleans, text, lists of them; a number that is not an
     integer is text, `"0.485"` or `"1/255"`.
     """

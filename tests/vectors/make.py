@@ -15,6 +15,7 @@ from pathlib import Path
 from edgefleet_contract import bundle as b
 from edgefleet_contract import canonical, codec, messages
 from edgefleet_contract.envelope import Envelope, Signature, render_envelope, seal
+from edgefleet_contract.graph import Node, Program, StatePair
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.model_signature import sign_bundle
 
@@ -172,6 +173,48 @@ def manifest_vectors() -> None:
         write("manifest", name, "malformed", body, comment)
 
 
+def program_vectors() -> None:
+    """A program of every kind of setting; then programs that are none."""
+    image = (b.TensorSpec("image", "uint8", (-1, -1, -1, 3)), b.TensorSpec("h", "float32", (-1, 4)))
+    given = (b.TensorSpec("label", "string", (-1, 3)), b.TensorSpec("hn", "float32", (-1, 4)))
+    nodes = (
+        Node("resize", ("image",), ("small",), settings={"height": 8, "width": 8}),
+        Node("normalise", ("small",), ("x",), settings={"mean": ["0.5", "1/3"], "scale": "1/255"}),
+        Node("model", ("x", "h"), ("y", "hn"), "onnx-int8/model.onnx"),
+        Node("top_k", ("y",), ("label",), "labels.txt", {"k": 3}),
+    )
+    program = Program(nodes, (StatePair("h", "hn"),))
+    plain = manifest()
+    variant = replace(plain.variants[0], inputs=image, outputs=given, program=program)
+    raw = b.render_manifest(replace(plain, variants=(variant,)))
+    write("manifest", "program", "ok", raw, "steps, a model, labels, and a state")
+    for name, old, new, comment in (
+        ("program-forward", b'["small"],"op":"normalise"', b'["y"],"op":"normalise"', "of later"),
+        ("program-itself", b'"inputs":["image"]', b'"inputs":["small"]', "its own output"),
+        ("program-twice", b'"outputs":["x"]', b'"outputs":["small"]', "a name given twice"),
+        ("program-input", b'"outputs":["x"]', b'"outputs":["image"]', "an input given again"),
+        ("program-no-output", b'["label"],"settings"', b'["lable"],"settings"', "a lost output"),
+        ("program-nothing", b'"inputs":["image"]', b'"inputs":[]', "a node that takes nothing"),
+        ("program-gives-none", b'"outputs":["x"]', b'"outputs":[]', "a node that gives nothing"),
+        ("program-no-model", b'"op":"model"', b'"op":"modal"', "the variant's model is not run"),
+        ("program-role", b'"file":"labels.txt"', b'"file":"onnx-int8/golden.npz"', "another role"),
+        (
+            "program-no-file",
+            b'"file":"labels.txt"',
+            b'"file":"other.txt"',
+            "a file that is not there",
+        ),
+        ("program-field", b'"file":"","inputs":["im', b'"a":1,"file":"","inputs":["im', "a field"),
+        ("program-float", b'"k":3', b'"k":3.0', "a float among the settings"),
+        ("program-state", b'"output":"hn"', b'"output":"label"', "a state of another dtype"),
+        ("program-hidden-state", b'"hidden_state":false', b'"hidden_state":0', "not a truth value"),
+        ("unknown-role", b'"role":"labels"', b'"role":"tokens"', "a role nobody knows"),
+    ):
+        body = raw.replace(old, new)
+        assert body != raw, name
+        write("manifest", name, "malformed", body, comment)
+
+
 def signature_vectors() -> None:
     publisher = key("publisher", PrivateKey.generate_p256)
     stranger = key("stranger-publisher", PrivateKey.generate_p256)
@@ -215,4 +258,5 @@ if __name__ == "__main__":
     canonical_vectors()
     order_vectors()
     manifest_vectors()
+    program_vectors()
     signature_vectors()
