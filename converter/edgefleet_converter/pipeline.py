@@ -24,14 +24,15 @@ from edgefleet_converter.bench import Bench, Progress
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import Opened, open_source
 from edgefleet_converter.pack import describe_files, finish, refuse_existing, staging
+from edgefleet_converter.program import LABELS
 from edgefleet_converter.provenance import render_provenance
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import DataFile, Report, VariantReport, render_report
 from edgefleet_converter.sbom import render_sbom
+from edgefleet_converter.setting import refuse_unlike, set_up
 from edgefleet_converter.variants import make_variant
 
 AGENT_MIN: Final = "0.1.0"
-LABELS: Final = "labels.txt"
 LAST_SECOND: Final = 253_402_300_799  # of the year 9999, the last that RFC 3339 can write
 REPORT: Final = "report.json"
 _TOOLS: Final = (
@@ -85,18 +86,18 @@ def build(
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
         bench = Bench(recipe, Path(scratch), progress)
         opened = open_source(bench, Path(source), trust_pickle=trust_pickle)
-        answers = next(iter(opened.models.values())).answers.arrays[0]
-        labels = find_labels(recipe, opened.named, answers)
-        truth = opened.held_out.classes(labels, answers)
+        labels = find_labels(recipe, opened.named, opened.answers)
+        truth = opened.held_out.classes(labels, opened.answers)
         with staging(Path(out), name) as folder:
-            made = [make_variant(bench, opened, one, folder, truth) for one in recipe.targets]
-            roles = {path: role for one in made for path, role in one.roles.items()}
+            setting, roles = set_up(recipe, opened, labels, folder)
+            made = [
+                make_variant(bench, opened, setting, one, folder, truth) for one in recipe.targets
+            ]
+            refuse_unlike(tuple(one.variant for one in made))
+            roles |= {path: role for one in made for path, role in one.roles.items()}
             report = _report(Path(source), opened, model, version, tuple(m.told for m in made))
             (folder / REPORT).write_bytes(render_report(report))
             roles[REPORT] = Role.REPORT
-            if labels:
-                (folder / LABELS).write_text("".join(f"{one}\n" for one in labels), "utf-8")
-                roles[LABELS] = Role.LABELS
             manifest = Manifest(
                 model=model,
                 version=version,
@@ -157,7 +158,7 @@ def _report(
         version=number,
         source_kind=opened.kind.value,
         source=DataFile(sha256(raw), len(raw)),
-        calibration=opened.calibration.described,
+        calibration=opened.calibration.described if opened.calibration else None,
         held_out=opened.held_out.described,
         parity={f"{kind}-float32": one.parity for kind, one in opened.models.items()},
         variants=variants,

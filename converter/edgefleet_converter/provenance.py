@@ -54,7 +54,7 @@ def render_provenance(
                 },
                 "resolvedDependencies": [
                     _input("source", report.source),
-                    _input("calibration", report.calibration),
+                    *([_input("calibration", report.calibration)] if report.calibration else []),
                     _input("held-out", report.held_out),
                 ],
             },
@@ -85,7 +85,7 @@ def _recipe(recipe: Recipe) -> Json:
         held_out=PurePath(data.held_out).name,
         labels=None if data.labels is None else PurePath(data.labels).name,
     )
-    value = codec.encode(replace(recipe, data=told))
+    value = codec.encode(replace(recipe, data=told))  # files of steps: as the bundle names them
     assert isinstance(value, dict)
     return {name: item for name, item in value.items() if name != "folder"}
 
