@@ -1,4 +1,4 @@
-"""`edge-convert`: build, verify, inspect and keys, on a terminal.
+"""`edge-convert`: build, join, verify, inspect and keys, on a terminal.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
 Model libraries are loaded by the commands that need them.
@@ -10,7 +10,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.pkcs11_uri import is_pkcs11
 from edgefleet_converter.signing import open_signer, read_public, read_public_file, read_secret
+
+if TYPE_CHECKING:
+    from edgefleet_converter.assembly import Built
 
 PROG = "edge-convert"
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
@@ -50,6 +53,13 @@ PinFile = Annotated[
     Path | None,
     typer.Option("--pin-file", help="The token's PIN: the file's first line.", show_default=False),
 ]
+Created = Annotated[
+    int | None,
+    typer.Option(
+        help="Seconds since 1970 to write as the date; default: SOURCE_DATE_EPOCH, or now.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -73,13 +83,7 @@ def build(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
     ] = None,
-    created: Annotated[
-        int | None,
-        typer.Option(
-            help="Seconds since 1970 to write as the date; default: SOURCE_DATE_EPOCH, or now.",
-            show_default=False,
-        ),
-    ] = None,
+    created: Created = None,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
@@ -88,7 +92,6 @@ def build(
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
     from edgefleet_converter import pipeline
     from edgefleet_converter.recipe import load_recipe
-    from edgefleet_converter.tables import print_report
 
     wanted = load_recipe(recipe, overrides or ())
     talk = Console(stderr=True)
@@ -106,12 +109,56 @@ def build(
             trust_pickle=trust_pickle,
             progress=status.update if status is not None else lambda _: None,
         )
-    if as_json:
-        _print_json({"path": str(built.path), "report": codec.encode(built.report)})
-        return
-    console = _console()
-    print_report(built.report, console)
-    typer.echo(str(built.path))
+    _tell(built, as_json)
+
+
+@app.command()
+def join(
+    graph: Annotated[Path, typer.Argument(help="The graph (TOML); see docs/spec/recipe.md.")],
+    out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
+    model: Annotated[str, typer.Option(help="The name of the whole in the fleet.")],
+    version: Annotated[int, typer.Option(help="Its version: a number that rises.")],
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|URI",
+            help="The publisher's private key: a PEM file, or pkcs11:token=…;object=…",
+        ),
+    ],
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A public key that may have signed the bundles; repeatable; else that of --key.",
+            show_default=False,
+        ),
+    ] = None,
+    passphrase_file: Passphrase = None,
+    pin_file: PinFile = None,
+    created: Created = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join bundles and model files to one signed bundle that answers as one model."""
+    from edgefleet_converter import join as joining
+    from edgefleet_converter.join_recipe import load_join
+
+    wanted = load_join(graph)
+    talk = Console(stderr=True)
+    status = talk.status("starting") if talk.is_terminal else None
+    signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
+    with signer as private, status or nullcontext():
+        trusted = [read_public_file(path) for path in trust or ()] or [private.public]
+        built = joining.join(
+            wanted,
+            source=graph,
+            out=out,
+            model=model,
+            version=version,
+            key=private,
+            trusted=KeyRing(trusted),
+            created=created,
+            progress=status.update if status is not None else lambda _: None,
+        )
+    _tell(built, as_json)
 
 
 @app.command()
@@ -266,6 +313,17 @@ def _explain_usage(error: BaseException) -> int:
         return USAGE
     _complain(message.rstrip("."), f"{path} --help")
     return USAGE
+
+
+def _tell(built: Built, as_json: bool) -> None:
+    """What was built: its figures, and where it is."""
+    from edgefleet_converter.tables import print_report
+
+    if as_json:
+        _print_json({"path": str(built.path), "report": codec.encode(built.report)})
+        return
+    print_report(built.report, _console())
+    typer.echo(str(built.path))
 
 
 def _report(bundle: Path, manifest: Manifest) -> Json:

@@ -1,4 +1,4 @@
-"""What a client reads out of an answer: a class, from labels, places, scores, or yes and no. Pure."""
+"""What a client reads out of an answer: a class, from labels, places, scores, yes and no. Pure."""
 
 from __future__ import annotations
 

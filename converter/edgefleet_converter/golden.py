@@ -100,9 +100,11 @@ def choose_whole(
     firm = np.isfinite(room) & np.isfinite(strays)
     steps = np.ones(size)
     steps[firm] = np.ceil(strays[firm] / room[firm] - 1e-3).clip(min=1)
-    turn = turns(np.zeros(size, np.int64) if classes is None else classes)
-    order = np.lexsort((np.arange(size), turn, steps))
-    order = np.arange(size) if in_order else order[firm[order]]
+    rows = np.flatnonzero(firm)
+    known = np.zeros(size, np.int64) if classes is None else classes
+    order = rows[np.lexsort((rows, turns(known[rows]), steps[rows]))]
+    if in_order:
+        order = np.arange(size)
     step = max(batch, 1)
     whole = min(-(-count // step), len(order) // step) * step
     rows = np.sort(order[:whole])

@@ -36,7 +36,8 @@ class Whole:
 
 
 class ProgramRunner:
-    """A program, loaded. `outputs` is empty until it has run.
+    """A program, loaded. `outputs` is empty until it has run; `ranges` are, by path, from 0 to
+    the least and to the largest number that a model has given since.
 
     Args:
         whole: what to run.
@@ -62,15 +63,31 @@ class ProgramRunner:
         self.outputs: tuple[TensorSpec, ...] = ()
         self._wanted = whole.outputs
         self._graph = ready(whole.nodes, whole.files)
+        self.ranges: dict[str, tuple[float, float]] = {}
         self._models: dict[str, Model] = {}
         runners: list[Runner] = []
         for path in model_files(whole.nodes):
             runner = open_model(whole.files[path], whole.format, kernels)
             runners.append(runner)
             by = 0.0 if nudge is None else nudge.get(path, 0.0)
-            self._models[path] = _model(runner, path, by, chance)
+            self._models[path] = self._seen(path, _model(runner, path, by, chance))
         self.batch = _batch(runners)
         self.is_int8 = any(runner.is_int8 for runner in runners)
+
+    def _seen(self, path: str, model: Model) -> Model:
+        """The model, with the least and largest number that it gave kept in `ranges`."""
+
+        def run(taken: tuple[Array, ...]) -> tuple[Array, ...]:
+            given = model(taken)
+            found = [a for a in given if a.dtype.kind == "f" and a.size]
+            low, high = self.ranges.get(path, (0.0, 0.0))
+            self.ranges[path] = (
+                min([low, *(float(a.min()) for a in found)]),
+                max([high, *(float(a.max()) for a in found)]),
+            )
+            return given
+
+        return run
 
     def infer(self, inputs: Arrays) -> Arrays:
         """The outputs for one batch.

@@ -189,7 +189,7 @@ def parse_recipe(
     if "folder" in table:
         raise OperatorError(f"{what}: unknown field 'folder'")
     try:
-        value = {**_json(table, what), "folder": str(folder)}
+        value = {**plain_json(table, what), "folder": str(folder)}
         for place in ("before", "after"):
             steps = value.get(place, [])
             if not isinstance(steps, list):
@@ -223,13 +223,14 @@ def _apply(table: dict[str, object], override: str) -> None:
     node[parts[-1]] = value
 
 
-def _json(table: Mapping[str, object], what: str) -> dict[str, Json]:
+def plain_json(table: Mapping[str, object], what: str) -> dict[str, Json]:
+    """A table of TOML as JSON; dates are refused."""
     return {key: _value(item, f"{what}.{key}") for key, item in table.items()}
 
 
 def _value(value: object, at: str) -> Json:
     if isinstance(value, dict):
-        return _json(value, at)
+        return plain_json(value, at)
     if isinstance(value, list):
         return [_value(item, at) for item in value]
     if isinstance(value, date | time):

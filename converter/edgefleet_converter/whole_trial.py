@@ -73,7 +73,7 @@ def run(*, job: Json) -> dict[str, Json]:
     runner = ProgramRunner(asked.whole)
     if asked.has_calls:
         taken, given = run_sequence(
-            lambda: ProgramRunner(asked.whole),
+            lambda: runner if not asked.hidden_state else ProgramRunner(asked.whole),
             inputs,
             asked.state,
             starts=asked.starts,
@@ -91,6 +91,7 @@ def run(*, job: Json) -> dict[str, Json]:
         "outputs": [codec.encode(spec) for spec in runner.outputs],
         "batch": runner.batch,
         "is_int8": runner.is_int8,
+        "ranges": {path: list(found) for path, found in runner.ranges.items()},
     }
 
 

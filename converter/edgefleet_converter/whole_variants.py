@@ -98,10 +98,8 @@ def try_whole(
     classes = decided(own, setting.labels)
     if setting.labels and setting.sequence and not any(golden.is_exact(a) for a in own):
         check_width(setting.labels, own[0], "the recipe")
-    given = found.arrays if answers is None else answers.arrays
-    others = compare_whole(
-        bench, whole, found, setting.sequence, {name: quantum or golden.float_tolerance(given)}
-    )
+    step = quantum or found.quantum(name, is_int8=False)
+    others = compare_whole(bench, whole, found, setting.sequence, {name: step})
     chosen = _choose(bench, setting, found, others, classes)
     measured = measure_whole(
         bench, whole, found, setting.sequence, what=f"measuring {path.parent.name}"

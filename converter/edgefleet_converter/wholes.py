@@ -15,6 +15,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.graph import StatePair
 from edgefleet_converter.arrays import Array, Arrays, load_tensors, save_tensors
 from edgefleet_converter.bench import Bench, measured_here, number, specs, texts
+from edgefleet_converter.golden import FLOAT_TOLERANCE
 from edgefleet_converter.program_runner import Whole
 from edgefleet_converter.report import Measured
 
@@ -38,7 +39,8 @@ class Sequence:
 class WholeAnswers:
     """What a program said: its outputs as they are declared; all that went in and came out.
 
-    `batch` is how many examples a call takes, -1 for any number.
+    `batch` is how many examples a call takes, -1 for any number. `ranges` are the numbers that each
+    model gave, by path.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -47,6 +49,14 @@ class WholeAnswers:
     arrays: Arrays
     batch: int
     is_int8: bool
+    ranges: Mapping[str, tuple[float, float]]
+
+    def quantum(self, path: str, *, is_int8: bool) -> float:
+        """One step of a model's outputs: of 8-bit integers, or of float32's own rounding."""
+        low, high = self.ranges.get(path, (0.0, 0.0))
+        if is_int8:
+            return (high - low) / 255
+        return FLOAT_TOLERANCE * max(1.0, -low, high)
 
     def public(self, sequence: Sequence) -> Arrays:
         """What clients get: the outputs, less the state."""
@@ -85,6 +95,7 @@ def run_whole(
         load_tensors(found, "output"),
         int(number(says["batch"])),
         says["is_int8"] is True,
+        _ranges(says["ranges"]),
     )
 
 
@@ -116,6 +127,15 @@ def measure_whole(
     save_tensors(bench.scratch / _INPUTS, "input", answers.taken)
     runs = bench.recipe.measure.runs
     return measured_here(_task(bench, "measure_whole", what, whole, sequence, {}, {}, runs=runs))
+
+
+def _ranges(value: Json) -> dict[str, tuple[float, float]]:
+    found = value if isinstance(value, dict) else {}
+    return {
+        path: (number(ends[0]), number(ends[1]))
+        for path, ends in found.items()
+        if isinstance(ends, list)
+    }
 
 
 def input_spec(name: str, example: Array, batch: int) -> TensorSpec:
