@@ -98,7 +98,9 @@ def folder(digits: Digits, key: PrivateKey, tmp_path_factory: pytest.TempPathFac
     np.savez(made / "felt.npz", x=felt(x[200:]), y=y[200:])
     np.savez(made / "both.npz", strokes=felt(x[200:]), image=pictures(x[200:]), y=y[200:])
     (made / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES))
-    model = make_pipeline(MinMaxScaler(), MLPClassifier((24,), tol=0.01, max_iter=900, random_state=1))
+    model = make_pipeline(
+        MinMaxScaler(), MLPClassifier((24,), tol=0.01, max_iter=900, random_state=1)
+    )
     model.fit(felt(x[:200]), y[:200])
     skops.io.dump(model, made / "felt.skops")
     camera = PICTURES.partition("[[after]]")[0] + "[measure]\nenabled = false\n"
