@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,7 @@ def try_whole(
     found = run_whole(
         bench, whole, setting.sent, setting.sequence, what=f"running {path.parent.name}"
     )
+    found = replace(found, outputs=_declared(bench, setting, kind, path, answers, found))
     gate.refuse_not_finite(found.arrays, what=path.parent.name)
     own = found.public(setting.sequence)
     classes = decided(own, setting.labels)
@@ -110,6 +111,20 @@ def try_whole(
     )
     kernels = (*others.kernels,)
     return TriedWhole(found, chosen, kernels, classes, measured, program)
+
+
+def _declared(
+    bench: Bench,
+    setting: Setting,
+    kind: Format,
+    path: Path,
+    answers: Answers | None,
+    found: WholeAnswers,
+) -> tuple[TensorSpec, ...]:
+    """The outputs as the model declares them where it gives them itself, else as they came out."""
+    gives = bench.describe(kind, path)[1] if answers is None else answers.outputs
+    own = dict(zip(setting.linked.given, gives, strict=True))
+    return tuple(own.get(spec.name, spec) for spec in found.outputs)
 
 
 def classes_of(
