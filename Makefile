@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker bench arm64 lock clean
+.PHONY: help demo test check lint types imports format env broker tracing bench arm64 lock clean
 .PHONY: hostile fuzz networks crash-states kill-matrix powercut
 
 help:
@@ -33,10 +33,13 @@ $(STAMP): pyproject.toml constraints.txt
 broker:
 	@sh tools/system-packages.sh mosquitto mosquitto-clients
 
+tracing:
+	@sh tools/system-packages.sh gcc libc6-dev strace
+
 demo: env broker ## the main job: convert, sign, roll out, swap under load, refuse what is wrong
 	@$(BIN)/python -m demo.run $(if $(NOWAIT),--no-wait)
 
-test: check broker ## lint, types, import directions, and every test
+test: check broker tracing ## lint, types, import directions, and every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports ## everything that runs no code of ours

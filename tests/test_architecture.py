@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": (
         *("install", "transitions", "recovery", "device", "policy", "windows"),
-        *("telemetry", "shadowing", "runtime/choice"),
+        *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
     ),
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "contract/edgefleet_contract": (

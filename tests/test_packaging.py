@@ -60,13 +60,13 @@ def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_device_passes_its_tests_with_nothing_but_its_extra(device: Path) -> None:
-    """The contract's and the agent's own tests, run by what a board would download."""
+    """The tests of the contract, the steps and the agent, run by what a board would download."""
     installed = run(device / "bin/python", "-m", "pip", "list", "--format=freeze")
     assert "onnx==" not in installed
     assert "sqlalchemy" not in installed.lower()
     said = run(
         *(device / "bin/python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-        *("tests/contract", "tests/agent", "-k", "not under_load"),
+        *("tests/contract", "tests/processing", "tests/agent", "-k", "not under_load"),
         cwd=ROOT,
     )
     assert " passed" in said

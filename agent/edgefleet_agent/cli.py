@@ -207,6 +207,7 @@ def _status(args: argparse.Namespace) -> int:
     identity = identities.load(args.state)
     device = Journal(args.state).load()
     install = device.install
+    platforms = _platforms(args, tuple(device.slots))
     found: dict[str, object] = {
         "fleet": identity.enrolment.fleet,
         "device": identity.enrolment.device,
@@ -217,6 +218,7 @@ def _status(args: argparse.Namespace) -> int:
         "models": {slot: codec.encode(item) for slot, item in device.slots.items()},
         "quarantined": list(device.quarantined),
         "ready": _is_ready(args),
+        "platforms": platforms,
     }
     if args.json:
         print(json.dumps(found, indent=2))  # noqa: T201 - results go to stdout
@@ -227,7 +229,8 @@ def _status(args: argparse.Namespace) -> int:
         "install": f"{found['phase']} (order {device.seq})",
         "reason": f"{found['reason']}: {found['detail']}" if found["reason"] else "",
         "models": ", ".join(
-            f"{slot} = {item.target.model}@{item.target.version} ({item.variant} on {item.engine})"
+            f"{slot} = {item.target.model}@{item.target.version}"
+            f" ({item.variant} on {platforms.get(slot, item.engine)})"
             for slot, item in device.slots.items()
         )
         or "none",
@@ -322,6 +325,22 @@ def _is_ready(args: argparse.Namespace) -> bool:
             return client.is_ready()
         except (TransientError, DeviceError):
             return False
+
+
+def _platforms(args: argparse.Namespace, slots: tuple[str, ...]) -> dict[str, str]:
+    """What the slots that serve now run on: runtime, format, accelerator."""
+    from edgefleet_agent.client import Client
+
+    found: dict[str, str] = {}
+    with Client(configs.load(args.config, args.state).serving.listen[0]) as client:
+        for slot in slots:
+            try:
+                found[slot] = client.metadata(slot).platform
+            except OperatorError:  # this one does not serve
+                continue
+            except (TransientError, DeviceError):
+                break
+    return found
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, AcceleratorSetup
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.transfer.pace import HourCap, check_cap
 from edgefleet_contract import codec
@@ -30,11 +31,27 @@ class RuntimeConfig:
 
     `zygote`: workers, trials and shadows are forks of one process that has the runtimes loaded,
     where that works; false: each is started as a program.
+
+    `accelerators` that models may run on, the preferred first, the processor always last; empty:
+    the processor. `setup` is what they are given, by name.
     """
 
     engines: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    setup: dict[str, AcceleratorSetup] = field(default_factory=dict)
     trial_timeout_s: float = 120.0
     zygote: bool = True
+
+    def __post_init__(self) -> None:
+        for name, setup in self.setup.items():
+            if setup.library and name in ON_THE_PROCESSOR:
+                raise OperatorError(
+                    f"runtime.setup.{name} has a library", hint="choose another name for it"
+                )
+
+    def on(self) -> Accelerators:
+        """What models may run on, where their slots say nothing else."""
+        return Accelerators(self.accelerators, self.setup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +120,7 @@ class Config:
     """All of `agent.toml`. Relative socket paths in `serving.listen` are below the state folder."""
 
     serving: ServingConfig = field(default_factory=ServingConfig)
-    runtime: RuntimeConfig = RuntimeConfig()
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     telemetry: TelemetryConfig = TelemetryConfig()
     mqtt: MqttConfig = MqttConfig()
     transfer: TransferConfig = TransferConfig()

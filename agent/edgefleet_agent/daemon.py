@@ -94,8 +94,12 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
     in_band = MqttChunks(device, window=config.transfer.window)
-    zygote = config.runtime.zygote
-    async with LocalHost(config.serving, zygote=zygote, engines=engines) as host:
+    async with LocalHost(
+        config.serving,
+        zygote=config.runtime.zygote,
+        engines=engines,
+        accelerators=config.runtime.on(),
+    ) as host:
         able = capabilities(engines, hw)
         reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)
         floors = _Floors()

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Order, Phase, Target
-from edgefleet_contract.order_policy import Policy, Shadow
+from edgefleet_contract.order_policy import Canary, Policy, Shadow
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 
@@ -190,6 +190,11 @@ class ShadowPassed:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryPassed:
+    """Every new model answered a share of the live requests, as well as the policy asks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """The new models answer requests."""
 
@@ -260,6 +265,7 @@ Event: TypeAlias = (
     | WindowOpened
     | TrialPassed
     | ShadowPassed
+    | CanaryPassed
     | Activated
     | ProbationPassed
     | StepFailed
@@ -311,6 +317,14 @@ class RunShadow:
 
     chosen: tuple[Installed, ...]
     policy: Shadow
+
+
+@dataclass(frozen=True, slots=True)
+class RunCanary:
+    """Let each of these answer a share of the live requests, beside what serves."""
+
+    chosen: tuple[Installed, ...]
+    policy: Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +383,7 @@ Command: TypeAlias = (
     | AwaitWindow
     | SelfTest
     | RunShadow
+    | RunCanary
     | Activate
     | Observe
     | Restore

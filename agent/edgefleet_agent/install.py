@@ -20,6 +20,7 @@ from edgefleet_agent.device import (
     Activated,
     Begin,
     Booted,
+    CanaryPassed,
     Device,
     Downloaded,
     Event,
@@ -72,7 +73,7 @@ _P = Phase
 _QUIET: Final = tuple(phase for phase in Phase if phase is _P.IDLE or phase.is_final)
 _STOPPABLE: Final = (
     *(_P.ACCEPTED, _P.DOWNLOADING, _P.VERIFIED, _P.STAGED),
-    *(_P.WAIT_WINDOW, _P.SELFTEST, _P.SHADOW),
+    *(_P.WAIT_WINDOW, _P.SELFTEST, _P.SHADOW, _P.CANARY),
 )
 _CRITICAL: Final = (_P.ACTIVATING, _P.PROBATION, _P.ROLLING_BACK)
 _BUSY: Final = (*_STOPPABLE, *_CRITICAL)
@@ -94,10 +95,12 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     (_P.STAGED, Begin): (transitions.wait, (_P.WAIT_WINDOW, _P.SELFTEST)),
     (_P.WAIT_WINDOW, WindowOpened): (transitions.test, (_P.SELFTEST,)),
     (_P.WAIT_WINDOW, StepFailed): (transitions.fail, (_P.FAILED,)),
-    (_P.SELFTEST, TrialPassed): (transitions.shadow, (_P.SHADOW, _P.ACTIVATING)),
+    (_P.SELFTEST, TrialPassed): (transitions.shadow, (_P.SHADOW, _P.CANARY, _P.ACTIVATING)),
     (_P.SELFTEST, StepFailed): (transitions.fail, (_P.FAILED,)),
-    (_P.SHADOW, ShadowPassed): (transitions.activate, (_P.ACTIVATING,)),
+    (_P.SHADOW, ShadowPassed): (transitions.canary, (_P.CANARY, _P.ACTIVATING)),
     (_P.SHADOW, StepFailed): (transitions.fail, (_P.FAILED,)),
+    (_P.CANARY, CanaryPassed): (transitions.activate, (_P.ACTIVATING,)),
+    (_P.CANARY, StepFailed): (transitions.fail, (_P.FAILED,)),
     (_P.ACTIVATING, Activated): (transitions.observe, (_P.PROBATION,)),
     (_P.ACTIVATING, StepFailed): (transitions.roll_back, (_P.ROLLING_BACK,)),
     (_P.PROBATION, ProbationPassed): (transitions.finish, (_P.COMMITTED,)),
@@ -117,6 +120,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     (_P.WAIT_WINDOW, Booted): (recovery.boot_verified, (_P.VERIFIED,)),
     (_P.SELFTEST, Booted): (recovery.boot_testing, (_P.VERIFIED, _P.FAILED)),
     (_P.SHADOW, Booted): (recovery.boot_testing, (_P.VERIFIED, _P.FAILED)),
+    (_P.CANARY, Booted): (recovery.boot_testing, (_P.VERIFIED, _P.FAILED)),
     (_P.ACTIVATING, Booted): (recovery.boot_serving, (_P.ACTIVATING, _P.ROLLED_BACK)),
     (_P.PROBATION, Booted): (recovery.boot_serving, (_P.ACTIVATING, _P.ROLLED_BACK)),
     (_P.ROLLING_BACK, Booted): (recovery.boot_rolling_back, (_P.ROLLED_BACK,)),

@@ -14,10 +14,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from edgefleet_agent.bundles import Arrival, Bundles, Progress
+from edgefleet_agent.canarying import canary_measurements, canary_objection
 from edgefleet_agent.device import (
     Activate,
     Activated,
     AwaitWindow,
+    CanaryPassed,
     Command,
     Download,
     Downloaded,
@@ -30,6 +32,7 @@ from edgefleet_agent.device import (
     Restore,
     RollbackFailed,
     RolledBack,
+    RunCanary,
     RunShadow,
     SelfTest,
     ServeFailed,
@@ -42,6 +45,7 @@ from edgefleet_agent.device import (
 )
 from edgefleet_agent.ports import AllowanceSpent, Failed, ModelHost, Reporter, Surroundings
 from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
+from edgefleet_agent.telemetry import where_it_runs
 from edgefleet_agent.windows import hindrance, next_day
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.messages import Order, Phase, RunningModel, Target
@@ -85,6 +89,7 @@ class Performer:
     @property
     def running(self) -> tuple[RunningModel, ...]:
         """The models that serve now, on probation or committed."""
+        runs_on = {stats.slot: where_it_runs(stats) for stats in self._host.stats()}
         return tuple(
             RunningModel(
                 slot,
@@ -93,7 +98,7 @@ class Performer:
                 item.target.bundle_sha256,
                 item.variant,
                 item.engine,
-                item.why,
+                "; ".join(filter(None, (item.why, runs_on.get(slot)))),
             )
             for slot, item in sorted(self.serving.items())
         )
@@ -115,6 +120,8 @@ class Performer:
                 return await self._self_test(chosen)
             case RunShadow():
                 return await self._shadow(command)
+            case RunCanary():
+                return await self._canary(command)
             case Activate(chosen):
                 return await self._activate(chosen)
             case Observe():
@@ -251,6 +258,25 @@ class Performer:
             if wrong:
                 return StepFailed(Reason.SHADOW_DISAGREED, wrong, slot)
         return ShadowPassed()
+
+    async def _canary(self, command: RunCanary) -> Event:
+        asked = command.policy
+        for item in command.chosen:
+            slot = item.target.slot
+            report = await self._host.canary(
+                self._bundles.spec(item),
+                seconds=asked.seconds,
+                share=asked.share_percent / 100,
+                min_requests=asked.min_requests,
+                max_failures=asked.max_failures,
+            )
+            if isinstance(report, Failed):
+                return StepFailed(report.reason, report.detail, slot)
+            self.measured |= canary_measurements(report)
+            wrong = canary_objection(report, asked)
+            if wrong:
+                return StepFailed(Reason.CANARY_FAILED, wrong, slot)
+        return CanaryPassed()
 
     async def _activate(self, chosen: tuple[Installed, ...]) -> Event:
         began = time.monotonic()

@@ -92,7 +92,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB."""
+    """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB.
+
+    `accelerator` is what it ran on, `passed_over` says why not on what comes before that.
+    """
 
     vectors: int
     max_abs_err: float
@@ -100,6 +103,8 @@ class TrialReport:
     p50_us: float
     p95_us: float
     ram_mib: float
+    accelerator: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class SlotStats:
     """Counts of one slot since its present version began to serve; latencies of the last interval.
 
     `ready` says that a worker answers; `restarts` counts workers that died since activation.
+    `accelerator` is what it runs on, `passed_over` says why not on what comes before that.
     """
 
     slot: str
@@ -122,6 +128,8 @@ class SlotStats:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    accelerator: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +191,31 @@ class ShadowReport:
         return self.agreements / self.judged if self.judged else None
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryReport:
+    """How a candidate answered its share of the live requests, beside the version that serves.
+
+    `requests` is what it was asked by chance, `failures` how many of them it failed: errors,
+    deadlines, refusals. The serving version answered these; what both fail counts with that one
+    alone. Requests that named the candidate are not in it. `serving_requests` and
+    `serving_failures` are of the serving version in the same `seconds`, as are the latencies, µs:
+    of each version from when it was asked. `enough` says that the caller's least number of requests
+    was reached.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    serving_requests: int = 0
+    serving_failures: int = 0
+    serving_p50_us: int = 0
+    serving_p95_us: int = 0
+    candidate_p50_us: int = 0
+    candidate_p95_us: int = 0
+    share: float = 0.0
+    seconds: float = 0.0
+    enough: bool = False
+
+
 class ModelHost(Protocol):
     """Runs models: trials, the swap, the workers. One owner, on one event loop."""
 
@@ -212,6 +245,34 @@ class ModelHost(Protocol):
             The report; `requests` is 0 where nobody asked, where nothing serves in the slot (it
             returns at once), and where the board had no time to spare. `Failed` where the
             candidate does not load, dies (TRIAL_CRASHED) or hangs (TRIAL_TIMEOUT).
+        """
+        ...
+
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """Let a candidate answer a share of what its slot is asked, beside what serves there.
+
+        It loses no request: what the candidate fails, the serving version answers. Nothing of it is
+        left when this returns.
+
+        Args:
+            spec: the candidate.
+            seconds: how long, counted from when it is routed.
+            share: of the requests that name no version, chosen at random, that go to it.
+            min_requests: how many make the report `enough`.
+            max_failures: more than that end it early.
+
+        Returns:
+            The report; `requests` is 0 where nobody asked, and where nothing serves in the slot or
+            there is no memory for both (it returns at once). `Failed` where the candidate does not
+            load, or dies (CANARY_FAILED).
         """
         ...
 

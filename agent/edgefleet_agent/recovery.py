@@ -60,7 +60,7 @@ def boot_verified(device: Device, _: Event) -> Outcome:
 
 
 def boot_testing(device: Device, event: Event) -> Outcome:
-    """A self-test or a shadow was on: the model may have taken the power with it."""
+    """A self-test, a shadow or a canary was on: the model may have taken the power with it."""
     attempt = at_hand(device).attempt + 1
     if attempt > MAX_STARTS:
         gone = StepFailed(Reason.TOO_MANY_ATTEMPTS, f"{MAX_STARTS} self-tests never ended")

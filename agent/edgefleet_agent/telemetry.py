@@ -22,4 +22,13 @@ def model_telemetry(stats: SlotStats, *, device: str, ts_ms: int) -> ModelTeleme
         latency_p50_us=stats.latency_p50_us,
         latency_p95_us=stats.latency_p95_us,
         worker_rss_bytes=stats.worker_rss_bytes,
+        accelerator=stats.accelerator,
     )
+
+
+def where_it_runs(stats: SlotStats) -> str:
+    """What a model runs on, and why not on what was preferred; empty where there is no more to say
+    than that it serves."""
+    if not stats.passed_over:
+        return f"on {stats.accelerator}" if stats.accelerator else ""
+    return f"on {stats.accelerator}, not on {'; '.join(stats.passed_over)}"

@@ -26,6 +26,7 @@ from edgefleet_agent.device import (
     Outcome,
     Proceed,
     Restore,
+    RunCanary,
     RunShadow,
     SelfTest,
     Settle,
@@ -58,6 +59,7 @@ _BLAMED: Final = frozenset(
         Reason.LATENCY_EXCEEDED,
         Reason.MEMORY_EXCEEDED,
         Reason.SHADOW_DISAGREED,
+        Reason.CANARY_FAILED,
         Reason.ACTIVATION_FAILED,
         Reason.PROBATION_FAILED,
         Reason.TOO_MANY_ATTEMPTS,
@@ -222,12 +224,23 @@ def test(device: Device, _: Event) -> Outcome:
 
 def shadow(device: Device, event: Event) -> Outcome:
     """Shadowing needs a model that serves: a first one has nothing to agree with."""
-    install = at_hand(device)
-    asked = install.order.policy.shadow
-    beside = tuple(item for item in install.chosen if item.target.slot in device.slots)
+    asked, beside = at_hand(device).order.policy.shadow, beside_others(device)
     if asked is not None and beside:
         return move(device, Phase.SHADOW), (RunShadow(beside, asked),)
+    return canary(device, event)
+
+
+def canary(device: Device, event: Event) -> Outcome:
+    """A share of the requests can be taken only from a model that serves."""
+    asked, beside = at_hand(device).order.policy.canary, beside_others(device)
+    if asked is not None and beside:
+        return move(device, Phase.CANARY), (RunCanary(beside, asked),)
     return activate(device, event)
+
+
+def beside_others(device: Device) -> tuple[Installed, ...]:
+    """The new models whose slots serve something now."""
+    return tuple(item for item in at_hand(device).chosen if item.target.slot in device.slots)
 
 
 def activate(device: Device, _: Event) -> Outcome:

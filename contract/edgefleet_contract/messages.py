@@ -52,6 +52,7 @@ class Phase(StrEnum):
     WAIT_WINDOW = "wait_window"
     SELFTEST = "selftest"
     SHADOW = "shadow"
+    CANARY = "canary"
     ACTIVATING = "activating"
     PROBATION = "probation"
     COMMITTED = "committed"
@@ -268,7 +269,10 @@ class SystemTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class ModelTelemetry:
-    """One model since the agent started: counts rise; latencies are over the last interval, µs."""
+    """One model since the agent started: counts rise; latencies are over the last interval, µs.
+
+    `accelerator` is what it runs on; empty from an agent that does not say.
+    """
 
     SCHEMA: ClassVar[str] = "edgefleet.telemetry.model/1"
 
@@ -285,6 +289,7 @@ class ModelTelemetry:
     latency_p50_us: int
     latency_p95_us: int
     worker_rss_bytes: int
+    accelerator: str = ""
     schema: str = SCHEMA
 
 

@@ -85,6 +85,33 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A time in which the candidate answers a share of the live requests for real.
+
+    `seconds` of it; `share_percent` of the requests that name no version go to it. The install
+    fails where it was asked fewer than `min_requests`, where it failed more than `max_failures`
+    that the serving version then answered, where it died, or where its 95th percentile of latencies
+    is above `max_p95_percent` of the serving version's in the same time (0: not held; 150: half as
+    slow again).
+    """
+
+    seconds: int
+    share_percent: int = 10
+    min_requests: int = 0
+    max_failures: int = 0
+    max_p95_percent: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seconds < 1:
+            raise Malformed(f"canary.seconds is {self.seconds}", hint="1 or more")
+        if not 1 <= self.share_percent <= 100:
+            raise Malformed(f"canary.share_percent is {self.share_percent}", hint="1 to 100")
+        for name in ("min_requests", "max_failures", "max_p95_percent"):
+            if getattr(self, name) < 0:
+                raise Malformed(f"canary.{name} is {getattr(self, name)}", hint="0 or more")
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How the device is to go about it.
 
@@ -97,6 +124,7 @@ class Policy:
         windows: when the device may swap; none: at any time.
         conditions: what must hold on the board.
         shadow: whether and how the candidate shadows the model that serves.
+        canary: whether and how it then answers a share of the live requests.
         max_bytes_per_day: bytes that may be fetched in a day (UTC); 0: no budget.
         max_bytes_per_s: how fast; 0: as fast as it goes.
         keep_as_fallback: once committed, this is what the device goes back to when all else fails.
@@ -110,6 +138,7 @@ class Policy:
     windows: tuple[Window, ...] = ()
     conditions: Conditions = Conditions()
     shadow: Shadow | None = None
+    canary: Canary | None = None
     max_bytes_per_day: int = 0
     max_bytes_per_s: int = 0
     keep_as_fallback: bool = False

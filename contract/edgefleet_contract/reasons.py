@@ -43,6 +43,7 @@ class Reason(StrEnum):
     LATENCY_EXCEEDED = "latency_exceeded"
     MEMORY_EXCEEDED = "memory_exceeded"
     SHADOW_DISAGREED = "shadow_disagreed"
+    CANARY_FAILED = "canary_failed"
     ACTIVATION_FAILED = "activation_failed"
     PROBATION_FAILED = "probation_failed"
     LINK_LOST = "link_lost"
@@ -84,6 +85,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.LATENCY_EXCEEDED: "it is slower here than its signed limit",
     Reason.MEMORY_EXCEEDED: "it needs more memory here than its signed limit",
     Reason.SHADOW_DISAGREED: "its answers differ from those of the model that serves",
+    Reason.CANARY_FAILED: "it failed or was too slow while it answered a share of the requests",
     Reason.ACTIVATION_FAILED: "the new version could not be made to serve",
     Reason.PROBATION_FAILED: "the new version failed while it served on probation",
     Reason.LINK_LOST: "the broker was not reached while the new version was on probation",

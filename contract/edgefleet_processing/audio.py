@@ -46,7 +46,7 @@ def frames(x: Array, by: Frames) -> Array:
     """
     found = _frames(samples(x), by.length, by.hop)
     need_room(found.shape, 4)
-    return np.ascontiguousarray(found)
+    return found.copy()
 
 
 class Padding(StrEnum):

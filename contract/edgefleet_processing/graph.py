@@ -23,7 +23,7 @@ from edgefleet_contract.graph import MODEL, Node
 from edgefleet_processing.errors import BadInput, StepFailed
 from edgefleet_processing.step import File, Run
 from edgefleet_processing.table import STEPS
-from edgefleet_processing.tensors import Array
+from edgefleet_processing.tensors import MAX_HELD, Array
 
 Model: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 
@@ -76,6 +76,12 @@ class Graph:
                 kept |= {name: named[name] for name in wanted if name in named}
                 for name in ready.spent:
                     del tensors[name]
+                held = sum(array.nbytes for array in (tensors | kept).values())
+                if held > MAX_HELD:
+                    raise StepFailed(
+                        f"{ready.name} leaves {held} bytes in tensors, at most {MAX_HELD} are held",
+                        input_is_to_blame=not ready.is_after_model,
+                    )
         return kept
 
 

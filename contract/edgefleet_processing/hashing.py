@@ -24,6 +24,8 @@ from edgefleet_processing.text import bounded
 MAX_FEATURES: Final = 1 << 20
 _WORD: Final = re.compile(r"\b\w\w+\b")
 _MASK: Final = 0xFFFFFFFF
+_MAX_KNOWN: Final = 64
+"""Longer words are not remembered: strangers send them."""
 
 
 class Length(StrEnum):
@@ -67,7 +69,7 @@ def prepare_hash_words(settings: HashWords, raw: bytes | None) -> Run:
         found = np.zeros((len(taken[0]), settings.features))
         for row, text in enumerate(bounded(taken[0])):
             for word in _grams(text.lower() if settings.lower else text, settings):
-                h = signed_hash(word)
+                h = _known(word) if len(word) <= _MAX_KNOWN else signed_hash(word)
                 found[row, abs(h) % settings.features] += -1.0 if h < 0 and settings.signs else 1.0
         if settings.norm is not Length.NONE:
             order = 1 if settings.norm is Length.L1 else 2
@@ -85,7 +87,6 @@ def _grams(text: str, settings: HashWords) -> Iterator[str]:
             yield " ".join(words[i : i + count])
 
 
-@lru_cache(maxsize=16384)
 def signed_hash(word: str) -> int:
     """MurmurHash3_x86_32 of a word's UTF-8 with seed 0, as a signed integer (Appleby 2011)."""
     raw = word.encode("utf-8", "surrogatepass")
@@ -100,6 +101,9 @@ def signed_hash(word: str) -> int:
     h = ((h ^ (h >> 13)) * 0xC2B2AE35) & _MASK
     h ^= h >> 16
     return h - (1 << 32) if h >> 31 else h
+
+
+_known: Final = lru_cache(maxsize=16384)(signed_hash)
 
 
 def _scrambled(k: int) -> int:

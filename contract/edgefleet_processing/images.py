@@ -44,7 +44,10 @@ def centre_crop(x: Array, to: CentreCrop) -> Array:
     top, left = (x.shape[1] - to.height) // 2, (x.shape[2] - to.width) // 2
     if top < 0 or left < 0:
         raise BadInput(f"cannot crop {to.height} by {to.width} out of {list(x.shape)}")
-    return x[:, top : top + to.height, left : left + to.width]
+    found: Array = x[
+        :, top : top + to.height, left : left + to.width
+    ].copy()  # a view keeps all of x
+    return found
 
 
 @dataclass(frozen=True, slots=True)

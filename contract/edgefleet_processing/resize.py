@@ -28,6 +28,8 @@ from edgefleet_processing.tensors import Array, need_rank, need_room
 
 MAX_SIDE: Final = 8192
 _MAX_SOURCE: Final = 32768
+_BAND: Final = 1 << 16
+"""Numbers: 256 KiB of float32, which the second cache of a small board has room for."""
 
 
 class Method(StrEnum):
@@ -120,17 +122,25 @@ _Taps = tuple[NDArray[np.intp], NDArray[np.float32]]
 
 
 def _weigh(x: Array, taps: _Taps, axis: int) -> NDArray[np.float32]:
-    """The weighted sums along an axis, tap by tap: never more than two arrays of the result."""
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    total: NDArray[np.float32] | None = None
-    for index, weight in zip(*taps, strict=True):
-        part = x.take(index, axis) * weight.reshape(shape)
-        if total is None:
-            total = part
+    """The weighted sums along axis 1 or 2, tap by tap, in bands of rows that fit into a cache."""
+    index, weight = taps
+    size = list(x.shape)
+    size[axis] = index.shape[1]
+    total = np.zeros(size, np.float32)
+    rows = max(1, _BAND // max(1, size[0] * size[2] * size[3]))
+    part = np.empty((size[0], min(rows, size[1]), *size[2:]), np.float32)
+    for start in range(0, size[1], rows):
+        band = total[:, start : start + rows]
+        room = part[:, : band.shape[1]]
+        if axis == 1:
+            for i, w in zip(index[:, start : start + rows], weight[:, start:], strict=True):
+                np.multiply(x[:, i], w[: len(i), None, None], out=room)
+                band += room
         else:
-            total += part
-    assert total is not None  # every output pixel has a source pixel
+            source = x[:, start : start + rows]
+            for i, w in zip(index, weight, strict=True):
+                np.multiply(source[:, :, i], w[:, None], out=room)
+                band += room
     return total
 
 
@@ -138,7 +148,7 @@ def _nearest(source: int, size: int) -> NDArray[np.intp]:
     return (2 * np.arange(size, dtype=np.intp) + 1) * source // (2 * size)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _bilinear(source: int, size: int, antialias: bool) -> _Taps:
     step = source / size
     reach = max(step, 1.0) if antialias else 1.0
@@ -150,7 +160,7 @@ def _bilinear(source: int, size: int, antialias: bool) -> _Taps:
     return _tidy(index.clip(0, source - 1), weight)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _area(source: int, size: int) -> _Taps:
     start = np.arange(size) * source  # in units of 1 / size of a pixel, so that all is exact
     first = start // size

@@ -66,7 +66,7 @@ def prepare_split(settings: Split, _: bytes | None) -> Run:
         if x.shape[axis] != sum(settings.sizes):
             raise BadInput(f"cannot part {list(x.shape)} into {list(settings.sizes)}")
         parts = np.split(x, np.cumsum(settings.sizes[:-1]), axis=axis)
-        return tuple(np.ascontiguousarray(part) for part in parts)
+        return tuple(part.copy() for part in parts)  # a view keeps all of x
 
     return run
 

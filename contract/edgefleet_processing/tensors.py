@@ -1,7 +1,8 @@
 """What all steps hold their tensors against: ranks, kinds, and how large one may become.
 
 A step says what it is about to allocate before it does, so that neither a hostile bundle nor a
-hostile request takes more of the board than `MAX_BYTES` for one tensor.
+hostile request takes more of the board than `MAX_BYTES` for one tensor; the graph counts what it
+holds at one time, `MAX_HELD` at most.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ Array: TypeAlias = NDArray[Any]
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 """Of one tensor that a step gives, or holds while it works."""
+
+MAX_FILE: Final = 64 * 1024 * 1024
+"""Of a labels or vocabulary file."""
+
+MAX_HELD: Final = 512 * 1024 * 1024
+"""Of all tensors that a program holds between two nodes."""
 
 
 def need_room(shape: Sequence[int], itemsize: int) -> None:
@@ -83,8 +90,10 @@ def lines(raw: bytes, *, most: int) -> tuple[str, ...]:
     """The lines of a labels or vocabulary file: UTF-8, ended by line feeds (or by CR LF).
 
     Raises:
-        Malformed: not UTF-8, empty, or more lines than `most`.
+        Malformed: not UTF-8, empty, or larger or of more lines than is read.
     """
+    if len(raw) > MAX_FILE:
+        raise Malformed(f"its file has {len(raw)} bytes, at most {MAX_FILE} are read")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:

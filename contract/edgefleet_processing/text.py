@@ -7,9 +7,10 @@ number, from 0, is its id.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final, Literal
 
 import numpy as np
@@ -23,8 +24,11 @@ from edgefleet_processing.wordpiece import pieces
 
 MAX_LENGTH: Final = 65536
 MAX_TOKENS: Final = 1_000_000
-MAX_CHARACTERS: Final = 4_000_000
+MAX_CHARACTERS: Final = 1_000_000
 _MAX_WORD: Final = 100
+_MAX_MARKS: Final = 30
+"""Combining marks in a row, as in the Stream-Safe Text Format (UAX 15, section 13): the time that
+sorting them takes grows with the square."""
 
 
 class Form(StrEnum):
@@ -61,6 +65,7 @@ def normalise_text(x: Array, to: NormaliseText) -> Array:
 
 
 def _normalised(text: str, to: NormaliseText) -> str:
+    _check_marks(text)
     if to.lower:
         text = text.lower()
     if not to.accents:
@@ -68,6 +73,16 @@ def _normalised(text: str, to: NormaliseText) -> str:
         text = "".join(c for c in split if unicodedata.category(c) != "Mn")
     form = _FORMS[to.form]
     return unicodedata.normalize(form, text) if form else text
+
+
+def _check_marks(text: str) -> None:
+    if text.isascii():
+        return
+    row = 0
+    for c in text:
+        row = row + 1 if unicodedata.combining(c) else 0
+        if row > _MAX_MARKS:
+            raise BadInput(f"takes {_MAX_MARKS} combining marks in a row at most")
 
 
 class Ids(StrEnum):
@@ -102,7 +117,7 @@ def prepare_words(settings: Words, raw: bytes | None) -> Run:
     padding = id_of(ids, settings.padding, "padding")
 
     def encode(text: str) -> list[int]:
-        return [ids.get(word, unknown) for word in split_words(text)]
+        return [ids.get(word, unknown) for word in islice(split_words(text), settings.length)]
 
     return _rows(encode, settings.length, padding, settings.dtype)
 
@@ -149,30 +164,30 @@ def prepare_wordpiece(settings: WordPiece, raw: bytes | None) -> Run:
     return _rows(encode, settings.length, padding, settings.dtype)
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text: runs of what is neither white space nor punctuation nor a control
-    character, and each punctuation mark alone.
+def split_words(text: str) -> Iterator[str]:
+    """The words of a text, in order: runs of what is neither white space nor punctuation nor a
+    control character, and each punctuation mark alone.
 
     Punctuation is what Unicode calls so (categories P*) and every ASCII character that is neither
     letter, digit, space nor control; CJK ideographs (U+3400 to U+9FFF, U+F900 to U+FAFF, U+20000 to
     U+2FA1F) are words of their own, as in BERT. Control and format characters and U+FFFD are
     dropped.
     """
-    found: list[str] = []
-    word = ""
+    word: list[str] = []
     for c in text:
         kind = _kind(c)
         if kind == "drop":
             continue
         if kind == "letter":
-            word += c
+            word.append(c)
             continue
         if word:
-            found.append(word)
-            word = ""
+            yield "".join(word)
+            word.clear()
         if kind == "alone":
-            found.append(c)
-    return [*found, word] if word else found
+            yield c
+    if word:
+        yield "".join(word)
 
 
 def vocabulary(raw: bytes | None) -> dict[str, int]:
@@ -209,7 +224,7 @@ def _kind(c: str) -> str:
     if c.isalnum() and c < "\u3400":
         return "letter"
     category = unicodedata.category(c)
-    if c in " \t\n\r" or category == "Zs":
+    if c in "\t\n\r" or category[0] == "Z":
         return "space"
     if category[0] == "C" or c == "\ufffd":
         return "drop"

@@ -210,7 +210,7 @@ def push_model(
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="A policy.toml: windows, conditions, shadow, budgets; see the guide."),
+        typer.Option(help="A policy.toml: when, how carefully, how fast; see the guide."),
     ] = None,
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Let devices go back to an older version.")

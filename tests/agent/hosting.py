@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
 
@@ -79,9 +80,12 @@ class RunningHost:
 
 
 @contextmanager
-def running(*, zygote: bool = True, **config: Any) -> Iterator[RunningHost]:
+def running(
+    *, zygote: bool = True, accelerators: Accelerators | None = None, **config: Any
+) -> Iterator[RunningHost]:
     """A started host on a free port; everything is gone afterwards, or the test fails."""
-    host = LocalHost(ServingConfig(**{"listen": ("127.0.0.1:0",), **config}), zygote=zygote)
+    serving = ServingConfig(**{"listen": ("127.0.0.1:0",), **config})
+    host = LocalHost(serving, zygote=zygote, accelerators=accelerators)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +46,13 @@ def make_spec(
     engine: str = "",
     max_abs_err_e6: int = 0,
     limits: Limits | None = None,
+    content: bytes = b"",
 ) -> ModelSpec:
-    """A spec of a model file below `folder`, with these golden vectors."""
+    """A spec of a model file below `folder`, with these golden vectors; `content`: of the file."""
     folder = folder / f"{slot}-{version}"
     folder.mkdir(parents=True, exist_ok=True)
     model, golden = folder / file, folder / "golden.npz"
-    shutil.copy(HERE / file, model)
+    model.write_bytes(content or raw(file))
     arrays = {f"input.{i}": array for i, array in enumerate(inputs.values())}
     arrays |= {f"output.{i}": array for i, array in enumerate(outputs.values())}
     np.savez(golden, **arrays)

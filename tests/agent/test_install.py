@@ -15,6 +15,7 @@ from edgefleet_agent.device import (
     AwaitWindow,
     Begin,
     Booted,
+    CanaryPassed,
     Device,
     Download,
     Downloaded,
@@ -31,6 +32,7 @@ from edgefleet_agent.device import (
     Restore,
     RollbackFailed,
     RolledBack,
+    RunCanary,
     RunShadow,
     SelfTest,
     Serve,
@@ -48,7 +50,7 @@ from edgefleet_agent.device import (
 )
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Order, Phase, Target
-from edgefleet_contract.order_policy import Policy, Shadow, Window
+from edgefleet_contract.order_policy import Canary, Policy, Shadow, Window
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of
@@ -211,27 +213,36 @@ def test_a_group_swaps_together_or_not_at_all() -> None:
 
 def careful(version: int, seq: int) -> Order:
     """An order that goes by way of every phase."""
-    policy = Policy(windows=(Window("02:00", 60),), shadow=Shadow(10))
+    policy = Policy(windows=(Window("02:00", 60),), shadow=Shadow(10), canary=Canary(20))
     return order_of(target(version), seq=seq, policy=policy)
 
 
 def every_step(order: Order, *items: Installed) -> tuple[Event, ...]:
     plain = happy(order, *items)
-    return (*plain[:5], WindowOpened(), TrialPassed(), ShadowPassed(), *plain[6:])
+    careful_ones = (WindowOpened(), TrialPassed(), ShadowPassed(), CanaryPassed())
+    return (*plain[:5], *careful_ones, *plain[6:])
 
 
-def test_windows_and_shadow_are_waited_for_where_the_policy_asks() -> None:
+def test_window_shadow_and_canary_come_in_turn_where_the_policy_asks() -> None:
     order = careful(2, seq=2)
     device, commands = play(committed(1), *every_step(order, chosen(2)))
     assert device.slots["digits"] == chosen(2)
-    assert commands[4:7] == [
+    assert commands[4:8] == [
         AwaitWindow(order),
         SelfTest((chosen(2),)),
         RunShadow((chosen(2),), Shadow(10)),
+        RunCanary((chosen(2),), Canary(20)),
     ]
 
 
-def test_a_first_model_has_nothing_to_shadow() -> None:
+def test_a_canary_needs_no_shadow_before_it() -> None:
+    order = order_of(target(2), seq=2, policy=Policy(canary=Canary(20)))
+    device, commands = play(committed(1), *happy(order, chosen(2))[:5], TrialPassed())
+    assert device.phase is Phase.CANARY
+    assert commands[-1] == RunCanary((chosen(2),), Canary(20))
+
+
+def test_a_first_model_has_nothing_to_stand_beside() -> None:
     events = every_step(careful(1, seq=1), chosen(1))
     device, _ = play(Device(), *events[:7])
     assert device.phase is Phase.ACTIVATING
@@ -359,6 +370,27 @@ def test_a_file_that_no_source_has_is_asked_for_a_few_times_and_then_not_found()
     assert (device.phase, device.install.reason) == (Phase.FAILED, Reason.NOT_FOUND)
 
 
+def test_a_candidate_that_fails_as_a_canary_is_quarantined_and_the_old_one_serves() -> None:
+    device, commands = play(
+        committed(1),
+        *every_step(careful(2, seq=2), chosen(2))[:8],
+        StepFailed(Reason.CANARY_FAILED, "its worker died", "digits"),
+    )
+    assert (device.phase, device.slots["digits"]) == (Phase.FAILED, chosen(1))
+    assert device.quarantined == (target(2).bundle_sha256,)
+    assert Activate((chosen(2),)) not in commands
+
+
+def test_a_newer_order_ends_a_canary() -> None:
+    device, _ = play(
+        committed(1),
+        *every_step(careful(2, seq=2), chosen(2))[:8],
+        OrderTaken(careful(3, seq=3)),
+    )
+    assert (device.phase, device.quarantined) == (Phase.CANCELED, ())
+    assert device.pending == careful(3, seq=3)
+
+
 def test_a_download_ends_with_its_order() -> None:
     order = order_of(target(1))
     device, _ = play(
@@ -368,7 +400,7 @@ def test_a_download_ends_with_its_order() -> None:
     assert device.install.reason is Reason.ORDER_EXPIRED
 
 
-@pytest.mark.parametrize("reached", range(1, 10))
+@pytest.mark.parametrize("reached", range(1, 11))
 def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
     """Cut once after each step: what is committed serves first, then the install goes on."""
     device, _ = play(committed(1), *every_step(careful(2, seq=2), chosen(2))[:reached])
@@ -384,6 +416,7 @@ def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
             Phase.WAIT_WINDOW: WindowOpened(),
             Phase.SELFTEST: TrialPassed(),
             Phase.SHADOW: ShadowPassed(),
+            Phase.CANARY: CanaryPassed(),
             Phase.ACTIVATING: Activated(),
             Phase.PROBATION: ProbationPassed(),
         }[device.phase]
@@ -396,6 +429,7 @@ def test_a_power_cut_at_any_step_ends_in_the_new_version(reached: int) -> None:
     [
         (Phase.SELFTEST, Phase.FAILED),
         (Phase.SHADOW, Phase.FAILED),
+        (Phase.CANARY, Phase.FAILED),
         (Phase.ACTIVATING, Phase.ROLLED_BACK),
         (Phase.PROBATION, Phase.ROLLED_BACK),
     ],
@@ -407,6 +441,7 @@ def test_a_model_that_takes_the_power_with_it_is_given_up(until: Phase, ends: Ph
         Phase.WAIT_WINDOW: WindowOpened(),
         Phase.SELFTEST: TrialPassed(),
         Phase.SHADOW: ShadowPassed(),
+        Phase.CANARY: CanaryPassed(),
         Phase.ACTIVATING: Activated(),
     }
     device, _ = play(committed(1), *every_step(careful(2, seq=2), chosen(2))[:3])
@@ -584,7 +619,7 @@ EVENTS = st.one_of(
     st.integers(1, 5).map(lambda version: Downloaded((chosen(version),))),
     st.just(Interrupted("cut", 1_000, 0.5)),
     st.just(Held("budget", 1_000, 60.0)),
-    st.sampled_from([Staged(), WindowOpened(), TrialPassed(), ShadowPassed()]),
+    st.sampled_from([Staged(), WindowOpened(), TrialPassed(), ShadowPassed(), CanaryPassed()]),
     st.sampled_from([Activated(), ProbationPassed(), RolledBack()]),
     st.integers(1, 5).map(lambda v: Withdrawn((target(v).bundle_sha256,), go_back=True)),
     st.sampled_from(list(Reason)).map(lambda reason: StepFailed(reason, "", "digits")),

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.bundles import Bundles
+from edgefleet_agent.client import Client
+from edgefleet_agent.client.files import read_feeds
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract import bundle as b
@@ -107,6 +109,20 @@ def test_the_other_protocol_says_the_same_and_what_is_declared(here: RunningHost
     labels, scores = predictions(here.predict("onnx", {"instances": image.tolist()}))
     assert label["data"] == [name for row in labels for name in row]
     assert np.allclose(score["data"], scores.ravel())
+
+
+def test_a_photograph_is_sent_as_it_is(here: RunningHost, tmp_path: Path) -> None:
+    """By our own client, which fits images to a model only where the model has a size."""
+    image = pytest.importorskip("PIL.Image")
+    photo = tmp_path / "photo.png"
+    image.fromarray(image_of(ROWS[:1], times=7)[0]).save(photo)
+    with Client(f"127.0.0.1:{here.port}") as client:
+        feeds = read_feeds(str(photo), client.metadata("lite"), None)
+        assert feeds["image"].shape == (1, 56, 56, 3)
+        found = client.infer("lite", feeds)
+    wanted = best(softmax(linear(seen(ROWS[:1])) / 16), NAMES)
+    assert found["label"].tolist() == wanted[0].tolist()
+    assert np.allclose(found["score"], wanted[1], atol=1e-6)
 
 
 def test_two_models_see_and_hear_as_one(here: RunningHost) -> None:

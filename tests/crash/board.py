@@ -25,7 +25,14 @@ from edgefleet_agent.bundles import Bundles
 from edgefleet_agent.identity import Enrolment, Identity
 from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
-from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.ports import (
+    CanaryReport,
+    Failed,
+    ModelSpec,
+    ShadowReport,
+    SlotStats,
+    TrialReport,
+)
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import messages
@@ -70,6 +77,18 @@ class MemoryHost:
     ) -> ShadowReport | Failed:
         """See `ModelHost.shadow`: nobody asks anything here."""
         return _look(spec) or ShadowReport(seconds=seconds, enough=not min_requests)
+
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """See `ModelHost.canary`: nobody asks anything here."""
+        return _look(spec) or CanaryReport(share=share, seconds=seconds, enough=not min_requests)
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
         """See `ModelHost.activate`."""

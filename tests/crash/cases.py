@@ -56,7 +56,7 @@ SCENES: Final = (
         Scene(phase)
         for phase in (
             *(_P.ACCEPTED, _P.DOWNLOADING, _P.VERIFIED, _P.STAGED, _P.WAIT_WINDOW),
-            *(_P.SELFTEST, _P.SHADOW, _P.ACTIVATING, _P.PROBATION, _P.COMMITTED),
+            *(_P.SELFTEST, _P.SHADOW, _P.CANARY, _P.ACTIVATING, _P.PROBATION, _P.COMMITTED),
         )
     ),
     Scene(_P.FAILED, _P.FAILED, bad=frozenset({"trial"})),
@@ -176,7 +176,7 @@ def impossible(start: Start, scene: Scene, fault: Fault) -> str:
     state = scene.state
     if start is Start.STANDING and state is _P.IDLE:
         return "a device that was ordered something once is never idle again"
-    if start is Start.BARE and state is _P.SHADOW:
+    if start is Start.BARE and state in (_P.SHADOW, _P.CANARY):
         return "a first model has nothing to be held against"
     if start is Start.BARE and state is _P.ROLLBACK_FAILED:
         return "to stop what nothing was before cannot fail"

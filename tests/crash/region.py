@@ -14,7 +14,7 @@ from typing import Final
 from edgefleet_agent.adapters.tuf_client import FolderMetadata, MetadataSource
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.order_policy import Conditions, Policy, Shadow, Window
+from edgefleet_contract.order_policy import Canary, Conditions, Policy, Shadow, Window
 from tests.agent.repository import Repository
 from tests.agent.shelf import Shelf
 from tests.contract.makers import order_of, target_of, write_bundle
@@ -26,6 +26,7 @@ ASKED: Final = Policy(
     windows=(Window("00:00", 7 * 24 * 60),),
     conditions=Conditions(mains=True),
     shadow=Shadow(seconds=1),
+    canary=Canary(seconds=1),
 )
 """With all that makes an order pass every phase."""
 ELSEWHERE: Final = replace(ASKED, windows=(Window("00:00", 60, "Nowhere/Town"),))

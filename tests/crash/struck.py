@@ -12,6 +12,7 @@ from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.device import Device
 from edgefleet_agent.ports import (
     BoardState,
+    CanaryReport,
     Failed,
     ModelSpec,
     ShadowReport,
@@ -140,6 +141,11 @@ class StruckHost(MemoryHost):
         if self._stage.meets():
             return Failed(Reason.TRIAL_CRASHED, "exit code 139")
         return await super().shadow(spec, **asked)
+
+    async def canary(self, spec: ModelSpec, **asked: Any) -> CanaryReport | Failed:
+        if self._stage.meets():
+            return Failed(Reason.CANARY_FAILED, "its worker died")
+        return await super().canary(spec, **asked)
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
         phase, versions = self._stage.device.phase, {spec.version for spec in specs}

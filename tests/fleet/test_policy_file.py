@@ -8,7 +8,7 @@ import pytest
 
 from edgefleet_contract import codec
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.order_policy import Conditions, Policy, Shadow, Window
+from edgefleet_contract.order_policy import Canary, Conditions, Policy, Shadow, Window
 from edgefleet_fleet.policy_file import read_policy
 
 
@@ -25,6 +25,7 @@ def test_every_word_of_the_file_arrives_and_flags_win(tmp_path: Path) -> None:
         windows = [{start = "02:00", minutes = 180, zone = "Europe/Berlin", days = ["sun"]}]
         conditions = {mains = true, max_celsius = 75}
         shadow = {seconds = 300, min_agreement_percent = 95}
+        canary = {seconds = 600, share_percent = 5, min_requests = 100, max_p95_percent = 150}
     """
     assert read(tmp_path, text, probation_s=9, retry_quarantined=None) == Policy(
         probation_s=9,
@@ -32,6 +33,7 @@ def test_every_word_of_the_file_arrives_and_flags_win(tmp_path: Path) -> None:
         windows=(Window("02:00", 180, "Europe/Berlin", ("sun",)),),
         conditions=Conditions(mains=True, max_celsius=75),
         shadow=Shadow(300, min_agreement_percent=95),
+        canary=Canary(600, share_percent=5, min_requests=100, max_p95_percent=150),
     )
 
 
@@ -45,6 +47,11 @@ def test_no_file_and_no_flags_are_the_defaults() -> None:
         ("probation = 60", "unknown field 'probation'"),
         ("probation_s = -1", "negative"),
         ('windows = [{start = "2am", minutes = 60}]', "is not HH:MM"),
+        ("canary = {seconds = 0}", "canary.seconds is 0"),
+        ("canary = {seconds = 9, share_percent = 0}", "canary.share_percent is 0"),
+        ("canary = {seconds = 9, share_percent = 101}", "canary.share_percent is 101"),
+        ("canary = {seconds = 9, max_failures = -1}", "canary.max_failures is -1"),
+        ("canary = {seconds = 9, share = 5}", "unknown field 'share'"),
         ("probation_s = ", "is not TOML"),
     ],
 )

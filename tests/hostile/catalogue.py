@@ -6,7 +6,7 @@ import importlib
 
 MODULES = (
     *("documents", "signatures", "orders", "directories"),
-    *("transfers", "deltas", "models", "board", "sealed", "control_room"),
+    *("transfers", "deltas", "models", "board", "sealed", "control_room", "programs"),
 )
 
 

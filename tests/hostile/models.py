@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from edgefleet_agent.ports import Failed, ModelSpec
-from edgefleet_agent.runtime.loading import Job, job_for, load, read_variant
+from edgefleet_agent.runtime.golden import Golden, read_golden
+from edgefleet_agent.runtime.loading import Job, golden_source, job_for, read_variant
+from edgefleet_agent.runtime.opening import load
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract.bundle import Limits, sha256
 from edgefleet_contract.errors import DeviceError
@@ -65,10 +67,16 @@ def mutated_models(ground: Ground) -> Iterator[Attempt]:
         raw = model_path(spec).read_bytes()
         place = ground.folder / f"mutated-{name}"
         job = job_for(with_model(spec, path=str(place)), threads=1)
+        golden = read_golden(golden_source(job), spec.variant)
 
-        def opened(mutant: bytes, job: Job = job, place: Path = place) -> object:
+        def opened(
+            mutant: bytes, job: Job = job, place: Path = place, golden: Golden = golden
+        ) -> object:
             place.write_bytes(mutant)
-            return load(job, read_variant(job))
+            found = load(job, read_variant(job), golden, on_trial=True)
+            if isinstance(found, Failed):
+                raise DeviceError(found.detail, reason=found.reason)
+            return found
 
         for position in range(len(raw)):
             mutant = bytearray(raw)

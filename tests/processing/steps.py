@@ -8,6 +8,30 @@ from edgefleet_contract.graph import Node
 from edgefleet_processing import Graph, prepare
 from edgefleet_processing.table import STEPS
 
+LEAST: dict[str, dict[str, object]] = {
+    **{name: {"height": 4, "width": 3} for name in ("resize", "centre_crop", "letterbox")},
+    "layout": {"to": "nchw"},
+    "clip": {"low": "0", "high": "1"},
+    "cast": {"dtype": "int8"},
+    "quantize": {"scale": "1"},
+    "dequantize": {"scale": "1"},
+    "frames": {"length": 2, "hop": 1},
+    "mel_spectrogram": {"rate": 8000, "fft": 64, "hop": 2, "mels": 4},
+    "words": {"length": 3},
+    "wordpiece": {"length": 3},
+    "hash_words": {"features": 8},
+    "top_k": {"k": 1},
+    "labels": {"count": 4},
+    "threshold": {"at": "1"},
+    "convert_boxes": {"source": "xyxy", "to": "xywh"},
+    "suppress": {"keep": 2},
+    "split": {"sizes": [2, 3]},
+    "reshape": {"shape": [-1]},
+    "squeeze": {"axes": [1]},
+    "expand": {"axis": 1},
+}
+"""The settings that each step needs, for tensors of a few numbers."""
+
 
 def ready(
     op: str, takes: int = 1, gives: int | None = None, raw: bytes | None = None, **settings: object

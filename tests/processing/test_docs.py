@@ -15,7 +15,7 @@ from edgefleet_contract.graph import Program, check_graph
 from edgefleet_processing import prepare
 from edgefleet_processing.step import Step
 from edgefleet_processing.table import STEPS
-from edgefleet_processing.tensors import MAX_BYTES
+from edgefleet_processing.tensors import MAX_BYTES, MAX_HELD
 
 PAGE = (Path(__file__).parents[2] / "docs/spec/bundle.md").read_text()
 
@@ -53,7 +53,8 @@ def test_every_step_is_explained_in_a_sentence() -> None:
     table = section.index("| step |")
     sentences = section[section.index("\n\n", table) :]
     assert [name for name in STEPS if f"`{name}`" not in sentences] == []
-    assert f"{MAX_BYTES // 2**20} MiB" in section
+    assert f"larger than {MAX_BYTES // 2**20} MiB" in section
+    assert f"{MAX_HELD // 2**20} MiB at most" in section
 
 
 def test_the_example_is_a_program_that_runs() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.graph import MAX_NODES, Node
-from edgefleet_processing import BadInput, StepFailed, prepare
+from edgefleet_processing import BadInput, StepFailed, graph, prepare
 from edgefleet_processing.graph import model_files, step_files
 from edgefleet_processing.step import File
 from edgefleet_processing.table import STEPS
+from tests.processing.steps import LEAST
 
 X = np.float32([[1, 2, 3]])
 
@@ -99,6 +100,39 @@ def test_a_node_that_cannot_run_is_named_before_anything_runs(node: Node, says: 
         prepare((scale("w", "x"), node), {"f": b"a\n"})
 
 
+def test_what_is_held_at_one_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors that are each small enough, and that a last node takes all of."""
+    monkeypatch.setattr(graph, "MAX_HELD", 1_000_000)  # so that the test itself needs little
+    big = {"top": 199, "left": 199}
+    nodes = [Node("pad", ("x",), (f"p{i}",), settings=big) for i in range(20)]
+    crop = {"height": 1, "width": 1}
+    ends = [Node("centre_crop", (f"p{i}",), (f"y{i}",), settings=crop) for i in range(20)]
+    x = np.zeros((1, 1, 1, 3), np.uint8)
+    with pytest.raises(StepFailed, match=r"node 8 \(pad\) leaves 1080003 bytes") as caught:
+        prepare((*nodes, *ends), {}).run({"x": x}, ("y0",), {})
+    assert caught.value.input_is_to_blame
+    paired = tuple(node for pair in zip(nodes, ends, strict=True) for node in pair)
+    assert prepare(paired, {}).run({"x": x}, ("y19",), {})["y19"].shape == (1, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("op", "settings"),
+    [
+        ("centre_crop", {"height": 1, "width": 90}),
+        ("split", {"sizes": [1, 89], "axis": 1}),
+        ("frames", {"length": 8, "hop": 8}),
+        ("top_k", {"k": 1}),
+    ],
+)
+def test_a_small_part_does_not_keep_the_large_tensor_that_it_was(
+    op: str, settings: dict[str, object]
+) -> None:
+    x = np.zeros((1, 90, 90, 1) if op == "centre_crop" else (1, 90), np.float32)
+    node = Node(op, ("x",), ("y",), settings=settings)
+    y = prepare((node,), {}).run({"x": x}, ("y",), {})["y"]
+    assert not np.shares_memory(x, y)
+
+
 def test_a_program_of_many_nodes_is_quick() -> None:
     nodes = tuple(scale(f"t{i}", f"t{i + 1}", "1") for i in range(MAX_NODES))
     found = prepare(nodes, {}).run({"t0": X}, (f"t{MAX_NODES}",), {})
@@ -126,32 +160,10 @@ def test_a_program_of_many_nodes_is_quick() -> None:
 )
 def test_a_step_gives_something_or_says_why_not(op: str, x: np.ndarray) -> None:
     """Whatever it is given: no exception of another kind, no warning."""
-    least: dict[str, dict[str, object]] = {
-        **{name: {"height": 4, "width": 3} for name in ("resize", "centre_crop", "letterbox")},
-        "layout": {"to": "nchw"},
-        "clip": {"low": "0", "high": "1"},
-        "cast": {"dtype": "int8"},
-        "quantize": {"scale": "1"},
-        "dequantize": {"scale": "1"},
-        "frames": {"length": 2, "hop": 1},
-        "mel_spectrogram": {"rate": 8000, "fft": 64, "hop": 2, "mels": 4},
-        "words": {"length": 3},
-        "wordpiece": {"length": 3},
-        "hash_words": {"features": 8},
-        "top_k": {"k": 1},
-        "labels": {"count": 4},
-        "threshold": {"at": "1"},
-        "convert_boxes": {"source": "xyxy", "to": "xywh"},
-        "suppress": {"keep": 2},
-        "split": {"sizes": [2, 3]},
-        "reshape": {"shape": [-1]},
-        "squeeze": {"axes": [1]},
-        "expand": {"axis": 1},
-    }
     step = STEPS[op]
     named = tuple(f"x{i}" for i in range(step.takes.start))
     file = "f" if step.file is File.MUST else ""
-    node = Node(op, named, ("y",), file, least.get(op, {}))
+    node = Node(op, named, ("y",), file, LEAST.get(op, {}))
     graph = prepare((node,), {"f": b"[PAD]\n[UNK]\n[CLS]\n[SEP]"})
     failure: StepFailed | None = None
     try:

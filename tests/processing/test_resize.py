@@ -145,6 +145,15 @@ def test_the_aspect_ratio_is_kept_where_it_is_asked_for(
     assert one("resize", x, **to(256, 256, "nearest", fit=fit)).shape == (1, *size, 1)
 
 
+@pytest.mark.parametrize("method", ["bilinear", "area", "nearest"])
+def test_no_pictures_are_resized_to_none_and_each_of_many_by_itself(method: str) -> None:
+    x = picture(300, 200, n=3)
+    assert one("resize", x[:0], **to(64, 48, method)).shape == (0, 64, 48, 3)
+    found = one("resize", x, **to(64, 48, method))  # in more than one band
+    alone = [one("resize", x[i : i + 1], **to(64, 48, method)) for i in range(3)]
+    assert np.array_equal(found, np.concatenate(alone))
+
+
 def test_what_would_become_too_large_is_refused_before_it_is_made() -> None:
     thin = np.zeros((1, 1, 32768, 1), np.uint8)
     graph = ready("resize", **to(8192, 8192, "bilinear", fit="cover"))

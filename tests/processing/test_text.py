@@ -73,7 +73,7 @@ def test_word_pieces_are_those_of_huggingfaces_tokenizers() -> None:
 @settings(deadline=None)
 def test_no_letter_is_lost_between_words(line: str) -> None:
     kept = [c for c in line if c.isalnum()]
-    words = split_words(line)
+    words = list(split_words(line))
     assert [c for c in "".join(words) if c.isalnum()] == kept
     assert all(words)
     assert not any(c.isspace() for word in words for c in word)
@@ -150,7 +150,18 @@ def test_numbers_and_broken_text_are_refused(op: str) -> None:
             one(op, wrong, raw=raw, **more)
     assert one(op, np.array([b"the"], object), raw=raw, **more) is not None
     with pytest.raises(StepFailed, match="characters at most"):
-        one(op, text("x" * 4_000_001), raw=raw, **more)
+        one(op, text("x" * 1_000_001), raw=raw, **more)
+
+
+def test_marks_without_end_are_refused_before_they_are_sorted() -> None:
+    fine = "a" + "\u0301\u0327" * 15
+    assert one("normalise_text", text(fine)).tolist() == [unicodedata.normalize("NFC", fine)]
+    with pytest.raises(StepFailed, match="30 combining marks"):
+        one("normalise_text", text("a" + "\u0301\u0327" * 100_000))
+
+
+def test_a_line_separator_parts_words() -> None:
+    assert list(split_words("a\u2028b\u3000c\x00d")) == ["a", "b", "cd"]
 
 
 def test_a_row_that_would_be_too_large_is_refused_before_it_is_made() -> None:

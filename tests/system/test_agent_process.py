@@ -66,9 +66,12 @@ def test_a_device_killed_in_the_middle_of_an_install_converges(site: Site) -> No
     site.start_agent("pi-1")
     deploy(site, "pi-1", 1)
     policy = site.root / "policy.toml"  # with it, an install passes every phase
-    policy.write_text('[[windows]]\nstart = "00:00"\nminutes = 10080\n[shadow]\nseconds = 1\n')
+    policy.write_text(
+        '[[windows]]\nstart = "00:00"\nminutes = 10080\n'
+        "[shadow]\nseconds = 1\n[canary]\nseconds = 1\n"
+    )
     early = ("downloading", "staged", "wait_window")
-    late = ("selftest", "shadow", "activating", "probation")
+    late = ("selftest", "shadow", "canary", "activating", "probation")
     for round_number, phase in enumerate((*early, *late), 2):
         made = bundle(site, round_number)
         rollout = site.push(made, "--probation", "1", "--policy", policy)
@@ -82,7 +85,9 @@ def test_a_device_killed_in_the_middle_of_an_install_converges(site: Site) -> No
 
 
 def test_telemetry_and_state_reach_the_fleet(site: Site) -> None:
-    site.enrol("pi-1")
+    state = site.enrol("pi-1")
+    with (state / "agent.toml").open("a") as settings:
+        settings.write('[runtime]\naccelerators = ["edgetpu"]\n')
     site.start_agent("pi-1")
     deploy(site, "pi-1", 1)
     for _ in range(3):
@@ -97,6 +102,10 @@ def test_telemetry_and_state_reach_the_fleet(site: Site) -> None:
     assert view["online"]
     assert view["telemetry"]["system"]["memory_total_bytes"] > 2**20
     assert [model["version"] for model in view["models"]] == [1]
+    assert view["telemetry"]["models"]["digits"]["accelerator"] == "cpu"
+    (model,) = view["models"]
+    why = "edgetpu: neither onnxruntime nor a plug-in has it"
+    assert model["why"].endswith(f"; on cpu, not on {why}")
     site.kill("pi-1")
     site.wait("the last will", lambda: not site.get("/devices/pi-1")["online"])
 
@@ -107,6 +116,7 @@ def test_the_command_line_shows_and_asks(site: Site) -> None:
     deploy(site, "pi-1", 1)
     status = json.loads(site.run("edge-agent", "status", "--state", state, "--json"))
     assert (status["device"], status["phase"], status["ready"]) == ("pi-1", "committed", True)
+    assert status["platforms"] == {"digits": "onnxruntime_onnx"}
     assert "digits@1" in site.run("edge-agent", "models", "--state", state)
     np.save(site.root / "x.npy", pixels(2))
     said = site.run("edge-agent", "predict", "--state", state, "digits", site.root / "x.npy")

@@ -55,7 +55,7 @@ class Script:
             value = reply.json()
             return Metadata(
                 value["name"],
-                value["versions"][-1],
+                version or value["versions"][0],  # the first is the one that serves
                 value["platform"],
                 _specs(value["inputs"]),
                 _specs(value["outputs"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Final
 
+from edgefleet_agent.runtime.chain import CPU, XNNPACK, AcceleratorSetup
 from edgefleet_agent.runtime.engine import CannotLoad, Session
 from edgefleet_contract.bundle import Format
 
@@ -19,21 +20,31 @@ FORMATS: Final = {
 """The runtimes that there are adapters for, best first, and the format that each runs."""
 
 _PACKAGES: Final = {
-    "onnxruntime": "onnxruntime",
-    "litert": "ai-edge-litert",
-    "tflite-runtime": "tflite-runtime",
+    "onnxruntime": (
+        "onnxruntime",
+        # the same for other accelerators, as their makers build it
+        *(f"onnxruntime-{name}" for name in ("openvino", "qnn", "gpu", "rocm", "migraphx", "cann")),
+    ),
+    "litert": ("ai-edge-litert",),
+    "tflite-runtime": ("tflite-runtime",),
 }
 
 
 def available() -> dict[str, str]:
     """The runtimes that are installed here and their versions, best first; imports none."""
     found: dict[str, str] = {}
-    for engine, package in _PACKAGES.items():
-        try:
-            found[engine] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    for engine, packages in _PACKAGES.items():
+        versions = (version for package in packages if (version := _version(package)))
+        if version := next(versions, ""):
+            found[engine] = version
     return found
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def preload(engine: str) -> None:
@@ -58,17 +69,60 @@ def preload(engine: str) -> None:
         raise CannotLoad(f"{engine} does not import here: {error}") from error
 
 
-def open_session(engine: str, raw: bytes, *, threads: int) -> Session:
-    """The model in `raw`, loaded.
+def open_session(
+    engine: str,
+    raw: bytes,
+    *,
+    threads: int,
+    accelerator: str,
+    setup: AcceleratorSetup = AcceleratorSetup(),  # noqa: B008  # frozen, and nobody changes it
+) -> Session:
+    """The model in `raw`, loaded on one accelerator.
+
+    It is what the runtime itself has under that name, else what a plug-in has.
 
     Raises:
-        CannotLoad: the engine is not here, or does not take the model.
+        CannotLoad: the engine or the accelerator is not here, or does not take the model.
     """
     preload(engine)
     if engine == "onnxruntime":
-        from edgefleet_agent.runtime.onnx_engine import OnnxSession
+        opened = _open_onnx(raw, threads, accelerator, setup)
+    else:
+        opened = _open_tflite(engine, raw, threads, accelerator, setup)
+    if opened is not None:
+        return opened
+    from edgefleet_agent.runtime.plug_in import open_with_plug_in
 
-        return OnnxSession(raw, threads=threads)
-    from edgefleet_agent.runtime.tflite_engine import TfliteSession
+    return open_with_plug_in(
+        accelerator,
+        raw,
+        engine=engine,
+        format_=FORMATS[engine],
+        threads=threads,
+        options=setup.options,
+    )
 
-    return TfliteSession(raw, engine=engine, threads=threads)
+
+def _open_onnx(
+    raw: bytes, threads: int, accelerator: str, setup: AcceleratorSetup
+) -> Session | None:
+    from edgefleet_agent.runtime.onnx_engine import OnnxSession, provider_of
+
+    provider = provider_of(accelerator)
+    if provider is None:
+        return None
+    return OnnxSession(raw, threads=threads, provider=provider, options=setup.options)
+
+
+def _open_tflite(
+    engine: str, raw: bytes, threads: int, accelerator: str, setup: AcceleratorSetup
+) -> Session | None:
+    from edgefleet_agent.runtime.tflite_engine import DELEGATES, TfliteSession, load_delegate
+
+    library = setup.library or DELEGATES.get(accelerator, "")
+    if not library and accelerator not in (CPU, XNNPACK):
+        return None
+    delegate = load_delegate(engine, library, setup.options) if library else None
+    return TfliteSession(
+        raw, engine=engine, threads=threads, delegate=delegate, plain=accelerator == CPU
+    )

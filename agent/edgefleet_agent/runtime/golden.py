@@ -9,16 +9,18 @@ A `.npz` with `input.0 …` and `output.0 …`, in the order of the variant's in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from edgefleet_agent.ports import Failed
 from edgefleet_agent.runtime.engine import Array, Tensors
 from edgefleet_contract.bundle import TensorSpec, Variant
 from edgefleet_contract.errors import Malformed
+from edgefleet_contract.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,25 @@ def worst_difference(found: Tensors, expected: Tensors) -> float:
     return max((_difference(found[name], expected[name]) for name in expected), default=0.0)
 
 
+def check(run: Callable[[Tensors], Tensors], golden: Golden, max_abs_err_e6: int) -> float | Failed:
+    """The largest difference over all vectors, or GOLDEN_MISMATCH where one is not allowed.
+
+    Raises:
+        CannotRun: the runtime said no.
+    """
+    worst = 0.0
+    for call in (*golden.calls, golden.first):
+        found = worst_difference(run(call.feeds), call.expected)
+        # One part in a million of slack: the limit is an integer, the difference a sum of floats.
+        if found * 1e6 > max_abs_err_e6 * (1 + 1e-6):
+            return Failed(
+                Reason.GOLDEN_MISMATCH,
+                f"an output differs by {found:.6g}, allowed are {max_abs_err_e6 / 1e6:.6g}",
+            )
+        worst = max(worst, found)
+    return worst
+
+
 def _difference(found: Array, expected: Array) -> float:
     if found.shape != expected.shape:
         return float("inf")
@@ -114,7 +135,8 @@ def _arrange(variant: Variant, arrays: list[Array]) -> Golden:
         return Golden(count, calls, calls[0])
     batch = _batch_of(specs, count)
     calls = tuple(_batches(variant, arrays, count, batch))
-    first = _call(variant, [a[:1] for a in arrays]) if batch == count else calls[0]
+    is_free = all(spec.shape[0] == -1 for spec in specs)
+    first = _call(variant, [a[:1] for a in arrays]) if is_free else calls[0]
     return Golden(count, calls, first)
 
 

@@ -17,22 +17,32 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport, SlotStats, TrialReport
+from edgefleet_agent.ports import (
+    CanaryReport,
+    Failed,
+    ModelSpec,
+    ShadowReport,
+    SlotStats,
+    TrialReport,
+)
+from edgefleet_agent.runtime.canaries import Canaries, has_room
+from edgefleet_agent.runtime.chain import ON_THE_PROCESSOR, Accelerators, platform
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.process import finish
 from edgefleet_agent.runtime.shadows import Shadows
+from edgefleet_agent.runtime.threads import ThreadWatch
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_agent.runtime.worker_process import WorkerProcess
 from edgefleet_agent.runtime.zygote_process import ZygoteProcess
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.listener import bind, release, spell
-from edgefleet_agent.serving.route import Route
+from edgefleet_agent.serving.route import CANARY, Route
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.reasons import Reason
 
@@ -60,7 +70,7 @@ class _Served:
             path=str(self.worker.path),
             inputs=spec.variant.inputs,
             outputs=spec.variant.outputs,
-            platform=f"{spec.engine}_{spec.variant.format}",
+            platform=platform(spec.engine, spec.variant.format, self.worker.accelerator),
         )
 
 
@@ -74,15 +84,25 @@ class LocalHost:
         config: of serving.
         zygote: whether workers, trials and shadows are forks, where that works.
         engines: the runtimes that forks have at hand; empty: all that are installed.
+        accelerators: what models may run on; None: the runtimes as they come.
     """
 
     def __init__(
-        self, config: ServingConfig, *, zygote: bool = True, engines: Iterable[str] = ()
+        self,
+        config: ServingConfig,
+        *,
+        zygote: bool = True,
+        engines: Iterable[str] = (),
+        accelerators: Accelerators | None = None,
     ) -> None:
         self._config = config
+        self._accelerators = accelerators or Accelerators()
+        self._proven: dict[str, tuple[ModelSpec, str]] = {}  # the last trial of each slot
+        self._threads = ThreadWatch()
         self._served: dict[str, _Served] = {}
         self._zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
         self._shadows = Shadows(config, self._send_routes, self._zygote)
+        self._canaries = Canaries(self._send_routes, drain_s=config.drain_s)
         self._swap = asyncio.Lock()
         self._listeners: list[socket.socket] = []
         self._front: FrontProcess | None = None
@@ -117,6 +137,11 @@ class LocalHost:
     def shadow_pids(self) -> tuple[int, ...]:
         """The processes of the candidates that run in shadow."""
         return self._shadows.pids
+
+    @property
+    def canary_pids(self) -> tuple[int, ...]:
+        """The processes of the candidates that answer a share of the requests."""
+        return self._canaries.pids
 
     async def start(self) -> None:
         """Listen, with nothing served yet.
@@ -174,13 +199,17 @@ class LocalHost:
 
     async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
         """See `ModelHost.trial`."""
-        return await try_model(
+        report = await try_model(
             spec,
             timeout_s=timeout_s,
             threads=self._config.model(spec.slot).threads,
             data_mib=self._config.trial_data_mib,
+            accelerators=self._accelerators_for(spec),
             zygote=self._zygote,
         )
+        if isinstance(report, TrialReport):
+            self._proven[spec.slot] = spec, report.accelerator
+        return report
 
     async def shadow(
         self,
@@ -200,10 +229,38 @@ class LocalHost:
             served.worker.id,
             served.counts,
             folder=self._folder,
+            accelerators=self._accelerators_for(spec),
             seconds=seconds,
             share=share,
             min_requests=min_requests,
             max_cpu_share=max_cpu_share,
+        )
+
+    async def canary(
+        self,
+        spec: ModelSpec,
+        *,
+        seconds: float,
+        share: float,
+        min_requests: int,
+        max_failures: int,
+    ) -> CanaryReport | Failed:
+        """See `ModelHost.canary`. It stands beside whatever serves in the slot."""
+        served = self._served.get(spec.slot)
+        if served is None or self._front is None:
+            return CanaryReport(enough=min_requests <= 0)
+        if not has_room(served.worker, spec.limits.ram_mib if spec.limits else 0):
+            _log.warning("%s@%d: no memory for a canary", spec.model, spec.version)
+            return CanaryReport(enough=min_requests <= 0)
+        candidate = self._prepare(spec)
+        return await self._canaries.run(
+            candidate.worker,
+            replace(candidate.route(), label=CANARY, share=share),
+            self._front,
+            serves=lambda: spec.slot in self._served,
+            seconds=seconds,
+            min_requests=min_requests,
+            max_failures=max_failures,
         )
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
@@ -214,17 +271,30 @@ class LocalHost:
             fresh = {spec.slot: self._prepare(spec) for spec in specs if not self._serves(spec)}
             if not fresh:
                 return None
-            try:
-                failed = await _start_all(fresh.values())
-                after = {**self._served, **fresh}
-                if failed is None and not await self._replace(after, fresh):
-                    failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
-            except BaseException:
-                await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
-                raise
-            if failed is not None:
-                await finish(_stop_all([served.worker for served in fresh.values()]))
+            before = self._served
+            failed = await self._bring(fresh)
+            if failed is None:
+                self._threads.look(
+                    {slot: self._config.model(slot).threads for slot in self._served}
+                )
+                freed = _freed(before, self._served)
+                if again := {k: s for k, s in fresh.items() if freed & s.worker.passed_over_names}:
+                    await self._bring({k: self._prepare_again(s) for k, s in again.items()})
             return failed
+
+    async def _bring(self, fresh: dict[str, _Served]) -> Failed | None:
+        """Start the workers of these, and change the routes to them; else leave none of them."""
+        try:
+            failed = await _start_all(fresh.values())
+            after = {**self._served, **fresh}
+            if failed is None and not await self._replace(after, fresh):
+                failed = Failed(Reason.ACTIVATION_FAILED, "the front did not take the routes")
+        except BaseException:
+            await finish(_stop_all([s.worker for s in fresh.values() if not self._is_in(s)]))
+            raise
+        if failed is not None:
+            await finish(_stop_all([served.worker for served in fresh.values()]))
+        return failed
 
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
@@ -257,6 +327,8 @@ class LocalHost:
             latency_p50_us=interval.latencies.quantile(0.5),
             latency_p95_us=interval.latencies.quantile(0.95),
             worker_rss_bytes=worker.rss_bytes,
+            accelerator=worker.accelerator,
+            passed_over=worker.passed_over,
         )
 
     def _serves(self, spec: ModelSpec) -> bool:
@@ -275,9 +347,22 @@ class LocalHost:
             folder=self._folder,
             threads=self._config.model(spec.slot).threads,
             ready_s=self._config.ready_s,
+            accelerators=self._accelerators_for(spec),
             zygote=self._zygote,
         )
         return _Served(spec, worker)
+
+    def _prepare_again(self, served: _Served) -> _Served:
+        """Another worker of what serves, which goes on with its counts."""
+        return replace(served, worker=self._prepare(served.spec).worker)
+
+    def _accelerators_for(self, spec: ModelSpec) -> Accelerators:
+        tried, proven = self._proven.get(spec.slot, (None, ""))
+        return replace(
+            self._accelerators,
+            named=self._config.model(spec.slot).accelerators or self._accelerators.named,
+            proven=proven if tried == spec else "",
+        )
 
     async def _replace(self, served: dict[str, _Served], fresh: dict[str, _Served]) -> bool:
         """Change the routes to `served` in one step, then drain and end what is not in it.
@@ -311,19 +396,29 @@ class LocalHost:
         if self._front is None:
             return 0
         routes = tuple(served.route() for served in self._served.values())
-        return self._front.route(routes, self._shadows.routes)
+        return self._front.route((*routes, *self._canaries.routes(routes)), self._shadows.routes)
 
     def _counted(self, worker: str, counts: Counts) -> None:
         for served in self._served.values():
             if served.worker.id == worker:
                 served.counts.merge(counts)
                 served.interval.merge(counts)
+                self._canaries.served(served.spec.slot, counts)
+        self._canaries.counted(worker, counts)
 
     def _stuck(self, worker: str, pid: int) -> None:
         for served in self._served.values():
             if served.worker.id == worker:
                 served.worker.kill(pid)
         self._shadows.overran(worker, pid)
+        self._canaries.overran(worker, pid)
+
+
+def _freed(before: dict[str, _Served], after: dict[str, _Served]) -> set[str]:
+    """The accelerators of workers that left: some can be held by one process at a time."""
+    return {
+        old.worker.accelerator for slot, old in before.items() if after.get(slot) is not old
+    } - ON_THE_PROCESSOR
 
 
 async def _start_all(fresh: Iterable[_Served]) -> Failed | None:

@@ -1,8 +1,7 @@
-"""Opens a verified variant in a child process: bytes, digests, session, declared tensors.
+"""What a child is told of a variant, and its files: read in one place, by the digests signed.
 
-Trial and worker load in the same way, so what passed the trial is what serves. Every file is read
-by `read_file`, which holds what it read against the digest that was signed. A sealed file is opened
-there, into memory: nothing of it is written.
+Every file is read by `read_stored`, which holds what it read against the digest that was signed. A
+sealed file is opened there, into memory: nothing of it is written.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent.ports import FileSeal, ModelSpec, StoredFile
-from edgefleet_agent.runtime.engine import CannotLoad, Session, difference
-from edgefleet_agent.runtime.engines import open_session
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import CHUNK_SIZE, Limits, Variant, sha256
 from edgefleet_contract.canonical import Json
@@ -41,9 +39,17 @@ class Job:
     slot: str = ""
     version: int = 0
     labels: str = ""
+    accelerators: Accelerators = field(default_factory=Accelerators)
 
 
-def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 0) -> Job:
+def job_for(
+    spec: ModelSpec,
+    *,
+    threads: int,
+    accelerators: Accelerators | None = None,
+    cpu_s: int = 0,
+    data_bytes: int = 0,
+) -> Job:
     """The job of a worker or a trial of `spec`."""
     return Job(
         engine=spec.engine,
@@ -56,6 +62,7 @@ def job_for(spec: ModelSpec, *, threads: int, cpu_s: int = 0, data_bytes: int = 
         slot=spec.slot,
         version=spec.version,
         labels=spec.labels,
+        accelerators=accelerators or Accelerators(),
     )
 
 
@@ -69,29 +76,11 @@ def parse_job(value: Any) -> Job:
     return codec.decode(Job, value, what="job")
 
 
-def load(job: Job, files: dict[str, bytes]) -> Session:
-    """A session on the variant that is made of these files, which are let go as they are opened.
-
-    Raises:
-        CannotLoad: the runtime does not take a model, a step is not known or not well set, or the
-            tensors are not those that the variant declares.
-    """
-    if job.variant.program is not None and job.variant.program.nodes:
-        from edgefleet_agent.runtime.program import ProgramSession
-
-        return ProgramSession(job.variant, files, engine=job.engine, threads=job.threads)
-    session = open_session(job.engine, files.pop(job.variant.model), threads=job.threads)
-    wrong = difference(session, job.variant)
-    if wrong:
-        raise CannotLoad(wrong)
-    return session
-
-
 def read_variant(job: Job) -> dict[str, bytes]:
     """What the variant is made of, by path: its models, and what its steps need.
 
     Raises:
-        PeerError, DeviceError: as `read_file`.
+        PeerError, DeviceError: as `read_stored`.
     """
     return {path: read_file(job, path) for path in job.variant.files}
 
@@ -100,7 +89,7 @@ def golden_source(job: Job) -> io.BytesIO:
     """Where the golden vectors are read from.
 
     Raises:
-        PeerError, DeviceError: as `read_file`.
+        PeerError, DeviceError: as `read_stored`.
     """
     return io.BytesIO(read_file(job, job.variant.golden))
 
@@ -109,7 +98,7 @@ def read_labels(job: Job) -> tuple[str, ...]:
     """The class names of the bundle, one a line; none where it has none.
 
     Raises:
-        PeerError, DeviceError: as `read_file`.
+        PeerError, DeviceError: as `read_stored`.
     """
     if not job.labels:
         return ()
@@ -117,13 +106,17 @@ def read_labels(job: Job) -> tuple[str, ...]:
 
 
 def read_file(job: Job, path: str) -> bytes:
-    """A file of the bundle, by its path in it: in the clear, and exactly what was signed.
+    """A file of the bundle, by its path in it; see `read_stored`."""
+    return read_stored(job.files[path], path)
+
+
+def read_stored(stored: StoredFile, path: str) -> bytes:
+    """A file in the clear, and exactly what was signed; `path` names it in errors.
 
     Raises:
         PeerError: DIGEST_MISMATCH or UNSEALING_FAILED.
         DeviceError: STORAGE_FAILED.
     """
-    stored = job.files[path]
     place = Path(stored.path)
     try:
         raw = place.read_bytes() if stored.seal is None else unsealed(place, stored.seal)

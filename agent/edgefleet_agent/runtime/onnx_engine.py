@@ -31,42 +31,52 @@ _DTYPES: Final = {
     "tensor(string)": "string",
 }
 _INPUT_TO_BLAME: Final = "INVALID_ARGUMENT"
+_CPU: Final = "CPUExecutionProvider"
+_PROVIDER: Final = "executionprovider"
+_REMOTE: Final = "azure"
+"""The provider that would send inputs to a service in the network."""
 _OUT_OF_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 
 
+def provider_of(name: str) -> str | None:
+    """The execution provider of this build that is meant by `cpu`, `xnnpack`, `cuda`, …: its name
+    without the end that all have, in lower case. None where the build has none of that name.
+    """
+    if name == _REMOTE:
+        return None
+    found: list[str] = ort.get_available_providers()
+    return next((each for each in found if each.lower() == name + _PROVIDER), None)
+
+
 class OnnxSession:
-    """An ONNX model on the CPU provider.
+    """An ONNX model on an execution provider; what that one does not take runs on the CPU provider.
 
     Args:
         raw: the file.
         threads: of one inference.
+        provider: as onnxruntime calls it.
+        options: of the provider.
 
     Raises:
-        CannotLoad: external data, not ONNX, an unknown operator, non-tensor inputs or outputs.
+        CannotLoad: external data, not ONNX, an unknown operator, non-tensor inputs or outputs; a
+            provider that does not start here or takes none of the model.
     """
 
-    def __init__(self, raw: bytes, *, threads: int) -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        *,
+        threads: int,
+        provider: str = _CPU,
+        options: dict[str, str] | None = None,
+    ) -> None:
         _refuse_external(raw)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        try:
-            self._session = ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-        except MemoryError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions share no base but this one
-            message = _one_line(error)
-            if any(word in message for word in _OUT_OF_MEMORY):
-                raise MemoryError(message) from error
-            raise CannotLoad(f"onnxruntime: {message}") from error
+        self._session = _session(raw, threads, provider, options or {})
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
+        if provider != _CPU and (refusal := _refusal(self._session, provider)):
+            raise CannotLoad(refusal)
 
     def run(self, feeds: Tensors) -> Tensors:
         """See `Session.run`."""
@@ -82,6 +92,46 @@ class OnnxSession:
                 f"onnxruntime: {message}", input_is_to_blame=_INPUT_TO_BLAME in message
             ) from error
         return {name: np.asarray(result) for name, result in zip(self._names, results, strict=True)}
+
+
+def _session(
+    raw: bytes, threads: int, provider: str, provider_options: dict[str, str]
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    providers: list[object] = [_CPU]
+    if provider != _CPU:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        providers.insert(0, (provider, provider_options))
+    try:
+        # Without its own fallback, which is silent: the chain is ours.
+        return ort.InferenceSession(raw, options, providers=providers, enable_fallback=0)
+    except MemoryError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no base but this one
+        message = _one_line(error)
+        if any(word in message for word in _OUT_OF_MEMORY):
+            raise MemoryError(message) from error
+        raise CannotLoad(f"onnxruntime: {message}") from error
+
+
+def _refusal(session: ort.InferenceSession, provider: str) -> str:
+    """Why a provider runs nothing of the model; empty where it does, or the build cannot tell."""
+    if provider not in session.get_providers():
+        return "it does not start on this board"
+    try:
+        parts = session.get_provider_graph_assignment_info()
+    except (AttributeError, RuntimeError):
+        return ""
+    if any(part.ep_name == provider and part.get_nodes() for part in parts):
+        return ""
+    return "it takes none of the model's operators"
 
 
 def _refuse_external(raw: bytes) -> None:

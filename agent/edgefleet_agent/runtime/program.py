@@ -9,12 +9,12 @@ publisher's, and so is a tensor of a dtype or rank that a model, or the variant,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from edgefleet_agent.runtime.engine import Array, CannotLoad, CannotRun, Session, Tensors
-from edgefleet_agent.runtime.engines import open_session
 from edgefleet_contract.bundle import TensorSpec, Variant
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.graph import MODEL, Node
@@ -30,15 +30,14 @@ class ProgramSession:
     Args:
         variant: what goes in and comes out, and the nodes.
         files: the models and what the steps need, by path; let go as they are opened.
-        engine: that opens the models.
-        threads: of one inference.
+        open_model: makes a session of a model's bytes.
 
     Raises:
         CannotLoad: naming the node.
     """
 
     def __init__(
-        self, variant: Variant, files: dict[str, bytes], *, engine: str, threads: int
+        self, variant: Variant, files: dict[str, bytes], open_model: Callable[[bytes], Session]
     ) -> None:
         assert variant.program is not None
         nodes = variant.program.nodes
@@ -50,7 +49,7 @@ class ProgramSession:
             raise CannotLoad(error.message) from error
         self._models: dict[str, Model] = {}
         for path in model_files(nodes):
-            session = open_session(engine, files.pop(path), threads=threads)
+            session = open_model(files.pop(path))
             for i, node in enumerate(nodes):
                 if node.op == MODEL and node.file == path:
                     _check_node(node, i, session)

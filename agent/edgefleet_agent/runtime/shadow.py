@@ -96,14 +96,14 @@ def main(argv: list[str]) -> None:
     os.nice(19)
     message = control.receive()
     job = parse_job(message["job"])
-    session = prepare(job)
-    if isinstance(session, Failed):
-        control.send(failed=session.reason, detail=session.detail)
+    loaded = prepare(job)
+    if isinstance(loaded, Failed):
+        control.send(failed=loaded.reason, detail=loaded.detail)
         return
     gc.collect()
     gc.freeze()
     _step_back()
-    worker = ShadowWorker(session, job, control, max_cpu_share=message["max_cpu_share"])
+    worker = ShadowWorker(loaded.session, job, control, max_cpu_share=message["max_cpu_share"])
     control.send(ready=True)
     worker.serve(control.socket, socket.socket(fileno=fds["listen"]))
     worker.tell()

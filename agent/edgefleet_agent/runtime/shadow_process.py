@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_agent.runtime.trial_runner import data_bytes
@@ -42,6 +43,7 @@ class ShadowProcess:
         spec: the candidate.
         config: how long it may load and answer; its threads and memory.
         folder: of our own, for its socket.
+        accelerators: what it may run on.
         zygote: forks it where that works.
     """
 
@@ -52,11 +54,13 @@ class ShadowProcess:
         *,
         config: ServingConfig,
         folder: Path,
+        accelerators: Accelerators,
         zygote: Forker | None = None,
     ) -> None:
         self.id, self.path = id, folder / f"{id}.sock"
         self._name = f"shadow {spec.slot} {spec.model}@{spec.version}"
         self._spec, self._config, self._zygote = spec, config, zygote
+        self._accelerators = accelerators
         self._listener: socket.socket | None = None
         self._process: ChildProcess | None = None
         self._judging: asyncio.Task[None] | None = None
@@ -101,7 +105,10 @@ class ShadowProcess:
             return Failed(Reason.INTERNAL, f"{self._name} could not be started: {error.strerror}")
         limit = data_bytes(self._config.trial_data_mib)
         job = job_for(
-            self._spec, threads=self._config.model(self._spec.slot).threads, data_bytes=limit
+            self._spec,
+            threads=self._config.model(self._spec.slot).threads,
+            accelerators=self._accelerators,
+            data_bytes=limit,
         )
         process.send({"job": render_job(job), "max_cpu_share": max_cpu_share})
         message = await self._within(self._config.ready_s, process.receive())

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.process import Forker
 from edgefleet_agent.runtime.shadow_process import ShadowProcess
 from edgefleet_agent.serving.config import ServingConfig
@@ -53,6 +54,7 @@ class Shadows:
         counts: Counts,
         *,
         folder: Path,
+        accelerators: Accelerators,
         seconds: float,
         share: float,
         min_requests: int,
@@ -61,7 +63,12 @@ class Shadows:
         """See `ModelHost.shadow`; `counts` are those of the worker that is watched."""
         name = f"s{next(self._ids)}"
         async with ShadowProcess(
-            name, spec, config=self._config, folder=folder, zygote=self._zygote
+            name,
+            spec,
+            config=self._config,
+            folder=folder,
+            accelerators=accelerators,
+            zygote=self._zygote,
         ) as shadow:
             outcome = await shadow.start(max_cpu_share=max_cpu_share)
             if outcome is not None:

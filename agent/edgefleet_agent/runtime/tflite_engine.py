@@ -1,18 +1,24 @@
 """TFLite as a `Session`, on LiteRT or, where only that exists, tflite-runtime.
 
-The only module that imports either. A batch is a resize of the inputs, done only when the shape
-changes. int8 and uint8 tensors are taken and given as the model declares them: no silent scaling.
+The only module that imports either. Another shape is a resize of the inputs, done only when it
+changes. Text is UTF-8 to the runtime and `str` to us. int8 and uint8 tensors are taken and given as
+the model declares them: no silent scaling.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
+import sys
+from typing import Any, Final
 
 import numpy as np
 
-from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Tensors
+from edgefleet_agent.runtime.engine import Array, CannotLoad, CannotRun, Tensors
 from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.errors import Malformed
+
+DELEGATES: Final = {"edgetpu": "libedgetpu.so.1"}
+"""The delegates that have a name, and the shared libraries that they are."""
 
 
 def interpreter_of(engine: str) -> Any:
@@ -28,24 +34,49 @@ def interpreter_of(engine: str) -> Any:
     return Interpreter
 
 
+def load_delegate(engine: str, library: str, options: dict[str, str]) -> Any:
+    """An external delegate from a shared library, by name or path.
+
+    Raises:
+        CannotLoad: the library is not there, or says that it cannot be used here.
+        ImportError: the runtime is not installed.
+    """
+    if engine == "tflite-runtime":
+        from tflite_runtime.interpreter import load_delegate as load
+    else:
+        from ai_edge_litert.interpreter import load_delegate as load
+    try:
+        ctypes.CDLL(library)  # what does not load, the runtimes leave half made
+        return load(library, options)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CannotLoad(_one_line(error)) from error
+
+
 class TfliteSession:
-    """A TFLite model on the CPU kernels.
+    """A TFLite model: on a delegate, on XNNPACK where it takes it, else on the runtime's kernels.
 
     Args:
         raw: the file.
         engine: `litert` or `tflite-runtime`.
         threads: of one inference.
+        delegate: from `load_delegate`, tried before XNNPACK.
+        plain: without XNNPACK.
 
     Raises:
-        CannotLoad: not TFLite, or an operator that the runtime lacks.
+        CannotLoad: not TFLite, an operator that the runtime lacks, or a delegate that refuses the
+            model or takes none of it.
     """
 
-    def __init__(self, raw: bytes, *, engine: str, threads: int) -> None:
+    def __init__(
+        self, raw: bytes, *, engine: str, threads: int, delegate: Any = None, plain: bool = False
+    ) -> None:
         self._engine = engine
         if raw[4:8] != b"TFL3":
             raise CannotLoad("not a TFLite file: it has no TFL3 mark")
         try:
-            self._interpreter = interpreter_of(engine)(model_content=raw, num_threads=threads)
+            self._interpreter = _interpreter(engine, raw, threads, delegate, plain)
+            if delegate is not None and not _takes_part(self._interpreter):
+                raise CannotLoad("it takes none of the model's operators")
             self._interpreter.allocate_tensors()
             inputs = self._interpreter.get_input_details()
             outputs = self._interpreter.get_output_details()
@@ -67,8 +98,9 @@ class TfliteSession:
                 self._interpreter.set_tensor(index, feeds[name])
             self._interpreter.invoke()
             return {
-                name: np.asarray(self._interpreter.get_tensor(index))
+                name: _text(array) if array.dtype.kind in "SO" else array
                 for name, index in self._outputs.items()
+                for array in (np.asarray(self._interpreter.get_tensor(index)),)
             }
         except (ValueError, RuntimeError) as error:
             raise CannotRun(f"{self._engine}: {_one_line(error)}") from error
@@ -83,6 +115,34 @@ class TfliteSession:
         self._interpreter.allocate_tensors()
         for name in changed:
             self._shapes[name] = feeds[name].shape
+
+
+def _interpreter(engine: str, raw: bytes, threads: int, delegate: Any, plain: bool) -> Any:
+    cls = interpreter_of(engine)
+    more: dict[str, Any] = {}
+    if delegate is not None:
+        more["experimental_delegates"] = [delegate]
+    if plain:
+        kinds = sys.modules[cls.__module__].OpResolverType
+        more["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return cls(model_content=raw, num_threads=threads, **more)
+
+
+def _takes_part(interpreter: Any) -> bool:
+    """Whether a delegate took any operator, before tensors are allocated: XNNPACK comes then.
+
+    Runtimes that cannot tell are believed.
+    """
+    tell = getattr(interpreter, "_get_ops_details", None)
+    return tell is None or any("delegate" in op["op_name"].lower() for op in tell())
+
+
+def _text(array: Array) -> Array:
+    """Bytes of the runtime as `str`. Not UTF-8 is a ValueError."""
+    flat = [item.decode() if isinstance(item, bytes) else str(item) for item in array.flat]
+    found = np.empty(len(flat), object)
+    found[:] = flat
+    return found.reshape(array.shape)
 
 
 def _spec(detail: dict[str, Any]) -> TensorSpec:

@@ -22,8 +22,9 @@ from edgefleet_agent.ports import Failed, TrialReport
 from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session
 from edgefleet_agent.runtime.engines import preload
-from edgefleet_agent.runtime.golden import Call, Golden, read_golden, worst_difference
-from edgefleet_agent.runtime.loading import Job, golden_source, load, parse_job, read_variant
+from edgefleet_agent.runtime.golden import Call, Golden, read_golden
+from edgefleet_agent.runtime.loading import Job, golden_source, parse_job, read_variant
+from edgefleet_agent.runtime.opening import load
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Limits
 from edgefleet_contract.errors import DeviceError, PeerError
@@ -70,40 +71,23 @@ def run_trial(job: Job) -> TrialReport | Failed:
 def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
     gc.collect()
     empty, mapped = _resident("VmRSS"), _resident("RssFile")
-    files = read_variant(job)
-    start = time.perf_counter()
-    session = load(job, files)
-    session.run(golden.first.feeds)
-    load_ms = (time.perf_counter() - start) * 1e3
-    worst = 0.0
-    for call in (*golden.calls, golden.first):
-        error = _check(session, call, job.variant.max_abs_err_e6)
-        if isinstance(error, Failed):
-            return error
-        worst = max(worst, error)
-    times = _times(session, golden.first)
+    loaded = load(job, read_variant(job), golden, on_trial=True)
+    if isinstance(loaded, Failed):
+        return loaded
+    times = _times(loaded.session, golden.first)
     report = TrialReport(
         vectors=golden.vectors,
-        max_abs_err=worst,
-        load_ms=load_ms,
+        max_abs_err=loaded.max_abs_err,
+        load_ms=loaded.load_ms,
         p50_us=times[len(times) // 2],
         p95_us=times[min(len(times) - 1, int(len(times) * 0.95))],
         # What it mapped of the runtime's files meanwhile is no memory of the model: it is shared,
         # and how much was there before depends on whether the process is a fork.
         ram_mib=max(0, _resident("VmHWM") - empty - (_resident("RssFile") - mapped)) / _MIB,
+        accelerator=loaded.accelerator,
+        passed_over=loaded.passed_over,
     )
     return judge(report, job.limits) or report
-
-
-def _check(session: Session, call: Call, max_abs_err_e6: int) -> float | Failed:
-    found = worst_difference(session.run(call.feeds), call.expected)
-    # One part in a million of slack: the limit is an integer, the difference a sum of floats.
-    if found * 1e6 > max_abs_err_e6 * (1 + 1e-6):
-        return Failed(
-            Reason.GOLDEN_MISMATCH,
-            f"an output differs by {found:.6g}, allowed are {max_abs_err_e6 / 1e6:.6g}",
-        )
-    return found
 
 
 def _times(session: Session, call: Call) -> list[float]:

@@ -10,6 +10,7 @@ from typing import Final
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn
 from edgefleet_contract import codec
@@ -26,6 +27,7 @@ async def try_model(
     timeout_s: float,
     threads: int,
     data_mib: int,
+    accelerators: Accelerators | None = None,
     zygote: Forker | None = None,
 ) -> TrialReport | Failed:
     """The outcome of a trial of `spec` in a process of its own, which is gone afterwards.
@@ -35,11 +37,18 @@ async def try_model(
         timeout_s: wall time of the whole trial.
         threads: of one inference.
         data_mib: private memory that the trial may have; 0 is three quarters of the board's.
+        accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
     """
     name = f"trial {spec.model}@{spec.version}"
     cpu_s = math.ceil(timeout_s * threads) + 1
-    job = job_for(spec, threads=threads, cpu_s=cpu_s, data_bytes=data_bytes(data_mib))
+    job = job_for(
+        spec,
+        threads=threads,
+        accelerators=accelerators,
+        cpu_s=cpu_s,
+        data_bytes=data_bytes(data_mib),
+    )
     try:
         process = await spawn(MODULE, name, threads=threads, zygote=zygote)
     except OSError as error:

@@ -25,11 +25,11 @@ from edgefleet_agent.runtime.golden import read_golden
 from edgefleet_agent.runtime.loading import (
     Job,
     golden_source,
-    load,
     parse_job,
     read_labels,
     read_variant,
 )
+from edgefleet_agent.runtime.opening import Loaded, load
 from edgefleet_agent.runtime.slots import Slots, fits
 from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error, join_results
@@ -155,22 +155,20 @@ def _slots_of(connection: socket.socket) -> Slots:
         os.close(fds[0])
 
 
-def prepare(job: Job) -> Session | Failed:
-    """A session that is warm: it has answered the first golden vector."""
+def prepare(job: Job) -> Loaded | Failed:
+    """The model, warm: it has answered at least the first golden vector."""
     try:
         preload(job.engine)
         child.confine(data_bytes=job.data_bytes)
         read_labels(job)  # what cannot be read is found out now, not when it serves
         golden = read_golden(golden_source(job), job.variant)
-        session = load(job, read_variant(job))
-        session.run(golden.first.feeds)
+        return load(job, read_variant(job), golden, on_trial=False)
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
     except (PeerError, DeviceError) as error:
         return Failed(error.reason, error.message)
-    except (CannotRun, MemoryError) as error:
+    except MemoryError as error:
         return Failed(Reason.LOAD_FAILED, f"warm-up: {error}")
-    return session
 
 
 def main(argv: list[str]) -> None:
@@ -179,14 +177,19 @@ def main(argv: list[str]) -> None:
     control = child.Control(fds["control"])
     job = parse_job(control.receive())
     start = time.perf_counter()
-    session = prepare(job)
-    if isinstance(session, Failed):
-        control.send(failed=session.reason, detail=session.detail)
+    loaded = prepare(job)
+    if isinstance(loaded, Failed):
+        control.send(failed=loaded.reason, detail=loaded.detail)
         return
     gc.collect()
     gc.freeze()
-    control.send(ready=True, load_ms=(time.perf_counter() - start) * 1e3)
-    Worker(session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
+    control.send(
+        ready=True,
+        load_ms=(time.perf_counter() - start) * 1e3,
+        accelerator=loaded.accelerator,
+        passed_over=loaded.passed_over,
+    )
+    Worker(loaded.session, job).serve(control.socket, socket.socket(fileno=fds["listen"]))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import logging
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from edgefleet_agent.ports import Failed, ModelSpec
+from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_contract.reasons import Reason
@@ -39,6 +41,7 @@ class WorkerProcess:
         folder: of our own, for its socket.
         threads: of one inference.
         ready_s: how long it may take to load.
+        accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
     """
 
@@ -50,9 +53,13 @@ class WorkerProcess:
         folder: Path,
         threads: int,
         ready_s: float,
+        accelerators: Accelerators | None = None,
         zygote: Forker | None = None,
     ) -> None:
         self.id, self.spec = id, spec
+        self.accelerator = ""
+        self.passed_over: tuple[str, ...] = ()
+        self._accelerators = accelerators or Accelerators()
         self.path = folder / f"{id}.sock"
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
@@ -66,6 +73,11 @@ class WorkerProcess:
     def pid(self) -> int | None:
         """Of the process that is ready; None while there is none."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def passed_over_names(self) -> set[str]:
+        """The accelerators that come before what it runs on."""
+        return {line.partition(":")[0] for line in self.passed_over}
 
     @property
     def rss_bytes(self) -> int:
@@ -144,7 +156,8 @@ class WorkerProcess:
         except OSError as error:
             return Failed(Reason.INTERNAL, f"{self._name}: {error.strerror}")
         try:
-            process.send(render_job(job_for(self.spec, threads=self._threads)))
+            job = job_for(self.spec, threads=self._threads, accelerators=self._accelerators)
+            process.send(render_job(job))
             async with asyncio.timeout(self._ready_s):
                 message = await process.receive()
             if message is None:
@@ -159,8 +172,23 @@ class WorkerProcess:
         if "failed" in message:
             await process.end()
             return Failed(Reason(message["failed"]), message["detail"])
-        _log.info("%s: ready in %.0f ms (pid %d)", self._name, message["load_ms"], process.pid)
+        self._took(message["accelerator"], tuple(message["passed_over"]))
+        _log.info(
+            "%s: ready in %.0f ms on %s (pid %d)",
+            self._name,
+            message["load_ms"],
+            self.accelerator,
+            process.pid,
+        )
         return process
+
+    def _took(self, accelerator: str, passed_over: tuple[str, ...]) -> None:
+        """Keep what it runs on, which has now passed; say what it does not, where that is news."""
+        for line in passed_over:
+            if line not in self.passed_over:
+                _log.warning("%s: passed over %s", self._name, line)
+        self.accelerator, self.passed_over = accelerator, passed_over
+        self._accelerators = replace(self._accelerators, proven=accelerator)
 
 
 def listen_at(path: Path) -> socket.socket:

@@ -17,6 +17,7 @@ from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
 from edgefleet_agent.serving.doors import DOORS
 from edgefleet_agent.serving.link import DeadlinePassed, NoWorker, QueueFull, WorkerLost
 from edgefleet_agent.serving.router import Entry, Router
+from edgefleet_agent.serving.versions import drawn
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -71,16 +72,30 @@ class App:
         opening = _opening(inference, scope["headers"])
         body = await self._read(scope, receive, b"" if isinstance(opening, Answer) else opening)
         # From here to the worker's queue nothing waits: the route that is found is the one used.
-        entry = inference.find(self._router.entries, places)
-        if isinstance(entry, Answer):
-            return entry
+        found = inference.find(self._router.entries, places)
+        if isinstance(found, Answer):
+            return found
+        entry = found
         answer: Answer | Frame
         if body is None:
             answer = self._too_large()
         elif isinstance(opening, Answer):
             answer = opening
         else:
+            asked = time.perf_counter()
+            entry = drawn(self._router.entries, found, places)
             answer = await self._ask(entry, inference.ask, body)
+            if entry is not found and _status(answer) != 200:
+                canary, failed, now = entry, answer, time.perf_counter()
+                left_s = self._config.deadline_s - (now - asked)
+                found = inference.find(self._router.entries, places)  # another, after a swap
+                if isinstance(found, Answer):
+                    return found
+                entry, answer = found, await self._ask(found, inference.ask, body, left_s)
+                if _status(answer) == 200:  # else the request is to blame
+                    status = max(500, _status(failed))
+                    self._router.count(canary, status, round((now - start) * 1e6))
+                start = now
         took = round((time.perf_counter() - start) * 1e6)
         if isinstance(answer, Frame):
             frame, answer = answer, Answer(answer.code, answer.body)
@@ -89,22 +104,27 @@ class App:
                 # Comes after the answer is written: nothing waits between here and there.
                 copy = Copy(inference.ask, took, body, frame.body)
                 asyncio.get_running_loop().call_soon(self._router.copy, entry, copy)
-        self._router.count(entry, answer.status, took)
+        # A canary that was asked by name has nobody to stand in for it: that does not judge it.
+        is_told = entry is not found or not entry.route.is_canary
+        self._router.count(entry, answer.status, took, is_told=is_told)
         version = (VERSION_HEADER, b"%d" % entry.route.version)
         return Answer(answer.status, answer.body, answer.content_type, (*answer.headers, version))
 
-    async def _ask(self, entry: Entry, ask: Ask, body: bytes) -> Answer | Frame:
+    async def _ask(
+        self, entry: Entry, ask: Ask, body: bytes, deadline_s: float | None = None
+    ) -> Answer | Frame:
         name = entry.route.slot
         try:
-            return await entry.link.ask(ask, body)
+            return await entry.link.ask(ask, body, deadline_s=deadline_s)
         except QueueFull:
             return busy(f"{self._config.queue} requests wait for {name}: try again")
         except NoWorker:
             return busy(f"no worker of {name} came back in time: try again")
         except DeadlinePassed:
-            return refuse(504, f"{name} did not answer within {self._config.deadline_s:g} s")
+            return refuse(504, f"{name} did not answer within {entry.link.deadline_s:g} s")
         except WorkerLost:
-            return refuse(500, f"the worker of {name} died twice over this request")
+            times = "" if entry.route.is_canary else "twice "
+            return refuse(500, f"the worker of {name} died {times}over this request")
 
     def _too_large(self) -> Answer:
         return refuse(413, f"the body is larger than {self._config.max_body_bytes} bytes")
@@ -134,6 +154,10 @@ class App:
         if too_large:
             return None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _status(answer: Answer | Frame) -> int:
+    return answer.code if isinstance(answer, Frame) else answer.status
 
 
 def _opening(inference: Inference, headers: Headers) -> bytes | Answer:

@@ -14,10 +14,12 @@ DEFAULT_LISTENER: Final = "unix:serve.sock"
 class ModelConfig:
     """A `[serving.models.<slot>]` table: how one model is served.
 
-    `threads` of one inference; 0: `serving.threads`.
+    `threads` of one inference; 0: `serving.threads`. `accelerators` that it may run on, the
+    preferred first; empty: `runtime.accelerators`.
     """
 
     threads: int = 0
+    accelerators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.threads < 0:

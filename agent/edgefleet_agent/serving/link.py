@@ -38,7 +38,7 @@ class DeadlinePassed(Exception):
 
 
 class WorkerLost(Exception):
-    """The worker died over this request, twice."""
+    """The worker died over this request; twice, where it is asked again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +61,7 @@ class Link:
         deadline_s: how long one may take, and how long one may run before the worker is `stuck`.
         on_stuck: called with the worker's pid when it overran.
         on_idle: called when nothing is outstanding any more, once draining.
+        asks_again: whether the next worker is asked what a dead one did not answer.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Link:
         deadline_s: float,
         on_stuck: Callable[[int], None],
         on_idle: Callable[[], None],
+        asks_again: bool = True,
     ) -> None:
-        self._path, self._limit, self._deadline_s = path, limit, deadline_s
+        self._asks_again = asks_again
+        self._path, self._limit, self.deadline_s = path, limit, deadline_s
         self._on_stuck, self._on_idle = on_stuck, on_idle
         self._waiting: deque[_Pending] = deque()
         self._sent: deque[_Pending] = deque()
@@ -98,14 +101,19 @@ class Link:
         """Requests without an answer."""
         return len(self._waiting) + len(self._sent)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a worker is there and one more request may wait for it."""
+        return self.is_up and len(self._waiting) < self._limit
+
     async def wait_up(self, timeout_s: float) -> bool:
         """Whether the worker greets within this time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), timeout_s)
         return self.is_up
 
-    async def ask(self, ask: Ask, body: bytes) -> Frame:
-        """The worker's answer.
+    async def ask(self, ask: Ask, body: bytes, *, deadline_s: float | None = None) -> Frame:
+        """The worker's answer, within its deadline or another one.
 
         Raises:
             QueueFull, NoWorker, DeadlinePassed, WorkerLost: see there.
@@ -114,7 +122,8 @@ class Link:
             raise QueueFull
         self._last_id += 1
         pending = _Pending(self._last_id, ask, body, self._loop.create_future())
-        pending.expiry = self._loop.call_later(self._deadline_s, self._expire, pending)
+        within_s = self.deadline_s if deadline_s is None else deadline_s
+        pending.expiry = self._loop.call_later(within_s, self._expire, pending)
         self._waiting.append(pending)
         self._pump()
         return await pending.answer
@@ -130,8 +139,11 @@ class Link:
         self._connecting.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._give_up(NoWorker)
+
+    def _give_up(self, error: type[Exception]) -> None:
         for pending in (*self._sent, *self._waiting):
-            _fail(pending, NoWorker())
+            _fail(pending, error())
         self._sent.clear()
         self._waiting.clear()
 
@@ -211,7 +223,7 @@ class Link:
     def _check_stuck(self, head: _Pending) -> None:
         if self._closed or not self._sent or self._sent[0] is not head:
             return
-        over = self._head_since + self._deadline_s - self._loop.time()
+        over = self._head_since + self.deadline_s - self._loop.time()
         if over <= 0.001:
             self._on_stuck(self._pid)
         else:
@@ -244,6 +256,8 @@ class Link:
         self._transport = self._slots = None
         if self._closed:
             return
+        if not self._asks_again:
+            self._give_up(WorkerLost)
         if self._sent:
             head = self._sent[0]
             head.died += 1

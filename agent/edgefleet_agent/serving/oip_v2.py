@@ -13,6 +13,7 @@ from edgefleet_agent.serving.answer import OCTETS, Answer, give, refuse
 from edgefleet_agent.serving.datatypes import OIP
 from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
 from edgefleet_agent.serving.router import Entry
+from edgefleet_agent.serving.versions import named, of_slot
 from edgefleet_contract import __version__
 from edgefleet_contract.bundle import TensorSpec
 
@@ -37,7 +38,7 @@ def live(asked: Asked) -> Answer:  # noqa: ARG001  # a page's signature
 
 def ready(asked: Asked) -> Answer:
     """200 if every model has a worker; 400 if not, as the protocol has it."""
-    is_ready = all(entry.link.is_up for entry in asked.entries)
+    is_ready = all(entry.link.is_up for entry in asked.entries if not entry.route.is_canary)
     return _told(is_ready, {"ready": is_ready})
 
 
@@ -58,7 +59,7 @@ def model(asked: Asked) -> Answer:
     return give(
         {
             "name": route.slot,
-            "versions": [str(route.version)],
+            "versions": [str(e.route.version) for e in of_slot(asked.entries, route.slot)],
             "platform": route.platform,
             "inputs": [_tensor(spec) for spec in route.inputs],
             "outputs": [_tensor(spec) for spec in route.outputs],
@@ -91,13 +92,17 @@ def index(asked: Asked) -> Answer:
 def find(entries: tuple[Entry, ...], places: Places) -> Entry | Answer:
     """Where an inference goes, or what there is instead."""
     name = places["model"]
-    entry = next((entry for entry in entries if entry.route.slot == name), None)
-    if entry is None:
+    there = of_slot(entries, name)
+    if not there:
         return refuse(404, f"model {name[:200]!r} is not served here")
-    version = str(entry.route.version)
-    if places.get("version", version) != version:
+    entry = named(there, places)
+    if entry is None:
         found = places["version"][:200]
-        return refuse(404, f"version {found!r} of {name!r} is not served here, {version} is")
+        versions = " and ".join(str(e.route.version) for e in there)
+        is_or_are = "is" if len(there) == 1 else "are"
+        return refuse(
+            404, f"version {found!r} of {name!r} is not served here, {versions} {is_or_are}"
+        )
     return entry
 
 

@@ -30,7 +30,11 @@ def alive(asked: Asked) -> Answer:  # noqa: ARG001  # a page's signature
 
 def readiness(asked: Asked) -> Answer:
     """200 if every routed model has a worker, else 503."""
-    waiting = [entry.route.slot for entry in asked.entries if not entry.link.is_up]
+    waiting = [
+        entry.route.slot
+        for entry in asked.entries
+        if not entry.link.is_up and not entry.route.is_canary
+    ]
     answer = give({"ready": not waiting, "waiting_for": waiting})
     return Answer(503, answer.body) if waiting else answer
 
@@ -47,6 +51,7 @@ def metrics(asked: Asked) -> Answer:
 
 def _samples(name: str, entry: Entry) -> list[str]:
     labels = f'model="{entry.route.slot}",version="{entry.route.version}"'
+    labels += ',label="canary"' if entry.route.is_canary else ""
     counts = entry.counts
     if name == "edgefleet_requests_total":
         by_status = sorted(counts.by_status.items())

@@ -6,18 +6,23 @@ A table is sent whole and replaces the one before in one step, so no request see
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import TensorSpec
 from edgefleet_contract.canonical import Json
 
+STABLE: Final = "stable"
+CANARY: Final = "canary"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One slot: what is served there, and the socket of the worker that serves it.
+    """One version in a slot: what it is, and the socket of the worker that serves it.
 
     `worker` is unique among all workers of one agent's life: it tells versions apart. `platform` is
-    the runtime and the format, such as `onnxruntime_onnx`.
+    the runtime and the format, such as `onnxruntime_onnx`. A slot has one route labelled `stable`,
+    and behind it perhaps one labelled `canary`, which gets a `share` of what names no version.
     """
 
     slot: str
@@ -28,6 +33,13 @@ class Route:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     platform: str = ""
+    label: str = STABLE
+    share: float = 0.0
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it stands beside the version that serves."""
+        return self.label == CANARY
 
 
 @dataclass(frozen=True, slots=True)

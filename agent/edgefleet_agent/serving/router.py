@@ -16,6 +16,8 @@ from edgefleet_agent.serving.shadow import Shadow
 
 _FLUSH_S: Final = 0.05
 _CONNECT_S: Final = 2.0
+_CANARY_PART: Final = 0.5
+"""Of the deadline: in the rest the stable version answers what a canary did not."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +38,7 @@ class Router:
 
     def __init__(self, config: ServingConfig, tell: Callable[[dict[str, object]], None]) -> None:
         self._config, self._tell = config, tell
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Entry] = {}  # by worker, as the table has them
         self._leaving: set[Entry] = set()
         self._shadows: dict[str, Shadow] = {}  # by the worker that they watch
         self._flushing: asyncio.TimerHandle | None = None
@@ -48,24 +50,25 @@ class Router:
 
     async def apply(self, table: Table) -> None:
         """Connect to what is new, change the routes in one step, let the rest drain."""
-        known = {entry.route.worker: entry for entry in self._entries.values()}
+        known = self._entries
         entries = {
-            route.slot: known.get(route.worker) or self._enter(route) for route in table.routes
+            route.worker: known.get(route.worker) or self._enter(route) for route in table.routes
         }
         fresh = [entry for entry in entries.values() if entry.route.worker not in known]
         await asyncio.gather(*(entry.link.wait_up(_CONNECT_S) for entry in fresh))
         self._entries = entries
         self._overshadow(table.shadows)
         self._tell({"routed": table.seq})
-        staying = {entry.route.worker for entry in entries.values()}
         for worker, entry in known.items():
-            if worker not in staying:
+            if worker not in entries:
                 self._leaving.add(entry)
                 entry.link.drain()
 
-    def count(self, entry: Entry, status: int, microseconds: int) -> None:
-        """Count an answer; the agent hears of it within 50 ms."""
+    def count(self, entry: Entry, status: int, microseconds: int, *, is_told: bool = True) -> None:
+        """Count an answer; the agent hears of it within 50 ms, if it `is_told`."""
         entry.counts.count(status, microseconds)
+        if not is_told:
+            return
         entry.unsent.count(status, microseconds)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
@@ -124,9 +127,10 @@ class Router:
         link = Link(
             route.path,
             limit=self._config.queue,
-            deadline_s=self._config.deadline_s,
+            deadline_s=self._config.deadline_s * (_CANARY_PART if route.is_canary else 1),
             on_stuck=self._says_stuck(route.worker),
             on_idle=idle,
+            asks_again=not route.is_canary,
         )
         entry = Entry(route, link)
         return entry

@@ -12,9 +12,9 @@ from edgefleet_agent.serving.answer import Answer, give, refuse
 from edgefleet_agent.serving.datatypes import TENSORFLOW
 from edgefleet_agent.serving.door import Asked, Door, Inference, Places
 from edgefleet_agent.serving.router import Entry
+from edgefleet_agent.serving.versions import named, of_slot
 from edgefleet_contract.bundle import TensorSpec
 
-STABLE: Final = "stable"
 _SIGNATURE: Final = "serving_default"
 _MODEL: Final = "/v1/models/{model}"
 _OF: Final = {
@@ -38,16 +38,12 @@ def find(entries: tuple[Entry, ...], places: Places) -> Entry | Answer:
 
 def _named(entries: tuple[Entry, ...], places: Places) -> Entry | str | None:
     """The entry; the model's name if only its version or label is another."""
-    entry = next((e for e in entries if e.route.slot == places["model"]), None)
-    if entry is None:
-        return None
-    version = str(entry.route.version)
-    is_it = places.get("version", version) == version and places.get("label", STABLE) == STABLE
-    return entry if is_it else places["model"]
+    found = of_slot(entries, places["model"])
+    return (named(found, places) or places["model"]) if found else None
 
 
 def status(asked: Asked) -> Answer:
-    """The version of a model and whether it serves."""
+    """The versions of a model, or the one that is named, and whether they serve."""
     entry = _named(asked.entries, asked.places)
     if not isinstance(entry, Entry):
         slot, version = asked.places["model"], asked.places.get("version")
@@ -56,12 +52,20 @@ def status(asked: Asked) -> Answer:
         if entry is not None:
             return refuse(404, f"Unrecognized servable version label: {asked.places['label']}")
         return refuse(404, f"Could not find any versions of model {slot}")
-    version_status = {
-        "version": str(entry.route.version),
-        "state": state(entry),
-        "status": {"error_code": "OK", "error_message": ""},
-    }
-    return give({"model_version_status": [version_status]})
+    is_named = "version" in asked.places or "label" in asked.places
+    shown = (entry,) if is_named else of_slot(asked.entries, entry.route.slot)
+    return give(
+        {
+            "model_version_status": [
+                {
+                    "version": str(entry.route.version),
+                    "state": state(entry),
+                    "status": {"error_code": "OK", "error_message": ""},
+                }
+                for entry in shown
+            ]
+        }
+    )
 
 
 def metadata(asked: Asked) -> Answer:
@@ -95,6 +99,7 @@ def model_list(asked: Asked) -> Answer:
             "name": entry.route.slot,
             "model": entry.route.model,
             "version": str(entry.route.version),
+            "label": entry.route.label,
             "state": state(entry),
         }
         for entry in asked.entries
