@@ -19,7 +19,7 @@ def program_lines(program: Program) -> Iterator[str]:
 
 def _node(node: Node) -> str:
     settings = ", ".join(f"{name} {_value(value)}" for name, value in sorted(node.settings.items()))
-    told = " ".join(part for part in (settings, f"by {node.file}" if node.file else "") if part)
+    told = ", ".join(part for part in (settings, f"by {node.file}" if node.file else "") if part)
     line = f"{', '.join(node.inputs)} -> {node.op} -> {', '.join(node.outputs)}"
     return f"{line}  ({told})" if told else line
 
