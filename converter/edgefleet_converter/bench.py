@@ -102,6 +102,17 @@ class Bench:
         after = self.recipe.after
         return bool(after) and after[0].step != "dequantize"
 
+    def is_int8(self, kind: Format, path: Path) -> bool:
+        """Whether a file that is packed as it is computes in 8-bit integers.
+
+        Raises:
+            OperatorError: it is not one that devices load.
+        """
+        task, local = ("describe", "model") if kind is Format.TFLITE else ("read_onnx", "source")
+        params: dict[str, Json] = {"format": kind.value} if kind is Format.TFLITE else {}
+        says = self.task(task, f"reading {path.name}", {local: path}, {}, **params)
+        return says["is_int8"] is True
+
     def describe(self, kind: Format, path: Path) -> tuple[tuple[TensorSpec, ...], ...]:
         """What a file takes and gives, unrun."""
         says = self.task("describe", "reading the model", {"model": path}, {}, format=kind.value)

@@ -69,7 +69,8 @@ class Examples:
                 raise OperatorError(f"held-out data: class {strangers[0]!r} is not in the labels")
             return np.asarray([names[name] for name in self.truth.tolist()], np.int64)
         truth = self.truth.astype(np.int64)
-        count = max(2, len(labels) if answers is None else width(answers))
+        count = len(labels) if answers is None else width(answers)
+        count = max(2, count) if count else int(truth.max()) + 1
         if truth.min() < 0 or truth.max() >= count:
             raise OperatorError(
                 f"held-out data: classes {truth.min()} to {truth.max()}, the model has 0 to "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefleet_contract.bundle import Format, Role, TensorSpec, Variant, parse_version
+from edgefleet_contract.bundle import (
+    Digest,
+    Format,
+    Role,
+    TensorSpec,
+    Variant,
+    parse_version,
+    sha256,
+)
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.graph import MODEL, Node, Program, check_graph
 from edgefleet_converter import gate, golden, metrics, wholes
-from edgefleet_converter.arrays import Arrays, write_npz
+from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Bench
 from edgefleet_converter.decisions import decided
 from edgefleet_converter.examples import Examples
@@ -26,7 +33,7 @@ from edgefleet_converter.program import Files, place_files
 from edgefleet_converter.program_runner import Whole
 from edgefleet_converter.report import VariantReport
 from edgefleet_converter.runners import Kernels
-from edgefleet_converter.variants import RUNTIMES, Made, limits_of
+from edgefleet_converter.variants import RUNTIMES, Made, limits_of, write_golden
 from edgefleet_converter.wholes import WholeAnswers, input_spec
 
 _NO_STATE = wholes.Sequence()
@@ -60,11 +67,7 @@ def make_joined(
         check_graph(nodes, sent, wish.outputs, "nodes")
     except Malformed as error:
         raise OperatorError(error.message) from None
-    roles: dict[str, Role] = {}
-    for part in parts.values():
-        for place, file in part.files.items():
-            copy_in(file.path, folder / place)
-            roles[place] = file.role
+    roles, is_int8 = _lay_parts(bench, parts, kind, folder)
     paths = {n.file: folder / n.file for n in nodes if n.file}
     inputs = _inputs(joined, parts, sent, examples)
     whole = Whole(kind, nodes, inputs, wish.outputs, paths)
@@ -76,7 +79,6 @@ def make_joined(
         check_width(joined.labels, answers.arrays[0], "the bundle")
     truth = joined.held_out.classes(joined.labels, None)
     models = [node.file for node in nodes if node.op == MODEL]
-    is_int8 = {place: f.is_int8 for part in parts.values() for place, f in part.files.items()}
     quanta = {path: answers.quantum(path, is_int8=is_int8[path]) for path in models}
     others = wholes.compare_whole(bench, whole, answers, _NO_STATE, quanta)
     chosen = golden.choose_whole(
@@ -87,25 +89,22 @@ def make_joined(
         classes=classes,
         batch=answers.batch,
     )
-    rows = list(chosen.rows)
-    taken = {f"input.{i}": array[rows] for i, array in enumerate(answers.taken)}
-    given = {f"output.{i}": array[rows] for i, array in enumerate(answers.arrays)}
-    write_npz(folder / f"{kind}/golden.npz", taken | given)
+    write_golden(folder / f"{kind}/golden.npz", answers.taken, answers.arrays, chosen.rows)
     roles[f"{kind}/golden.npz"] = Role.GOLDEN
     measured = wholes.measure_whole(bench, whole, answers, _NO_STATE, what=f"measuring {kind}")
+    before = None if first is None else decided(first.arrays, joined.labels)
     raws = [(folder / path).read_bytes() for path in dict.fromkeys(models)]
-    gap = 0.0 if first is None else _gap(first.arrays, answers.arrays)
     told = VariantReport(
         name=kind.value,
         size=sum(map(len, raws)),
         size_gzip=sum(len(gzip.compress(raw, compresslevel=6, mtime=0)) for raw in raws),
         sqnr_db=metrics.EXACT_DB,
-        max_abs_err=gap,
-        golden_vectors=len(rows),
+        max_abs_err=0.0 if first is None else _gap(first.arrays, answers.arrays),
+        golden_vectors=len(chosen.rows),
         golden_max_abs_err=chosen.max_abs_err_e6 / 1e6,
         kernels=(Kernels.DEFAULT.value, *others.kernels),
         accuracy=_share(classes, truth),
-        agreement=None if first is None else _share(classes, decided(first.arrays, joined.labels)),
+        agreement=_share(classes, before),
         measured=measured,
     )
     variant = Variant(
@@ -124,19 +123,39 @@ def make_joined(
     return Made(variant, told, roles), answers
 
 
-def copy_in(path: Path, place: Path) -> None:
+def _lay_parts(
+    bench: Bench, parts: dict[str, Part], kind: Format, folder: Path
+) -> tuple[dict[str, Role], dict[str, bool]]:
+    """The files of the parts in the bundle's folder: their roles, and which models are int8."""
+    roles: dict[str, Role] = {}
+    is_int8: dict[str, bool] = {}
+    for part in parts.values():
+        for place, file in part.files.items():
+            copy_in(file.path, folder / place, signed=file.sha256)
+            roles[place] = file.role
+            if file.role is Role.MODEL:
+                known = file.is_int8
+                is_int8[place] = bench.is_int8(kind, folder / place) if known is None else known
+    return roles, is_int8
+
+
+def copy_in(path: Path, place: Path, *, signed: Digest | None = None) -> None:
     """Copy a file into the bundle's folder.
 
     Raises:
-        OperatorError: it cannot be read, or another file has its name.
+        OperatorError: it cannot be read, is not what was signed any more, or another file has its
+            name.
     """
     try:
+        raw = path.read_bytes()
         place.parent.mkdir(exist_ok=True)
-        if place.exists() and place.read_bytes() != path.read_bytes():
+        if place.exists() and place.read_bytes() != raw:
             raise OperatorError(f"two files would be called {place.name!r}")
-        shutil.copyfile(path, place)
+        place.write_bytes(raw)
     except OSError as error:
-        raise OperatorError(f"cannot read {path}: {error.strerror}") from None
+        raise OperatorError(f"cannot copy {path}: {error.strerror}") from None
+    if signed is not None and sha256(raw) != signed:
+        raise OperatorError(f"{path} has changed since its bundle was verified")
 
 
 def _nodes(joined: Joined, parts: dict[str, Part]) -> tuple[Node, ...]:

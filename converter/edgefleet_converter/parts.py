@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefleet_contract.bundle import Format, Role, Variant, sha256
+from edgefleet_contract.bundle import Digest, Format, Role, Variant, sha256
 from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.graph import MODEL, Node
@@ -22,11 +22,15 @@ from edgefleet_converter.report import DataFile
 
 @dataclass(frozen=True, slots=True)
 class PartFile:
-    """A file of a part: where it lies now, its role, whether it is a model in 8-bit integers."""
+    """A file of a part: where it lies now, its role, the digest that was signed, if one was.
+
+    `is_int8`: it is a model in 8-bit integers; None where nobody has said so yet.
+    """
 
     path: Path
     role: Role
-    is_int8: bool = False
+    sha256: Digest | None = None
+    is_int8: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +147,20 @@ def part_of(wish: JoinRecipe, parts: Parts, name: str, kind: Format) -> Part:
             f"models.{name}: {manifest.name} is stateful, which is served alone and not joined"
         )
     root = Path(wish.folder) / asked.bundle
-    roles = {file.path: file.role for file in manifest.files_for(variant)}
-    if Role.WEIGHTS in roles.values():
+    entries = {file.path: file for file in manifest.files_for(variant)}
+    if any(file.role is Role.WEIGHTS for file in entries.values()):
         raise OperatorError(f"models.{name}: {variant.name} has weights in another file")
     places: dict[str, str] = {}
     files: dict[str, PartFile] = {}
     for i, inner in enumerate(variant.files):
-        is_model = roles[inner] is Role.MODEL
+        entry = entries[inner]
+        is_model = entry.role is Role.MODEL
         place = f"steps/{name}-{inner.rpartition('/')[2]}"
         if is_model:
             place = model if inner == variant.model else f"{kind}/{name}-{i}.{kind}"
         is_int8 = is_model and variant.precision == "int8"
         places[inner] = place
-        files[place] = PartFile(root / inner, roles[inner], is_int8)
+        files[place] = PartFile(root / inner, entry.role, entry.sha256, is_int8)
     return Part(name, model, files, variant, places)
 
 

@@ -15,13 +15,13 @@ from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
-from edgefleet_converter.metrics import Share
+from edgefleet_converter.judging import Seen, judge
 from edgefleet_converter.opening import FloatModel, Opened
 from edgefleet_converter.recipe import Headroom
 from edgefleet_converter.report import Measured, VariantReport
 from edgefleet_converter.runners import Kernels
 from edgefleet_converter.targets import Target
-from edgefleet_converter.whole_variants import Setting, TriedWhole, classes_of, try_whole
+from edgefleet_converter.whole_variants import Setting, TriedWhole, try_whole
 
 RUNTIMES: Final = {
     Format.ONNX: {"onnxruntime": "1.19.0"},
@@ -96,11 +96,9 @@ def make_variant(
     else:
         assert answers is not None  # a stateful model needs a program
         tried = _plain(bench, kind, path, answers, quantum)
-    rows = list(tried.chosen.rows)
-    taken = {f"input.{i}": array[rows] for i, array in enumerate(tried.taken)}
-    given = {f"output.{i}": array[rows] for i, array in enumerate(tried.given)}
-    write_npz(folder / vectors, taken | given)
-    figures = _judge(bench, setting, target, base, answers, tried, truth)
+    write_golden(folder / vectors, tried.taken, tried.given, tried.chosen.rows)
+    seen = Seen(tried.given, tried.classes, tried.program is not None)
+    figures = judge(bench, setting, target, base, answers, seen, truth)
     raw = path.read_bytes()
     told = VariantReport(
         name=target.value,
@@ -108,7 +106,7 @@ def make_variant(
         size_gzip=len(gzip.compress(raw, compresslevel=6, mtime=0)),
         sqnr_db=figures.sqnr_db,
         max_abs_err=figures.max_abs_err,
-        golden_vectors=len(rows),
+        golden_vectors=len(tried.chosen.rows),
         golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
         kernels=tried.kernels,
         accuracy_float=figures.before,
@@ -170,6 +168,14 @@ def _whole(tried: TriedWhole) -> Tried:
     )
 
 
+def write_golden(path: Path, taken: Arrays, given: Arrays, rows: tuple[int, ...]) -> None:
+    """The chosen examples and their answers. A row's answer does not depend on its batch."""
+    chosen = list(rows)
+    inputs = {f"input.{i}": array[chosen] for i, array in enumerate(taken)}
+    outputs = {f"output.{i}": array[chosen] for i, array in enumerate(given)}
+    write_npz(path, inputs | outputs)
+
+
 def limits_of(measured: Measured | None, room: Headroom) -> dict[str, Limits]:
     """The signed envelope: what was measured, with room, for the hardware that measured it."""
     if measured is None:
@@ -194,55 +200,3 @@ def _write_model(bench: Bench, target: Target, kind: Format, base: FloatModel, p
         {f"int8.{kind}": path},
     )
     return number(says["quantum"])
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a variant is worth against its float model. Shares are of what clients get."""
-
-    before: Share | None
-    after: Share | None
-    agreement: Share | None
-    sqnr_db: float
-    max_abs_err: float
-
-
-def _judge(
-    bench: Bench,
-    setting: Setting,
-    target: Target,
-    base: FloatModel,
-    answers: Answers | None,
-    tried: Tried,
-    truth: NDArray[np.int64] | None,
-) -> Figures:
-    """Accuracy before and after, agreement, and the noise of the model's outputs; in the budget."""
-    if base.answers is None or answers is None or target.is_as_is:
-        share = _accuracy(tried.classes, truth)
-        return Figures(None, share, None, metrics.EXACT_DB, 0.0)
-    float_outputs, outputs = base.answers.arrays, answers.arrays
-    own = tried.classes
-    if tried.program is None:
-        reference: NDArray[np.int64] | None = metrics.decide(float_outputs[0])
-    elif target.is_int8 and not base.answers.is_int8:
-        reference = classes_of(bench, setting, target.kind, base.path, base.answers)
-    else:
-        reference = own
-    before, after = _accuracy(reference, truth), _accuracy(own, truth)
-    same = None
-    is_decision = tried.program is not None and golden.is_exact(tried.given[0])
-    if (truth is not None or is_decision or metrics.are_probabilities(float_outputs[0])) and (
-        own is not None and reference is not None
-    ):
-        same = metrics.wilson(int((own == reference).sum()), len(own))
-    sqnr = min(metrics.sqnr_db(a, b) for a, b in zip(float_outputs, outputs, strict=True))
-    drop = gate.accuracy_drop(before, after, same)
-    gate.refuse_over_budget(drop, sqnr, bench.recipe.budget, what=str(target))
-    worst = max(metrics.max_abs_err(a, b) for a, b in zip(float_outputs, outputs, strict=True))
-    return Figures(before, after, same, sqnr, worst)
-
-
-def _accuracy(classes: NDArray[np.int64] | None, truth: NDArray[np.int64] | None) -> Share | None:
-    if classes is None or truth is None:
-        return None
-    return metrics.wilson(int((classes == truth).sum()), len(truth))

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 from edgefleet_agent.ports import TrialReport
-from edgefleet_contract.bundle import Role
+from edgefleet_contract.bundle import Role, sha256
 from edgefleet_contract.cards import parse_provenance
 from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.errors import OperatorError, Unverified
@@ -23,6 +23,7 @@ from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter.assembly import Built
 from edgefleet_converter.join import join
 from edgefleet_converter.join_recipe import load_join
+from edgefleet_converter.joined_variants import copy_in
 from edgefleet_converter.pipeline import build
 from edgefleet_converter.recipe import parse_recipe
 from tests.agent.hosting import running
@@ -246,3 +247,52 @@ def test_the_same_join_gives_the_same_bytes(folder: Path, key: PrivateKey) -> No
         for variant in first.manifest.variants
         if variant.program
     )
+
+
+FILES = """
+formats = ["onnx"]
+outputs = ["both"]
+[data]
+held_out = "raw.npz"
+[models.seen]
+onnx = "out/camera-1/onnx-int8/model.onnx"
+[models.felt]
+onnx = "out/felt-1/onnx-float32/model.onnx"
+[[nodes]]
+model = "seen"
+inputs = ["pixels"]
+outputs = ["seen"]
+[[nodes]]
+model = "felt"
+inputs = ["strip"]
+outputs = ["felt"]
+[[nodes]]
+step = "weighted_mean"
+inputs = ["seen", "felt"]
+outputs = ["both"]
+[measure]
+enabled = false
+"""
+
+
+def test_model_files_are_joined_as_they_are(folder: Path, digits: Digits, key: PrivateKey) -> None:
+    held_out = np.load(digits.folder / "held_out.npz")
+    x, y = held_out["x"][200:], held_out["y"][200:]
+    np.savez(folder / "raw.npz", pixels=x, strip=felt(x), y=y)
+    made = joined(folder, key, FILES, out="files")
+    (variant,) = made.manifest.variants
+    assert variant.precision == "int8"
+    assert variant.max_abs_err_e6 > 1000, "the tolerance is that of the int8 model in it"
+    assert (made.path / variant.model).read_bytes() == (
+        folder / "out/camera-1/onnx-int8/model.onnx"
+    ).read_bytes()
+    (told,) = made.report.variants
+    assert told.accuracy is not None
+    assert told.accuracy.value > 0.95
+    assert isinstance(tried(made.path, made.manifest, "onnx"), TrialReport)
+
+
+def test_a_file_that_changes_after_its_bundle_was_verified_is_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"other")
+    with pytest.raises(OperatorError, match="has changed since"):
+        copy_in(tmp_path / "model", tmp_path / "out" / "model", signed=sha256(b"signed"))
