@@ -65,7 +65,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 @app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="The model: ONNX, or scikit-learn as .skops.")],
+    source: Annotated[Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
     model: Annotated[str, typer.Option(help="The model's name in the fleet.")],

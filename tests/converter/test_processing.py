@@ -3,9 +3,11 @@ real data, then tried and served by the device's own code."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import skops.io
 from ai_edge_litert import schema_py_generated as schema
@@ -20,6 +22,7 @@ from edgefleet_converter.arrays import load_tensors
 from edgefleet_converter.passes.tflite_file import parse, serialize
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import parse_recipe
+from edgefleet_converter.setting import refuse_unlike
 from tests.converter.conftest import CREATED, Digits
 from tests.converter.trials import tried
 
@@ -288,3 +291,88 @@ def test_the_same_recipe_with_steps_gives_the_same_bytes(
     assert again.manifest == seen.manifest
     roles = {file.role for file in again.manifest.files}
     assert roles == {*Role} - {Role.WEIGHTS, Role.VOCABULARY}
+
+
+WORDS = """
+targets = ["onnx-as-is"]
+[data]
+held_out = "words.npz"
+labels = "kinds.txt"
+
+[[before]]
+step = "words"
+inputs = ["text"]
+length = 8
+file = "words/vocab.txt"
+
+[[after]]
+step = "softmax"
+
+[[after]]
+step = "top_k"
+k = 1
+
+[measure]
+enabled = false
+"""
+
+
+def test_a_vocabulary_travels_with_a_model_whose_batch_is_fixed(
+    key: PrivateKey, tmp_path: Path
+) -> None:
+    texts, truth = messages()
+    vocabulary = ["[PAD]", "[UNK]", *sorted({w for t in texts for w in t.lower()[:-1].split()})]
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary))
+    (tmp_path / "kinds.txt").write_text("ham\nspam\n")
+    lowered = np.array([text.lower() for text in texts])
+    np.savez(tmp_path / "words.npz", text=lowered[:42], y=np.array(truth[:42]))
+    onnx.save(word_counter(vocabulary, lowered.tolist(), truth), tmp_path / "words.onnx")
+    recipe = parse_recipe(WORDS, folder=tmp_path)
+    made = build(
+        tmp_path / "words.onnx", recipe, out=tmp_path / "out", model="words", version=1, key=key
+    )
+    (variant,) = made.manifest.variants
+    assert [(s.name, s.shape) for s in variant.inputs] == [("text", (4,))]
+    assert [(s.name, s.shape) for s in variant.outputs] == [("label", (4, 1)), ("score", (4, 1))]
+    assert made.manifest.file("steps/vocab.txt").role is Role.VOCABULARY
+    (told,) = made.report.variants
+    assert told.accuracy is not None
+    assert told.accuracy.value > 0.9
+    assert told.golden_vectors == 16
+    report = tried(made.path, made.manifest, "onnx-as-is")
+    assert isinstance(report, TrialReport), report
+
+
+def word_counter(vocabulary: list[str], texts: list[str], truth: list[str]) -> onnx.ModelProto:
+    """Ids [4, 8] -> two scores: the log odds of each word, counted in the texts, added up."""
+    odds = np.ones((len(vocabulary), 2))
+    for text, kind in zip(texts, truth, strict=True):
+        for word in text[:-1].split():
+            odds[vocabulary.index(word), int(kind == "spam")] += 1
+    table = np.log(odds / odds.sum(1, keepdims=True)).astype(np.float32)
+    table[:2] = 0
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Gather", ["table", "ids"], ["each"]),
+            onnx.helper.make_node("ReduceSum", ["each", "axis"], ["scores"], keepdims=0),
+        ],
+        "words",
+        [onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, [4, 8])],
+        [onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [4, 2])],
+        [
+            onnx.numpy_helper.from_array(table, "table"),
+            onnx.numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        ],
+    )
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
+    )
+
+
+def test_variants_that_clients_could_tell_apart_are_refused(seen: Built) -> None:
+    first, second = seen.manifest.variants
+    renamed = replace(second, outputs=(replace(second.outputs[0], name="name"), second.outputs[1]))
+    refuse_unlike((first, second))
+    with pytest.raises(OperatorError, match=r"onnx-int8 gives label .*, tflite-int8 gives name"):
+        refuse_unlike((first, renamed))
