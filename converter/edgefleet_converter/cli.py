@@ -19,11 +19,12 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, parse_manifest, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.directory import read_documents, verify_directory
-from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError
-from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
+from edgefleet_contract.errors import EdgefleetError, PeerError
+from edgefleet_contract.keys import KeyRing
+from edgefleet_converter.cli_keys import keys_app
+from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
 from edgefleet_converter.papers import read_papers
-from edgefleet_converter.pkcs11_uri import is_pkcs11
-from edgefleet_converter.signing import open_signer, read_public, read_public_file, read_secret
+from edgefleet_converter.signing import open_signer, read_public_file
 
 if TYPE_CHECKING:
     from edgefleet_converter.assembly import Built
@@ -40,32 +41,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-keys_app = typer.Typer(help="Make and show publisher keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
-
-Passphrase = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file", help="The key's passphrase: the file's first line.", show_default=False
-    ),
-]
-PinFile = Annotated[
-    Path | None,
-    typer.Option("--pin-file", help="The token's PIN: the file's first line.", show_default=False),
-]
-Created = Annotated[
-    int | None,
-    typer.Option(
-        help="Seconds since 1970 to write as the date; default: SOURCE_DATE_EPOCH, or now.",
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")],
+    source: Annotated[
+        Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
+    ],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
     model: Annotated[str, typer.Option(help="The model's name in the fleet.")],
@@ -170,7 +153,7 @@ def verify(
     """Check a bundle: its signature, and that its files are exactly what was signed."""
     found = verify_directory(bundle, KeyRing(read_public_file(path) for path in key))
     if as_json:
-        _print_json(
+        print_json(
             {
                 "model": found.manifest.model,
                 "version": found.manifest.version,
@@ -204,7 +187,7 @@ def inspect(
     report = _report(bundle, manifest)
     papers = read_papers(bundle, manifest)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "signature_checked": False,
                 "sha256": sha256(raw),
@@ -229,54 +212,6 @@ def inspect(
     for path in papers.differing:
         typer.echo(f"{PROG}: the papers speak of another {path} than bundle.json does", err=True)
     typer.echo(f"{PROG}: the signature was not checked; `{PROG} verify` does", err=True)
-
-
-@keys_app.command("new")
-def keys_new(
-    path: Annotated[Path, typer.Argument(help="Where the private key goes; PATH.pub beside it.")],
-    passphrase_file: Passphrase = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a publisher key (ECDSA P-256): PATH, readable by you alone, and PATH.pub."""
-    if is_pkcs11(str(path)):
-        raise OperatorError(
-            "keys in a token are made with the token's own tool",
-            hint="for example pkcs11-tool --login --keypairgen --key-type EC:prime256v1 --label …",
-        )
-    public_path = path.with_name(path.name + ".pub")
-    for place in (path, public_path):
-        if place.exists():
-            raise OperatorError(
-                f"{place} exists already", hint="keys are never overwritten; choose another name"
-            )
-    key = PrivateKey.generate_p256()
-    key.save(path, passphrase=None if passphrase_file is None else read_secret(passphrase_file))
-    try:
-        with public_path.open("x", encoding="ascii") as file:
-            file.write(key.public.pem)
-    except OSError as error:
-        path.unlink()
-        raise OperatorError(f"cannot write {public_path}: {error.strerror}") from None
-    _print_key(key.public, as_json, private=str(path), public=str(public_path))
-
-
-@keys_app.command("show")
-def keys_show(
-    key: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATH|URI", help="A public or private key (PEM), or pkcs11:token=…;object=…"
-        ),
-    ],
-    passphrase_file: Passphrase = None,
-    pin_file: PinFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a key's id and algorithm, never its secret; of a token's key the public half, as PEM."""
-    public = read_public(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    _print_key(public, as_json)
-    if is_pkcs11(key) and not as_json:
-        typer.echo(public.pem, nl=False)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -320,7 +255,7 @@ def _tell(built: Built, as_json: bool) -> None:
     from edgefleet_converter.tables import print_report
 
     if as_json:
-        _print_json({"path": str(built.path), "report": codec.encode(built.report)})
+        print_json({"path": str(built.path), "report": codec.encode(built.report)})
         return
     print_report(built.report, _console())
     typer.echo(str(built.path))
@@ -335,19 +270,6 @@ def _report(bundle: Path, manifest: Manifest) -> Json:
     except (OSError, ValueError):
         return None
     return value
-
-
-def _print_key(key: PublicKey, as_json: bool, **paths: str) -> None:
-    if as_json:
-        _print_json({"id": key.id, "algorithm": key.algorithm, "pem": key.pem, **paths})
-        return
-    typer.echo(f"{key.id}  {key.algorithm}")
-    for role, path in paths.items():
-        typer.echo(f"{role}: {path}")
-
-
-def _print_json(value: Json) -> None:
-    typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
 def _console() -> Console:
