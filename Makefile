@@ -40,7 +40,7 @@ demo: env broker ## the main job: convert, sign, roll out, swap under load, refu
 	@$(BIN)/python -m demo.run $(if $(NOWAIT),--no-wait)
 
 test: check broker tracing ## lint, types, import directions, and every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint types imports ## everything that runs no code of ours
 
