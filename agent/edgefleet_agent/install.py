@@ -115,7 +115,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], tuple[Act, tuple[Phase, ...]]]] = {
     **{(phase, ServeFailed): (recovery.fall_back, (phase,)) for phase in Phase},
     **{(phase, KeptDying): (recovery.give_way, (phase, _P.ROLLED_BACK)) for phase in _QUIET},
     **{(phase, KeptDying): (recovery.give_way, (phase, _P.FAILED)) for phase in _STOPPABLE},
-    **{(phase, KeptDying): (recovery.give_way, (phase,)) for phase in _CRITICAL},
+    **{(phase, KeptDying): (recovery.give_way, (phase, _P.ROLLING_BACK)) for phase in _CRITICAL},
     **{(phase, Booted): (recovery.boot_quiet, (phase,)) for phase in _QUIET},
     (_P.ACCEPTED, Booted): (recovery.boot_accepted, (_P.ACCEPTED,)),
     (_P.DOWNLOADING, Booted): (recovery.boot_downloading, (_P.DOWNLOADING,)),

@@ -27,7 +27,7 @@ from edgefleet_agent.device import (
     StepFailed,
     Withdrawn,
 )
-from edgefleet_agent.transitions import MAX_STARTS, at_hand, blame, download, fail, move
+from edgefleet_agent.transitions import MAX_STARTS, at_hand, blame, download, fail, move, roll_back
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Phase
 from edgefleet_contract.reasons import Reason
@@ -113,7 +113,8 @@ def give_way(device: Device, event: Event) -> Outcome:
     """A committed model that keeps dying gives way to the one before it, and does not come back.
 
     Where there is none that may serve, it stays, and is started again as long as it takes. An order
-    at hand that asks for it again ends, unless it swaps already.
+    at hand that asks for it again ends; one that swaps already goes back if it brings the same into
+    another slot, and else runs to its end.
     """
     assert isinstance(event, KeptDying)
     slot, guilty = event.slot, event.bundle
@@ -127,6 +128,9 @@ def give_way(device: Device, event: Event) -> Outcome:
     after = replace(after, quarantined=tuple(dict.fromkeys((*device.quarantined, guilty))))
     instead = (Serve((other,)),)
     detail = f"{serving.target.model}@{serving.target.version} kept dying: {event.detail}"
+    if device.phase in (Phase.ACTIVATING, Phase.PROBATION) and _brings(device, guilty):
+        back, more = roll_back(after, StepFailed(Reason.CRASH_LOOP, detail))
+        return back, (*instead, *more)
     if device.phase in CRITICAL or not _asks_for(device, guilty):
         return after, (*instead, *((Settle(()),) if device.phase.is_final else ()))
     if device.phase is Phase.COMMITTED:
@@ -144,6 +148,12 @@ def _asks_for(device: Device, bundle: Digest) -> bool:
     return install is not None and any(
         target.bundle_sha256 == bundle for target in install.order.targets
     )
+
+
+def _brings(device: Device, bundle: Digest) -> bool:
+    """Whether a bundle is among what is being swapped in."""
+    chosen = at_hand(device).chosen
+    return any(item.target.bundle_sha256 == bundle for item in chosen)
 
 
 def withdraw(device: Device, event: Event) -> Outcome:

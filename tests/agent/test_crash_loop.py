@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent.device import KeptDying, Restore, Serve, Settle
+from edgefleet_agent.device import KeptDying, Restore, RolledBack, Serve, Settle
 from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.runtime.crash_loop import DEATHS, WINDOW_S, Deaths
 from edgefleet_contract import bundle as b
@@ -118,6 +118,21 @@ def test_a_swap_is_brought_to_its_end_and_goes_back_to_what_does_not_die() -> No
     assert device.phase is Phase.PROBATION
     device, _ = play(device, happy(other)[-1])
     assert device.slots == {"digits": chosen(1), "other": chosen(3, "other")}
+
+
+def test_what_keeps_dying_in_one_slot_is_not_committed_in_another() -> None:
+    device, _ = play(committed(1), *happy(order_of(target(2), seq=2), chosen(2)))
+    both = order_of(target(2), target(2, "other"), seq=3)
+    for steps, phase in ((6, Phase.ACTIVATING), (7, Phase.PROBATION)):
+        swapping, _ = play(device, *happy(both, chosen(2, "other"))[:steps])
+        assert swapping.phase is phase
+        back, commands = play(swapping, GUILTY)
+        assert (back.phase, back.slots) == (Phase.ROLLING_BACK, {"digits": chosen(1)})
+        assert isinstance(commands[0], Serve)
+        assert commands[1:] == [Restore((), ("other",))]
+        back, _ = play(back, RolledBack())
+        assert (back.phase, back.slots) == (Phase.ROLLED_BACK, {"digits": chosen(1)})
+        assert back.quarantined == (GUILTY.bundle,)
 
 
 def test_on_probation_it_is_the_probation_that_judges() -> None:

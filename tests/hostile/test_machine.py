@@ -88,6 +88,8 @@ class Attack(RuleBasedStateMachine):
         }
         if fresh:
             self.check_commit(before, fresh)
+        if before.phase is Phase.PROBATION and after.phase is Phase.COMMITTED:
+            self.remember(before)
         if isinstance(event, OrderTaken):
             self.passed = self.passed if before.phase in CRITICAL else frozenset()
         for command in commands:
@@ -113,7 +115,12 @@ class Attack(RuleBasedStateMachine):
             old = before.slots.get(slot)
             least = old.target.version if old else self.newest
             assert item.target.version >= least or order.allow_downgrade
-        top = max(item.target.version for item in fresh.values())
+
+    def remember(self, before: Device) -> None:
+        """What was committed, also where it is what served before."""
+        assert before.install is not None
+        order = before.install.order
+        top = max((target.version for target in order.targets), default=0)
         self.newest = top if order.allow_downgrade else max(top, self.newest)
 
     @rule(
