@@ -28,10 +28,11 @@ X, Y = TensorSpec("x", "float32", (-1,)), TensorSpec("y", "float32", (-1,))
 
 
 def begin(here: RunningHost, spec: ModelSpec, **more: Any) -> Future[CanaryReport | Failed]:
-    """A canary that runs beside the test, once the front knows it."""
+    """A canary that runs beside the test, once the front has its worker."""
     settings = {"seconds": 60, "share": 0.5, "min_requests": 1, "max_failures": 0} | more
     running = asyncio.run_coroutine_threadsafe(here.host.canary(spec, **settings), here.loop)
-    until(lambda: len(versions(here, spec.slot)) == 2 or running.done())
+    up = f'edgefleet_worker_up{{model="{spec.slot}",version="{spec.version}",label="canary"}} 1'
+    until(lambda: up.encode() in here.ask("GET", "/metrics").body or running.done())
     return running
 
 
