@@ -14,6 +14,8 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_converter.metrics import Share
 
 SCHEMA: Final = "edgefleet.report/1"
+MAX_FLIPS: Final = 200
+"""Kinds of changed decisions that are kept for each variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,24 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Flip:
+    """A decision that changed, by places of classes: the float model's, the variant's, how often
+    in the held-out examples whose class is `truth`."""
+
+    before: int
+    after: int
+    count: int
+    truth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VariantReport:
     """One variant against the float model. Shares have 95 % Wilson intervals.
 
     `accuracy_float` and `accuracy` need labels; `agreement` compares decisions with the float
     model; `sqnr_db` the outputs. `size_gzip` is what compression leaves, level 6. `kernels` names
-    the implementations that were compared to choose the golden vectors.
+    the implementations that were compared to choose the golden vectors. `flips` are the decisions
+    that changed, the most frequent first; None where decisions were not compared.
     """
 
     name: str
@@ -60,6 +74,7 @@ class VariantReport:
     accuracy: Share | None = None
     agreement: Share | None = None
     measured: Measured | None = None
+    flips: tuple[Flip, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

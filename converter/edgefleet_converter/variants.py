@@ -113,6 +113,7 @@ def make_variant(
         accuracy=figures.after,
         agreement=figures.agreement,
         measured=tried.measured,
+        flips=figures.flips,
     )
     is_int8 = target.is_int8 or (base.answers is not None and base.answers.is_int8)
     variant = Variant(

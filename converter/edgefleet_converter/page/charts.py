@@ -1,0 +1,237 @@
+"""Charts as inline SVG: dots with a Pareto front, bars, histograms; coloured by the style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_converter.page.markup import Child, Html, el
+from edgefleet_converter.page.scales import Scale, pareto, scale_of
+from edgefleet_converter.page.told import Dot, Histogram, Layer
+
+_W: Final = 460.0
+_H: Final = 280.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 14.0, 40.0
+_LETTER: Final = 6.3
+"""Pixels of a character of a label, about."""
+_LINE: Final = 13.0
+_MAX_LABELS: Final = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What a dot has along an axis, in what unit it is written, and what it is divided by."""
+
+    name: str
+    unit: str
+    value: Callable[[Dot], float | None]
+    least: float = 0.0
+
+
+SIZE: Final = Axis("size", "kB", lambda dot: None if dot.size is None else dot.size / 1000)
+PACKED: Final = Axis(
+    "compressed", "kB", lambda dot: None if dot.size_gzip is None else dot.size_gzip / 1000
+)
+LATENCY: Final = Axis("latency, median", "µs", lambda dot: dot.latency_us)
+STRENGTH: Final = Axis("lambda", "", lambda dot: dot.strength)
+
+
+def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> Html | None:
+    """Accuracy, or SQNR where there is none, over an axis; None with less than two dots.
+
+    The front joins what nothing else beats. `anchor` is the accuracy of the float model.
+    """
+    is_share = any(dot.accuracy is not None for dot in dots)
+    points = [
+        (dot, x, y)
+        for dot in dots
+        if (x := axis.value(dot)) is not None and (y := _height(dot, is_share)) is not None
+    ]
+    if len(points) < 2:
+        return None
+    heights = [y for _, _, y in points]
+    for dot, _, _ in points:
+        if is_share and dot.accuracy is not None and len(points) <= _MAX_LABELS:
+            heights += [100 * v for v in (dot.accuracy.low, dot.accuracy.high) if v is not None]
+    if anchor is not None and is_share:
+        heights.append(100 * anchor)
+    across = scale_of([x for _, x, _ in points], start=_LEFT, stop=_W - _RIGHT, least=axis.least)
+    up = scale_of(
+        heights,
+        start=_H - _BOTTOM,
+        stop=_TOP,
+        least=0.0 if is_share else min(heights) - 5,
+        most=100.0 if is_share else max(heights) + 5,
+    )
+    title = "accuracy, %" if is_share else "SQNR, dB"
+    unit = f"{axis.name}, {axis.unit}" if axis.unit else axis.name
+    label = f"{title} against {unit}: {len(points)} points"
+    front = pareto([(x, y) for _, x, y in points])
+    return _svg(
+        label,
+        _H,
+        _grid(across, up),
+        _line(anchor, up) if anchor is not None and is_share else None,
+        _front(front, across, up),
+        [_dot(dot, across.at(x), y, up, is_share=is_share) for dot, x, y in points],
+        _labels([(dot.name, across.at(x), up.at(y)) for dot, x, y in points], dots),
+        el("text", unit, x=(_LEFT + _W - _RIGHT) / 2, y=_H - 4, text_anchor="middle"),
+        el("text", title, x=_LEFT - 44, y=_TOP - 3),
+    )
+
+
+def bars(layers: Sequence[Layer]) -> Html:
+    """SQNR of each layer, the worst first, at most forty of them."""
+    worst = sorted(layers, key=lambda layer: layer.sqnr_db)[:40]
+    height = 18.0 * len(worst) + 8
+    top = max(max(layer.sqnr_db for layer in worst), 1.0)
+    scale = Scale(min(0.0, worst[0].sqnr_db), top, 170, _W - 50)
+    rows: list[Child] = []
+    for i, layer in enumerate(worst):
+        y = 18.0 * i + 4
+        name = layer.name if len(layer.name) <= 26 else f"…{layer.name[-25:]}"
+        rows += [
+            el("text", name, el("title", layer.name), x=164, y=y + 12, text_anchor="end"),
+            el(
+                "rect",
+                x=170,
+                y=y + 2,
+                width=max(1.0, scale.at(layer.sqnr_db) - 170),
+                height=12,
+                class_="fill",
+            ),
+            el("text", f"{layer.sqnr_db:.1f}", x=scale.at(layer.sqnr_db) + 4, y=y + 12),
+        ]
+    return _svg(f"SQNR by layer, dB: {len(worst)} of {len(layers)}", height, rows)
+
+
+def histogram(told: Histogram) -> Html:
+    """Counts of a tensor's values; what the quantizer kept lies between the marks."""
+    width, height = 220.0, 90.0
+    top = max(max(told.counts, default=0.0), 1.0)
+    scale = Scale(told.low, told.high, 4, width - 4)
+    step = (width - 8) / max(len(told.counts), 1)
+    rows: list[Child] = [
+        el(
+            "rect",
+            x=4 + i * step,
+            y=66 - 60 * count / top,
+            width=max(step - 0.5, 0.4),
+            height=60 * count / top,
+            class_="fill",
+        )
+        for i, count in enumerate(told.counts)
+        if count
+    ]
+    for clip in (told.clip_low, told.clip_high):
+        if clip is not None:
+            x = scale.at(clip)
+            rows.append(el("line", x1=x, x2=x, y1=4, y2=66, class_="anchor"))
+    rows += [
+        el("text", f"{told.low:.3g}", x=4, y=80),
+        el("text", f"{told.high:.3g}", x=width - 4, y=80, text_anchor="end"),
+    ]
+    return _svg(f"values of {told.name}", height, rows, width=width)
+
+
+def _height(dot: Dot, is_share: bool) -> float | None:
+    if not is_share:
+        return dot.sqnr_db
+    return None if dot.accuracy is None else 100 * dot.accuracy.value
+
+
+def _grid(across: Scale, up: Scale) -> list[Child]:
+    found: list[Child] = []
+    for value in up.ticks():
+        y = up.at(value)
+        found.append(el("line", x1=_LEFT, x2=_W - _RIGHT, y1=y, y2=y, class_="grid"))
+        found.append(el("text", f"{value:g}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
+    for value in across.ticks():
+        x = across.at(value)
+        found.append(el("line", x1=x, x2=x, y1=_TOP, y2=_H - _BOTTOM, class_="grid"))
+        found.append(el("text", f"{value:g}", x=x, y=_H - _BOTTOM + 15, text_anchor="middle"))
+    return found
+
+
+def _line(anchor: float, up: Scale) -> list[Child]:
+    y = up.at(100 * anchor)
+    return [
+        el("line", x1=_LEFT, x2=_W - _RIGHT, y1=y, y2=y, class_="anchor"),
+        el("text", "float model", x=_W - _RIGHT, y=y - 4, text_anchor="end", class_="quiet"),
+    ]
+
+
+def _front(front: list[tuple[float, float]], across: Scale, up: Scale) -> Html:
+    """Steps: between two points of the front, the left one is what can be had."""
+    path = ""
+    for i, (x, y) in enumerate(front):
+        at = across.at(x), up.at(y)
+        path += f"M{at[0]:.1f} {at[1]:.1f}" if i == 0 else f"H{at[0]:.1f}V{at[1]:.1f}"
+    return el("path", d=path, class_="front")
+
+
+def _dot(dot: Dot, x: float, value: float, up: Scale, *, is_share: bool) -> list[Child]:
+    y = up.at(value)
+    told = dot.accuracy if is_share else None
+    found: list[Child] = []
+    if told is not None and told.low is not None and told.high is not None:
+        ends = up.at(100 * told.low), up.at(100 * told.high)
+        found.append(el("line", x1=x, x2=x, y1=ends[0], y2=ends[1], class_="whisker"))
+    kind = "chosen" if dot.is_chosen else "float" if "float" in dot.name else "dot"
+    unit = "%" if is_share else "dB"
+    found.append(
+        el(
+            "circle",
+            el("title", f"{dot.name}: {value:.2f} {unit}"),
+            cx=x,
+            cy=y,
+            r=5.5 if dot.is_chosen else 4.5,
+            class_=kind,
+        )
+    )
+    return found
+
+
+def _labels(spots: list[tuple[str, float, float]], dots: Sequence[Dot]) -> list[Child]:
+    """Names beside dots, pushed apart so that none lies on another; of many, the chosen alone."""
+    if len(spots) > _MAX_LABELS:
+        chosen = {dot.name for dot in dots if dot.is_chosen}
+        spots = [spot for spot in spots if spot[0] in chosen][:_MAX_LABELS]
+    placed: list[tuple[float, float, float]] = []
+    found: list[Child] = []
+    for name, x, y in sorted(spots, key=lambda spot: (spot[2], spot[1])):
+        shown = name if len(name) <= 24 else f"{name[:23]}…"
+        width = _LETTER * len(shown)
+        is_left = x + 8 + width > _W - _RIGHT
+        left = x - 8 - width if is_left else x + 8
+        line = y + 4
+        while any(
+            left < end and begin < left + width and abs(line - at) < _LINE
+            for begin, end, at in placed
+        ):
+            line += 2
+        placed.append((left, left + width, line))
+        anchor = "end" if is_left else "start"
+        found.append(
+            el(
+                "text",
+                shown,
+                x=x - 8 if is_left else x + 8,
+                y=line,
+                text_anchor=anchor,
+                class_="name",
+            )
+        )
+    return found
+
+
+def _svg(label: str, height: float, *children: Child, width: float = _W) -> Html:
+    return el(
+        "svg",
+        children,
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        aria_label=label,
+        style=f"max-width:{1.5 * width:g}px",
+    )
