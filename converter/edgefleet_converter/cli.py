@@ -7,7 +7,6 @@ Model libraries are loaded by the commands that need them.
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +28,7 @@ from edgefleet_converter.cli_options import (
     ReportPage,
     print_json,
 )
+from edgefleet_converter.cli_schema import schema
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -48,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
-for _command in (verify, report, diff, export):
+for _command in (verify, report, diff, export, schema):
     app.command()(_command)
 
 
@@ -83,14 +83,14 @@ def build(
 ) -> None:
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
     from edgefleet_converter import pipeline
+    from edgefleet_converter.build_progress import progress_bar
     from edgefleet_converter.recipe import load_recipe
 
     wanted = load_recipe(recipe, overrides or ())
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, status or nullcontext():
+    with signer as private, progress_bar(talk, len(wanted.targets)) as tell:
         built = pipeline.build(
             source,
             wanted,
@@ -100,7 +100,7 @@ def build(
             key=private,
             created=created,
             trust_pickle=trust_pickle,
-            progress=status.update if status is not None else lambda _: None,
+            progress=tell,
         )
     _tell(built, as_json, report_page, private.public)
 
@@ -133,14 +133,14 @@ def join(
 ) -> None:
     """Join bundles and model files to one signed bundle that answers as one model."""
     from edgefleet_converter import join as joining
+    from edgefleet_converter.build_progress import progress_bar
     from edgefleet_converter.join_recipe import load_join
 
     wanted = load_join(graph)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, status or nullcontext():
+    with signer as private, progress_bar(talk, len(wanted.formats)) as tell:
         trusted = [read_public_file(path) for path in trust or ()] or [private.public]
         built = joining.join(
             wanted,
@@ -151,7 +151,7 @@ def join(
             key=private,
             trusted=KeyRing(trusted),
             created=created,
-            progress=status.update if status is not None else lambda _: None,
+            progress=tell,
         )
     _tell(built, as_json, report_page, private.public)
 

@@ -74,8 +74,12 @@ def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> 
         _grid(across, up),
         _line(anchor, up) if anchor is not None and is_share else None,
         _front(front, across, up),
+        _labels(
+            [(dot.name, across.at(x), up.at(y)) for dot, x, y in points],
+            dots,
+            up.at(100 * anchor) - 4 if anchor is not None and is_share else None,
+        ),
         [_dot(dot, across.at(x), y, up, is_share=is_share) for dot, x, y in points],
-        _labels([(dot.name, across.at(x), up.at(y)) for dot, x, y in points], dots),
         el("text", unit, x=(_LEFT + _W - _RIGHT) / 2, y=_H - 4, text_anchor="middle"),
         el("text", title, x=_LEFT - 44, y=_TOP - 3),
     )
@@ -90,7 +94,7 @@ def bars(layers: Sequence[Layer]) -> Html:
     rows: list[Child] = []
     for i, layer in enumerate(worst):
         y = 18.0 * i + 4
-        name = layer.name if len(layer.name) <= 26 else f"…{layer.name[-25:]}"
+        name = _short(layer.name, 26)
         rows += [
             el("text", name, el("title", layer.name), x=164, y=y + 12, text_anchor="end"),
             el(
@@ -193,37 +197,57 @@ def _dot(dot: Dot, x: float, value: float, up: Scale, *, is_share: bool) -> list
     return found
 
 
-def _labels(spots: list[tuple[str, float, float]], dots: Sequence[Dot]) -> list[Child]:
-    """Names beside dots, pushed apart so that none lies on another; of many, the chosen alone."""
+def _labels(
+    spots: list[tuple[str, float, float]], dots: Sequence[Dot], reserved: float | None
+) -> list[Child]:
+    """Names beside dots, where nothing else stands; of many dots the chosen ones' alone."""
+    taken = [(x - 5, x + 5, y + 4) for _, x, y in spots]
+    taken.append((_LEFT - 44, _LEFT + 30, _TOP - 3))  # the title of the axis
+    if reserved is not None:
+        taken.append((_W - _RIGHT - 70, _W - _RIGHT, reserved))
     if len(spots) > _MAX_LABELS:
         chosen = {dot.name for dot in dots if dot.is_chosen}
         spots = [spot for spot in spots if spot[0] in chosen][:_MAX_LABELS]
-    placed: list[tuple[float, float, float]] = []
     found: list[Child] = []
     for name, x, y in sorted(spots, key=lambda spot: (spot[2], spot[1])):
-        shown = name if len(name) <= 24 else f"{name[:23]}…"
+        shown = _short(name, 24)
         width = _LETTER * len(shown)
-        is_left = x + 8 + width > _W - _RIGHT
-        left = x - 8 - width if is_left else x + 8
-        line = y + 4
-        while any(
-            left < end and begin < left + width and abs(line - at) < _LINE
-            for begin, end, at in placed
-        ):
-            line += 2
-        placed.append((left, left + width, line))
-        anchor = "end" if is_left else "start"
+        places = [
+            (left, y + down)
+            for down in (-6, 16, 4, -19, 29)
+            for left in (x + 8, x - 8 - width)
+            if left >= _LEFT and left + width <= _W
+        ]
+        free = (place for place in places if _is_free(place, width, taken))
+        left, line = next(free, (x + 8, y - 6))
+        taken.append((left, left + width, line))
+        anchor = "end" if left < x else "start"
         found.append(
             el(
                 "text",
                 shown,
-                x=x - 8 if is_left else x + 8,
+                x=x - 8 if left < x else x + 8,
                 y=line,
                 text_anchor=anchor,
                 class_="name",
             )
         )
     return found
+
+
+def _is_free(
+    place: tuple[float, float], width: float, taken: list[tuple[float, float, float]]
+) -> bool:
+    left, line = place
+    return not any(
+        left < end and begin < left + width and abs(line - at) < _LINE for begin, end, at in taken
+    )
+
+
+def _short(name: str, most: int) -> str:
+    """A name with its middle left out, where it is longer."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"
 
 
 def _svg(label: str, height: float, *children: Child, width: float = _W) -> Html:
@@ -233,5 +257,5 @@ def _svg(label: str, height: float, *children: Child, width: float = _W) -> Html
         viewBox=f"0 0 {width:g} {height:g}",
         role="img",
         aria_label=label,
-        style=f"max-width:{1.5 * width:g}px",
+        style=f"max-width:{1.3 * width:g}px",
     )

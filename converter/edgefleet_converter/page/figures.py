@@ -65,7 +65,7 @@ def accuracy_charts(told: Told) -> Child:
     """Accuracy against size and against latency."""
     anchors = [dot.accuracy_float.value for dot in told.variants if dot.accuracy_float]
     found = _charts(told.variants, (SIZE, LATENCY), anchors[0] if anchors else None)
-    note = "The line joins the variants that no other one beats; whiskers are 95 % intervals."
+    note = "The line joins what nothing else beats; whiskers are 95 % intervals; rings are float."
     return titled("What accuracy costs", found, el("p", note, class_="muted")) if found else None
 
 
@@ -99,7 +99,7 @@ def layers(told: Told) -> Child:
     return [
         titled(
             _of("Sensitivity by layer", owner),
-            el("div", bars(found), class_="card chart"),
+            el("div", el("div", bars(found), class_="card"), class_="charts"),
             el(
                 "p",
                 "SQNR of the outputs with this layer alone in 8 bits, dB; the worst first.",
@@ -178,7 +178,7 @@ def _charts(dots: Sequence[Dot], axes: Sequence[Axis], anchor: float | None) -> 
     found = [chart for axis in axes if (chart := scatter(dots, axis, anchor=anchor)) is not None]
     if not found:
         return None
-    return el("div", [el("div", one, class_="card chart") for one in found], class_="cards")
+    return el("div", [el("div", one, class_="card") for one in found], class_="charts")
 
 
 def _dots_table(dots: Sequence[Dot], *, chosen: bool = False) -> Html:
@@ -189,12 +189,12 @@ def _dots_table(dots: Sequence[Dot], *, chosen: bool = False) -> Html:
         ("agreement", [_share(dot.agreement) for dot in dots]),
         ("SQNR", [_db(dot.sqnr_db) for dot in dots]),
         ("weights left", ["" if d.nonzero is None else f"{100 * d.nonzero:.1f} %" for d in dots]),
-        ("size, kB", [_number(dot.size, 1000, 1) for dot in dots]),
-        ("compressed", [_number(dot.size_gzip, 1000, 1) for dot in dots]),
-        ("p50, µs", [_number(dot.latency_us, 1, 0) for dot in dots]),
-        ("p95, µs", [_number(dot.p95_us, 1, 0) for dot in dots]),
-        ("load, ms", [_number(dot.load_ms, 1, 1) for dot in dots]),
-        ("memory, MiB", [_number(dot.ram_mib, 1, 1) for dot in dots]),
+        ("size, kB", [_number(dot.size, 1000) for dot in dots]),
+        ("compressed", [_number(dot.size_gzip, 1000) for dot in dots]),
+        ("p50, µs", [_number(dot.latency_us, 1) for dot in dots]),
+        ("p95, µs", [_number(dot.p95_us, 1) for dot in dots]),
+        ("load, ms", [_number(dot.load_ms, 1) for dot in dots]),
+        ("memory, MiB", [_number(dot.ram_mib, 1) for dot in dots]),
     ]
     kept = [(name, cells) for name, cells in columns if any(cells)]
     rows: list[list[Child]] = [
@@ -215,7 +215,7 @@ def _float_of(dot: Dot, dots: Sequence[Dot]) -> Dot | None:
 def _against(what: str, value: float | None, base: float | None) -> str:
     if value is None:
         return ""
-    told = f"{value / 1000:,.1f} kB" if what == "size" else f"{value:,.0f} µs"
+    told = f"{_figure(value / 1000)} kB" if what == "size" else f"{_figure(value)} µs"
     return f"{what} {told}, {value / base:.2f} of float" if base else f"{what} {told}"
 
 
@@ -237,8 +237,13 @@ def _db(value: float | None) -> str:
     return "exact" if value >= EXACT_DB else f"{value:.1f} dB"
 
 
-def _number(value: float | None, by: float, decimals: int) -> str:
-    return "" if value is None else f"{value / by:,.{decimals}f}"
+def _number(value: float | None, by: float) -> str:
+    return "" if value is None else _figure(value / by)
+
+
+def _figure(value: float) -> str:
+    """One decimal where it is below a hundred."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _of(title: str, owner: str) -> str:

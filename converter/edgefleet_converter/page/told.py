@@ -137,7 +137,7 @@ def _dot(table: dict[str, Json]) -> Dot:
     kernels = table.get("kernels")
     strength = number(table.get("lambda"))
     return Dot(
-        name=text(table.get("name")) or ("?" if strength is None else f"\u03bb {strength:g}"),
+        name=text(table.get("name")) or ("?" if strength is None else f"\u03bb {strength:.3g}"),
         size=_first(table, "size", "size_bytes"),
         size_gzip=_first(table, "size_gzip", "compressed_size", "compressed_bytes"),
         latency_us=_first(speed, "p50_us", "latency_us"),
