@@ -64,9 +64,10 @@ def _even_ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(scale: Scale) -> list[float]:
-    powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
-    decades = len(powers) - 1
+    first, last = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
+    decades = last - first
     steps = (1.0, 2.0, 5.0) if decades <= 3 else (1.0,)
+    powers = range(first, last + 1, math.ceil(decades / 8))
     found = [step * 10.0**power for power in powers for step in steps]
     return [value for value in found if scale.low <= value <= scale.high]
 
