@@ -31,12 +31,15 @@ _A_VARIANT: Final = 4
 
 
 @contextmanager
-def progress_bar(console: Console, variants: int) -> Iterator[Tell]:
-    """What a build tells its steps to; the bar comes after two seconds and goes at the end.
+def progress_bar(
+    console: Console, variants: int, *, patience_s: float = PATIENCE_S
+) -> Iterator[Tell]:
+    """What a build tells its steps to; the bar comes after a while and goes at the end.
 
     Args:
         console: of stderr.
         variants: how many are made: what there is to do is reckoned from it.
+        patience_s: the while, seconds.
     """
     if not console.is_terminal:
         yield lambda _: None
@@ -52,7 +55,7 @@ def progress_bar(console: Console, variants: int) -> Iterator[Tell]:
         transient=True,
     )
     task = bar.add_task("starting", total=_OPENING + _A_VARIANT * variants)
-    timer = threading.Timer(PATIENCE_S, bar.start)
+    timer = threading.Timer(patience_s, bar.start)
     timer.daemon = True
     timer.start()
     try:

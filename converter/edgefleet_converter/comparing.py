@@ -129,7 +129,7 @@ def _numbers(dot: Dot) -> dict[str, float | None]:
         "agreement": dot.agreement.value if dot.agreement else None,
         "sqnr_db": dot.sqnr_db,
         "size": dot.size,
-        "size_gzip": dot.size_gzip,
+        "size_gzip": dot.size_packed,
         "p50_us": dot.latency_us,
         "p95_us": dot.p95_us,
         "load_ms": dot.load_ms,

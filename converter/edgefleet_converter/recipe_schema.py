@@ -72,10 +72,10 @@ def _object(kind: type, at: str) -> Schema:
     for field in dataclasses.fields(kind):
         if not at and field.name == "folder":
             continue  # the place of the file; not a key
-        name = f"{at}.{field.name}" if at else field.name
-        properties[field.name] = _field(field, hints[field.name], name)
+        key = field.name.rstrip("_")  # `lambda` is no name in Python
+        properties[key] = _field(field, hints[field.name], f"{at}.{key}" if at else key)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            required.append(field.name)
+            required.append(key)
     told: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**told, "required": required} if required else told
 

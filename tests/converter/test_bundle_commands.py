@@ -172,7 +172,7 @@ def test_a_file_that_is_like_the_old_one_costs_little() -> None:
     chance = random.Random(1)
     noise = chance.randbytes(300_000)
     assert cost(old, old).size < 200
-    assert cost(noise, noise[:150_000] + b"new" + noise[150_000:]).size < 500
+    assert cost(noise, noise[:150_000] + b"new" + noise[150_000:]).size < 2000
     assert cost(noise, chance.randbytes(300_000)).is_delta is False
     assert cost(b"", b"abc") == cost(b"x" * 40_000_000, b"abc")
 

@@ -147,6 +147,29 @@ def test_what_a_variant_lists_is_shown_under_its_name() -> None:
     assert [(owner, len(dots)) for owner, dots in told.candidates] == [("onnx-int8", 3)]
 
 
+def test_a_search_and_pruning_are_shown_as_builds_tell_them() -> None:
+    """A table with its candidates inside, the chosen one by name, figures in a table of theirs."""
+    share: Json = {"value": 0.97, "low": 0.95, "high": 0.99, "n": 300}
+    worth: Json = {"sqnr_db": 33.0, "accuracy": share, "agreement": share}
+    found: Json = [
+        {"name": "a", "size": 9000, "size_zstd": 700, "fidelity": worth, "p50_us": 4.5},
+        {"name": "b", "size": 8000, "fidelity": None, "outside": "accuracy drops by 9 points"},
+    ]
+    told = read_told(
+        {
+            "variants": [{"name": "onnx-int8", "search": {"chosen": "a", "candidates": found}}],
+            "prune": {"lambda_": 1e-3, "norm0": 30, "weights": 120, "accuracy_after": share},
+        }
+    )
+    ((owner, (a, b)),) = told.candidates
+    assert owner == "onnx-int8"
+    assert (a.is_chosen, a.size_packed, a.sqnr_db, a.latency_us) == (True, 700, 33.0, 4.5)
+    assert a.accuracy == Interval(0.97, 0.95, 0.99, 300)
+    assert (b.is_chosen, b.note) == (False, "accuracy drops by 9 points")
+    assert told.pruned is not None
+    assert (told.pruned.nonzero, told.pruned.name) == (0.25, "\u03bb 0.001")
+
+
 def hostile_parts(shown: Shown) -> Iterator[Shown]:
     """The page's sources with hostile texts wherever a publisher may write one."""
     card = shown.papers.card

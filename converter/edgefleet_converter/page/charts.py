@@ -31,7 +31,7 @@ class Axis:
 
 SIZE: Final = Axis("size", "kB", lambda dot: None if dot.size is None else dot.size / 1000)
 PACKED: Final = Axis(
-    "compressed", "kB", lambda dot: None if dot.size_gzip is None else dot.size_gzip / 1000
+    "compressed", "kB", lambda dot: None if dot.size_packed is None else dot.size_packed / 1000
 )
 LATENCY: Final = Axis("latency, median", "µs", lambda dot: dot.latency_us)
 STRENGTH: Final = Axis("lambda", "", lambda dot: dot.strength)

@@ -82,16 +82,27 @@ def candidates(told: Told) -> Child:
     ]
 
 
-def sweeps(told: Told) -> Child:
-    """What each strength of pruning leaves."""
-    return [
-        titled(
-            _of("Pruning", owner),
-            _charts(dots, (STRENGTH, PACKED, LATENCY), None),
-            _dots_table(dots, chosen=any(dot.is_chosen for dot in dots)),
+def pruning(told: Told) -> Child:
+    """What pruning left of the model, and what each strength of a sweep would."""
+    parts: list[Child] = []
+    if told.pruned is not None:
+        parts.append(titled("Pruning", el("div", _pruned(told.pruned), class_="card")))
+    for owner, dots in told.sweeps:
+        parts.append(
+            titled(
+                _of("Pruning, over lambda", owner),
+                _charts(dots, (STRENGTH, PACKED, LATENCY), None),
+                _dots_table(dots, chosen=any(dot.is_chosen for dot in dots)),
+            )
         )
-        for owner, dots in told.sweeps
-    ]
+    return parts
+
+
+def _pruned(dot: Dot) -> list[Child]:
+    left = "" if dot.nonzero is None else f"{100 * dot.nonzero:.1f} % of the weights are left."
+    before, after = _percent(dot.accuracy_float), _percent(dot.accuracy)
+    moved = f" Accuracy of the float model: {before} before, {after} after." if after else ""
+    return [el("p", el("strong", dot.name)), el("p", left, moved)]
 
 
 def layers(told: Told) -> Child:
@@ -190,7 +201,7 @@ def _dots_table(dots: Sequence[Dot], *, chosen: bool = False) -> Html:
         ("SQNR", [_db(dot.sqnr_db) for dot in dots]),
         ("weights left", ["" if d.nonzero is None else f"{100 * d.nonzero:.1f} %" for d in dots]),
         ("size, kB", [_number(dot.size, 1000) for dot in dots]),
-        ("compressed", [_number(dot.size_gzip, 1000) for dot in dots]),
+        ("compressed", [_number(dot.size_packed, 1000) for dot in dots]),
         ("p50, µs", [_number(dot.latency_us, 1) for dot in dots]),
         ("p95, µs", [_number(dot.p95_us, 1) for dot in dots]),
         ("load, ms", [_number(dot.load_ms, 1) for dot in dots]),
@@ -199,7 +210,11 @@ def _dots_table(dots: Sequence[Dot], *, chosen: bool = False) -> Html:
     kept = [(name, cells) for name, cells in columns if any(cells)]
     rows: list[list[Child]] = [
         [
-            [dot.name, el("span", " chosen", class_="good") if chosen and dot.is_chosen else None],
+            [
+                dot.name,
+                el("span", " chosen", class_="good") if chosen and dot.is_chosen else None,
+                el("div", dot.note, class_="muted") if dot.note else None,
+            ],
             *(el("td", cells[i] or "-", class_="n") for _, cells in kept),
         ]
         for i, dot in enumerate(dots)

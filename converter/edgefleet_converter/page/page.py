@@ -44,7 +44,7 @@ def render_page(shown: Shown) -> bytes:
         figures.variants(told),
         figures.accuracy_charts(told),
         figures.candidates(told),
-        figures.sweeps(told),
+        figures.pruning(told),
         figures.layers(told),
         figures.histograms(told),
         figures.flips(told, shown.labels),

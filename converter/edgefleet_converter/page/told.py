@@ -41,13 +41,14 @@ class ToldFlip:
 class Dot:
     """Something that was measured: a variant, a candidate, a point of a sweep.
 
-    Sizes in bytes, times in the units of their names. `strength` is the lambda of a sweep,
-    `nonzero` the share of weights that it left.
+    Sizes in bytes, times in the units of their names. `size_packed` is what compression leaves.
+    `strength` is the lambda of pruning, `nonzero` the share of weights that it left. `note` says
+    what is held against it.
     """
 
     name: str
     size: float | None = None
-    size_gzip: float | None = None
+    size_packed: float | None = None
     latency_us: float | None = None
     p95_us: float | None = None
     load_ms: float | None = None
@@ -62,6 +63,7 @@ class Dot:
     strength: float | None = None
     nonzero: float | None = None
     is_chosen: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Told:
     variants: tuple[Dot, ...] = ()
     candidates: tuple[tuple[str, tuple[Dot, ...]], ...] = ()
     sweeps: tuple[tuple[str, tuple[Dot, ...]], ...] = ()
+    pruned: Dot | None = None
     layers: tuple[tuple[str, tuple[Layer, ...]], ...] = ()
     histograms: tuple[Histogram, ...] = ()
     held_out: int | None = None
@@ -107,8 +110,9 @@ def read_told(report: Json) -> Told:
     count = held_out.get("examples") if isinstance(held_out, dict) else None
     return Told(
         variants=tuple(_dot(one) for one in _tables(report.get("variants"))),
-        candidates=tuple(_lists(report, "candidates", "search")),
-        sweeps=tuple(_lists(report, "lambda_sweep", "sweep")),
+        candidates=tuple(_lists(report, "candidates", "search", inside="candidates")),
+        sweeps=tuple(_lists(report, "lambda_sweep", "sweep", inside="points")),
+        pruned=_dot(pruned) if isinstance(pruned := report.get("prune"), dict) else None,
         layers=tuple(_layers(report)),
         histograms=tuple(_histograms(report)),
         held_out=count if isinstance(count, int) and not isinstance(count, bool) else None,
@@ -132,29 +136,43 @@ def text(value: Json) -> str:
 
 
 def _dot(table: dict[str, Json]) -> Dot:
-    measured = table.get("measured")
-    speed = measured if isinstance(measured, dict) else table
+    speed = _inner(table, "measured")
+    worth = _inner(table, "fidelity")
     kernels = table.get("kernels")
-    strength = number(table.get("lambda"))
+    strength = _first(table, "lambda", "lambda_")
+    left, weights = number(table.get("norm0")), number(table.get("weights"))
+    nonzero = _first(table, "nonzero", "nonzero_share")
+    if nonzero is None and left is not None and weights:
+        nonzero = left / weights
+    accuracy = worth.get("accuracy", worth.get("accuracy_after"))
     return Dot(
         name=text(table.get("name")) or ("?" if strength is None else f"\u03bb {strength:.3g}"),
         size=_first(table, "size", "size_bytes"),
-        size_gzip=_first(table, "size_gzip", "compressed_size", "compressed_bytes"),
+        size_packed=_first(
+            table, "size_gzip", "size_zstd", "size_packed", "compressed_size", "compressed_bytes"
+        ),
         latency_us=_first(speed, "p50_us", "latency_us"),
         p95_us=number(speed.get("p95_us")),
         load_ms=number(speed.get("load_ms")),
         ram_mib=number(speed.get("ram_mib")),
         hardware=text(speed.get("hardware")),
-        sqnr_db=number(table.get("sqnr_db")),
-        accuracy=_interval(table.get("accuracy")),
-        accuracy_float=_interval(table.get("accuracy_float")),
-        agreement=_interval(table.get("agreement")),
+        sqnr_db=number(worth.get("sqnr_db")),
+        accuracy=_interval(accuracy),
+        accuracy_float=_interval(table.get("accuracy_float", table.get("accuracy_before"))),
+        agreement=_interval(worth.get("agreement")),
         kernels=tuple(text(one) for one in kernels) if isinstance(kernels, list) else (),
         flips=_flips(table.get("flips")),
         strength=strength,
-        nonzero=_first(table, "nonzero", "nonzero_share"),
+        nonzero=nonzero,
         is_chosen=table.get("chosen") is True,
+        note=text(table.get("outside")),
     )
+
+
+def _inner(table: dict[str, Json], name: str) -> dict[str, Json]:
+    """A table in a table, or the table itself where there is none."""
+    inner = table.get(name)
+    return inner if isinstance(inner, dict) else table
 
 
 def _first(table: dict[str, Json], *names: str) -> float | None:
@@ -189,18 +207,31 @@ def _whole(value: Json) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _owned(report: dict[str, Json], *names: str) -> Iterator[tuple[str, list[dict[str, Json]]]]:
-    """Lists of a name that stand at the report or at one of its variants, with the variant's."""
+def _owned(
+    report: dict[str, Json], *names: str, inside: str = ""
+) -> Iterator[tuple[str, list[dict[str, Json]]]]:
+    """Lists of a name that stand at the report or at one of its variants, with the variant's.
+
+    A list may also stand `inside` of a table of that name, which then may name the chosen one.
+    """
     for owner in (report, *_tables(report.get("variants"))):
         said = "" if owner is report else text(owner.get("name"))
         for name in names:
-            if tables := _tables(owner.get(name)):
+            value = owner.get(name)
+            found = value.get(inside) if isinstance(value, dict) else value
+            tables = _tables(found)
+            chosen = text(value.get("chosen")) if isinstance(value, dict) else ""
+            if chosen:
+                tables = [{**one, "chosen": one.get("name") == chosen} for one in tables]
+            if tables:
                 yield said, tables
                 break
 
 
-def _lists(report: dict[str, Json], *names: str) -> Iterator[tuple[str, tuple[Dot, ...]]]:
-    for owner, tables in _owned(report, *names):
+def _lists(
+    report: dict[str, Json], *names: str, inside: str
+) -> Iterator[tuple[str, tuple[Dot, ...]]]:
+    for owner, tables in _owned(report, *names, inside=inside):
         yield owner, tuple(_dot(table) for table in tables)
 
 
