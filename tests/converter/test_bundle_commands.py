@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -11,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from demo import hostile
@@ -23,6 +25,7 @@ from edgefleet_converter.exporting import place_names
 from edgefleet_converter.page.told import Told, read_told
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.transfer_size import cost
+from edgefleet_fleet.delta_encoder import encode
 from tests.converter.conftest import CREATED, Digits
 
 Captured = pytest.CaptureFixture[str]
@@ -175,6 +178,19 @@ def test_a_file_that_is_like_the_old_one_costs_little() -> None:
     assert cost(noise, noise[:150_000] + b"new" + noise[150_000:]).size < 2000
     assert cost(noise, chance.randbytes(300_000)).is_delta is False
     assert cost(b"", b"abc") == cost(b"x" * 40_000_000, b"abc")
+
+
+def test_the_fleet_sends_no_more_than_was_estimated_or_a_little() -> None:
+    """Numbers of which a few change, and of which all do: held against what the fleet makes."""
+    rng = np.random.default_rng(5)
+    old = rng.normal(size=100_000).astype(np.float32)
+    few = old.copy()
+    few[rng.integers(0, len(old), 1000)] += 0.01
+    for new in (few, old + rng.normal(size=len(old)).astype(np.float32) * 1e-3):
+        out = io.BytesIO()
+        made = encode(memoryview(old.tobytes()), memoryview(new.tobytes()), out)
+        sent = len(out.getvalue()) if made else new.nbytes
+        assert sent <= 1.1 * cost(old.tobytes(), new.tobytes()).size + 500
 
 
 def test_an_exported_variant_runs_by_its_own_readme(
