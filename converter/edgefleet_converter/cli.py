@@ -18,16 +18,9 @@ from edgefleet_contract.bundle import parse_manifest, sha256
 from edgefleet_contract.directory import read_documents
 from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
-from edgefleet_converter.cli_bundles import diff, export, report, verify
+from edgefleet_converter.cli_bundles import ReportPage, diff, export, report, verify
 from edgefleet_converter.cli_keys import keys_app
-from edgefleet_converter.cli_options import (
-    AsJson,
-    Created,
-    Passphrase,
-    PinFile,
-    ReportPage,
-    print_json,
-)
+from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
 from edgefleet_converter.cli_schema import schema
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from edgefleet_converter.verifying import Verdict
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle directory.")]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a page (HTML) of the figures there.", show_default=False),
+]
 Trust = Annotated[
     list[Path] | None,
     typer.Option(

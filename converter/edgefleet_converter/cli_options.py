@@ -27,10 +27,6 @@ Created = Annotated[
         show_default=False,
     ),
 ]
-ReportPage = Annotated[
-    Path | None,
-    typer.Option("--report", help="Write a page (HTML) of the figures there.", show_default=False),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 

@@ -41,9 +41,6 @@ WORDS: Final[Mapping[str, str]] = {
     "card.intended_use": "what it may be used for",
     "card.limitations": "what it is not good at",
     "card.training_data": "what the model was trained on: origin and licence",
-    "prune.lambda": "weights w with w squared below twice this become zero before quantization",
-    "prune.max_accuracy_drop": "the accuracy that pruning may cost, as a share: the largest lambda "
-    "inside it is looked for",
     "models": "the models to join, by name: a bundle, or a file for each format",
     "nodes": "the graph, in order: models and steps",
     "formats": "the variants to make, in order",

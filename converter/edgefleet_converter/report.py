@@ -58,8 +58,7 @@ class VariantReport:
 
     `accuracy_float` and `accuracy` need labels; `agreement` compares decisions with the float
     model; `sqnr_db` the outputs. `size_gzip` is what compression leaves, level 6. `kernels` names
-    the implementations that were compared to choose the golden vectors. `flips` are the decisions
-    that changed, the most frequent first; None where decisions were not compared.
+    the implementations that were compared to choose the golden vectors.
     """
 
     name: str
@@ -73,8 +72,9 @@ class VariantReport:
     accuracy_float: Share | None = None
     accuracy: Share | None = None
     agreement: Share | None = None
-    measured: Measured | None = None
     flips: tuple[Flip, ...] | None = None
+    """The most frequent first; None where decisions were not compared."""
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,11 +109,11 @@ def make_variant(
         golden_vectors=len(tried.chosen.rows),
         golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
         kernels=tried.kernels,
+        flips=figures.flips,
         accuracy_float=figures.before,
         accuracy=figures.after,
         agreement=figures.agreement,
         measured=tried.measured,
-        flips=figures.flips,
     )
     is_int8 = target.is_int8 or (base.answers is not None and base.answers.is_int8)
     variant = Variant(
