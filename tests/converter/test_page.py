@@ -170,6 +170,17 @@ def test_a_search_and_pruning_are_shown_as_builds_tell_them() -> None:
     assert (told.pruned.nonzero, told.pruned.name) == (0.25, "\u03bb 0.001")
 
 
+def test_noise_tells_candidates_apart_where_accuracy_does_not() -> None:
+    same = Interval(0.98)
+    dots = [Dot(f"try-{i}", size=1000 + i, accuracy=same, sqnr_db=30.0 + i) for i in range(20)]
+    chart = scatter(dots, SIZE, anchor=0.99)
+    assert chart is not None
+    assert "SQNR, dB" in chart
+    assert "float model" not in chart
+    exact = [Dot("a", size=1, accuracy=same, sqnr_db=200), Dot("b", size=2, accuracy=same)]
+    assert "accuracy, %" in str(scatter(exact, SIZE))
+
+
 def hostile_parts(shown: Shown) -> Iterator[Shown]:
     """The page's sources with hostile texts wherever a publisher may write one."""
     card = shown.papers.card

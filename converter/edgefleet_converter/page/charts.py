@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgefleet_converter.metrics import EXACT_DB
 from edgefleet_converter.page.markup import Child, Html, el
 from edgefleet_converter.page.scales import Scale, pareto, scale_of
 from edgefleet_converter.page.told import Dot, Histogram, Layer
@@ -38,21 +39,22 @@ STRENGTH: Final = Axis("lambda", "", lambda dot: dot.strength)
 
 
 def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> Html | None:
-    """Accuracy, or SQNR where there is none, over an axis; None with less than two dots.
+    """Accuracy over an axis, or SQNR where accuracy tells nothing; None with less than two dots.
 
     The front joins what nothing else beats. `anchor` is the accuracy of the float model.
     """
-    is_share = any(dot.accuracy is not None for dot in dots)
+    is_share = not _needs_sqnr(dots)
     points = [
         (dot, x, y)
-        for dot in dots
+        for dot in sorted(dots, key=lambda dot: dot.is_chosen)  # which is drawn over the others
         if (x := axis.value(dot)) is not None and (y := _height(dot, is_share)) is not None
     ]
     if len(points) < 2:
         return None
     heights = [y for _, _, y in points]
+    has_whiskers = is_share and len(points) <= _MAX_LABELS
     for dot, _, _ in points:
-        if is_share and dot.accuracy is not None and len(points) <= _MAX_LABELS:
+        if has_whiskers and dot.accuracy is not None:
             heights += [100 * v for v in (dot.accuracy.low, dot.accuracy.high) if v is not None]
     if anchor is not None and is_share:
         heights.append(100 * anchor)
@@ -79,7 +81,7 @@ def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> 
             dots,
             up.at(100 * anchor) - 4 if anchor is not None and is_share else None,
         ),
-        [_dot(dot, across.at(x), y, up, is_share=is_share) for dot, x, y in points],
+        [_dot(dot, across.at(x), y, up, is_share, has_whiskers) for dot, x, y in points],
         el("text", unit, x=(_LEFT + _W - _RIGHT) / 2, y=_H - 4, text_anchor="middle"),
         el("text", title, x=_LEFT - 44, y=_TOP - 3),
     )
@@ -139,6 +141,13 @@ def histogram(told: Histogram) -> Html:
     return _svg(f"values of {told.name}", height, rows, width=width)
 
 
+def _needs_sqnr(dots: Sequence[Dot]) -> bool:
+    """Whether no accuracy is known, or all are one, and SQNR tells the dots apart."""
+    shares = {dot.accuracy.value for dot in dots if dot.accuracy is not None}
+    noise = {dot.sqnr_db for dot in dots if dot.sqnr_db is not None}
+    return not shares or (len(shares) == 1 and len(noise) > 1 and max(noise) < EXACT_DB)
+
+
 def _height(dot: Dot, is_share: bool) -> float | None:
     if not is_share:
         return dot.sqnr_db
@@ -175,14 +184,16 @@ def _front(front: list[tuple[float, float]], across: Scale, up: Scale) -> Html:
     return el("path", d=path, class_="front")
 
 
-def _dot(dot: Dot, x: float, value: float, up: Scale, *, is_share: bool) -> list[Child]:
+def _dot(
+    dot: Dot, x: float, value: float, up: Scale, is_share: bool, has_whiskers: bool
+) -> list[Child]:
     y = up.at(value)
-    told = dot.accuracy if is_share else None
+    told = dot.accuracy if has_whiskers else None
     found: list[Child] = []
     if told is not None and told.low is not None and told.high is not None:
         ends = up.at(100 * told.low), up.at(100 * told.high)
         found.append(el("line", x1=x, x2=x, y1=ends[0], y2=ends[1], class_="whisker"))
-    kind = "chosen" if dot.is_chosen else "float" if "float" in dot.name else "dot"
+    kind = "chosen" if dot.is_chosen else "float" if dot.name.endswith("-float32") else "dot"
     unit = "%" if is_share else "dB"
     found.append(
         el(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from edgefleet_converter.metrics import EXACT_DB
@@ -63,23 +64,26 @@ def variants(told: Told) -> Child:
 
 def accuracy_charts(told: Told) -> Child:
     """Accuracy against size and against latency."""
-    anchors = [dot.accuracy_float.value for dot in told.variants if dot.accuracy_float]
-    found = _charts(told.variants, (SIZE, LATENCY), anchors[0] if anchors else None)
+    found = _charts(told.variants, (SIZE, LATENCY), _anchor(told.variants))
     note = "The line joins what nothing else beats; whiskers are 95 % intervals; rings are float."
     return titled("What accuracy costs", found, el("p", note, class_="muted")) if found else None
 
 
 def candidates(told: Told) -> Child:
     """What was tried when int8 was looked for, and what was taken."""
-    anchors = [dot.accuracy_float.value for dot in told.variants if dot.accuracy_float]
     return [
         titled(
             _of("Candidates of the search", owner),
-            _charts(dots, (SIZE, LATENCY), anchors[0] if anchors else None),
-            _dots_table(dots, chosen=True),
+            _charts(dots, (SIZE, LATENCY), _anchor(dots) or _anchor(told.variants)),
+            _dots_table([replace(dot, accuracy_float=None) for dot in dots], chosen=True),
         )
         for owner, dots in told.candidates
     ]
+
+
+def _anchor(dots: Sequence[Dot]) -> float | None:
+    """The accuracy of the float model that the dots were made of."""
+    return next((dot.accuracy_float.value for dot in dots if dot.accuracy_float), None)
 
 
 def pruning(told: Told) -> Child:

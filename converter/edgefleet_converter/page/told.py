@@ -212,7 +212,8 @@ def _owned(
 ) -> Iterator[tuple[str, list[dict[str, Json]]]]:
     """Lists of a name that stand at the report or at one of its variants, with the variant's.
 
-    A list may also stand `inside` of a table of that name, which then may name the chosen one.
+    A list may also stand `inside` of a table of that name, which then may name the chosen one,
+    and the accuracy of the float model on the examples of that list.
     """
     for owner in (report, *_tables(report.get("variants"))):
         said = "" if owner is report else text(owner.get("name"))
@@ -220,9 +221,13 @@ def _owned(
             value = owner.get(name)
             found = value.get(inside) if isinstance(value, dict) else value
             tables = _tables(found)
-            chosen = text(value.get("chosen")) if isinstance(value, dict) else ""
-            if chosen:
-                tables = [{**one, "chosen": one.get("name") == chosen} for one in tables]
+            if isinstance(value, dict):
+                chosen = text(value.get("chosen"))
+                base = value.get("accuracy_float")
+                tables = [
+                    {"accuracy_float": base, "chosen": one.get("name") == chosen, **one}
+                    for one in tables
+                ]
             if tables:
                 yield said, tables
                 break
