@@ -1,4 +1,4 @@
-"""`edge-convert`: build, join, verify, inspect and keys, on a terminal.
+"""`edge-convert`: build, join and inspect, on a terminal; what else it does is in `cli_*.py`.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
 Model libraries are loaded by the commands that need them.
@@ -6,9 +6,7 @@ Model libraries are loaded by the commands that need them.
 
 from __future__ import annotations
 
-import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +14,14 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import Manifest, parse_manifest, sha256
-from edgefleet_contract.canonical import Json
-from edgefleet_contract.directory import read_documents, verify_directory
+from edgefleet_contract.bundle import parse_manifest, sha256
+from edgefleet_contract.directory import read_documents
 from edgefleet_contract.errors import EdgefleetError, PeerError
-from edgefleet_contract.keys import KeyRing
+from edgefleet_contract.keys import KeyRing, PublicKey
+from edgefleet_converter.cli_bundles import ReportPage, diff, export, report, verify
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
+from edgefleet_converter.cli_schema import schema
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -42,6 +41,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
+for _command in (verify, report, diff, export, schema):
+    app.command()(_command)
 
 
 @app.command()
@@ -70,17 +71,19 @@ def build(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
     from edgefleet_converter import pipeline
+    from edgefleet_converter.build_progress import progress_bar
     from edgefleet_converter.recipe import load_recipe
 
     wanted = load_recipe(recipe, overrides or ())
+    _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, status or nullcontext():
+    with signer as private, progress_bar(talk, len(wanted.targets)) as tell:
         built = pipeline.build(
             source,
             wanted,
@@ -90,9 +93,9 @@ def build(
             key=private,
             created=created,
             trust_pickle=trust_pickle,
-            progress=status.update if status is not None else lambda _: None,
+            progress=tell,
         )
-    _tell(built, as_json)
+    _tell(built, as_json, report_page, private.public)
 
 
 @app.command()
@@ -118,17 +121,19 @@ def join(
     passphrase_file: Passphrase = None,
     pin_file: PinFile = None,
     created: Created = None,
+    report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
     """Join bundles and model files to one signed bundle that answers as one model."""
     from edgefleet_converter import join as joining
+    from edgefleet_converter.build_progress import progress_bar
     from edgefleet_converter.join_recipe import load_join
 
     wanted = load_join(graph)
+    _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, status or nullcontext():
+    with signer as private, progress_bar(talk, len(wanted.formats)) as tell:
         trusted = [read_public_file(path) for path in trust or ()] or [private.public]
         built = joining.join(
             wanted,
@@ -139,35 +144,9 @@ def join(
             key=private,
             trusted=KeyRing(trusted),
             created=created,
-            progress=status.update if status is not None else lambda _: None,
+            progress=tell,
         )
-    _tell(built, as_json)
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
-    key: Annotated[list[Path], typer.Option(help="A publisher's public key; may be repeated.")],
-    as_json: AsJson = False,
-) -> None:
-    """Check a bundle: its signature, and that its files are exactly what was signed."""
-    found = verify_directory(bundle, KeyRing(read_public_file(path) for path in key))
-    if as_json:
-        print_json(
-            {
-                "model": found.manifest.model,
-                "version": found.manifest.version,
-                "sha256": found.digest,
-                "signer": found.signer,
-                "files": len(found.manifest.files),
-                "bytes": found.manifest.total_size,
-            }
-        )
-        return
-    typer.echo(
-        f"{found.manifest.name}: verified, {len(found.manifest.files)} files, "
-        f"{found.manifest.total_size} bytes, signed by {found.signer[:8]}"
-    )
+    _tell(built, as_json, report_page, private.public)
 
 
 @app.command()
@@ -175,6 +154,7 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
 ) -> None:
     """Show what a bundle says about itself. Does not check its signature: see `verify`."""
+    from edgefleet_converter.showing import read_report
     from edgefleet_converter.tables import (
         print_card,
         print_manifest,
@@ -184,7 +164,7 @@ def inspect(
 
     raw, _ = read_documents(bundle)
     manifest = parse_manifest(raw)
-    report = _report(bundle, manifest)
+    told = read_report(bundle, manifest)
     papers = read_papers(bundle, manifest)
     if as_json:
         print_json(
@@ -192,7 +172,7 @@ def inspect(
                 "signature_checked": False,
                 "sha256": sha256(raw),
                 "manifest": codec.encode(manifest),
-                "report": report,
+                "report": told,
                 "card": codec.encode(papers.card) if papers.card else None,
                 "provenance": codec.encode(papers.provenance) if papers.provenance else None,
                 "papers_differ": list(papers.differing),
@@ -201,10 +181,10 @@ def inspect(
     else:
         console = _console()
         print_manifest(manifest, console)
-        if report is not None:
+        if told is not None:
             from edgefleet_converter.report import Report
 
-            print_report(codec.decode(Report, report, what="report.json", unknown=True), console)
+            print_report(codec.decode(Report, told, what="report.json", unknown=True), console)
         if papers.card is not None:
             print_card(papers.card, console)
         if papers.provenance is not None:
@@ -250,26 +230,27 @@ def _explain_usage(error: BaseException) -> int:
     return USAGE
 
 
-def _tell(built: Built, as_json: bool) -> None:
-    """What was built: its figures, and where it is."""
+def _check_page(page: Path | None, out: Path, model: str, version: int) -> None:
+    """Refuse a place for the page before the work begins."""
+    if page is not None:
+        from edgefleet_converter.showing import check_place
+
+        check_place(page, out / f"{model}-{version}")
+
+
+def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> None:
+    """What was built: its figures, and where it is; and the page of it, where one is asked for."""
     from edgefleet_converter.tables import print_report
 
+    if page is not None:
+        from edgefleet_converter.showing import read_shown, write_page
+
+        write_page(page, read_shown(built.path, KeyRing([key])), bundle=built.path)
     if as_json:
         print_json({"path": str(built.path), "report": codec.encode(built.report)})
         return
     print_report(built.report, _console())
     typer.echo(str(built.path))
-
-
-def _report(bundle: Path, manifest: Manifest) -> Json:
-    entry = next((file for file in manifest.files if file.role == "report"), None)
-    if entry is None:
-        return None
-    try:
-        value: Json = json.loads((bundle / entry.path).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value
 
 
 def _console() -> Console:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Answers, Bench
+from edgefleet_converter.flips import flips
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.opening import FloatModel
+from edgefleet_converter.report import Flip
 from edgefleet_converter.targets import Target
 from edgefleet_converter.whole_variants import Setting, classes_of
 
@@ -34,6 +36,7 @@ class Figures:
     agreement: Share | None
     sqnr_db: float
     max_abs_err: float
+    flips: tuple[Flip, ...] | None = None
 
 
 def judge(
@@ -71,17 +74,18 @@ def judge(
     else:
         reference = own
     before, after = _accuracy(reference, truth), _accuracy(own, truth)
-    same = None
+    same, changed = None, None
     is_decision = seen.is_program and golden.is_exact(seen.given[0])
     if (truth is not None or is_decision or metrics.are_probabilities(float_outputs[0])) and (
         own is not None and reference is not None
     ):
         same = metrics.wilson(int((own == reference).sum()), len(own))
+        changed = flips(reference, own, truth)
     sqnr = min(metrics.sqnr_db(a, b) for a, b in zip(float_outputs, outputs, strict=True))
     drop = gate.accuracy_drop(before, after, same)
     gate.refuse_over_budget(drop, sqnr, bench.recipe.budget, what=str(target))
     worst = max(metrics.max_abs_err(a, b) for a, b in zip(float_outputs, outputs, strict=True))
-    return Figures(before, after, same, sqnr, worst)
+    return Figures(before, after, same, sqnr, worst, changed)
 
 
 def _accuracy(classes: NDArray[np.int64] | None, truth: NDArray[np.int64] | None) -> Share | None:

@@ -14,6 +14,8 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_converter.metrics import Share
 
 SCHEMA: Final = "edgefleet.report/1"
+MAX_FLIPS: Final = 200
+"""Kinds of changed decisions that are kept for each variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,17 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Flip:
+    """A decision that changed, by places of classes: the float model's, the variant's, how often
+    in the held-out examples whose class is `truth`."""
+
+    before: int
+    after: int
+    count: int
+    truth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VariantReport:
     """One variant against the float model. Shares have 95 % Wilson intervals.
 
@@ -59,6 +72,8 @@ class VariantReport:
     accuracy_float: Share | None = None
     accuracy: Share | None = None
     agreement: Share | None = None
+    flips: tuple[Flip, ...] | None = None
+    """The most frequent first; None where decisions were not compared."""
     measured: Measured | None = None
 
 

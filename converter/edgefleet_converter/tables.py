@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +15,7 @@ from edgefleet_converter.metrics import EXACT_DB, Share
 from edgefleet_converter.program_words import program_lines
 from edgefleet_converter.report import Report
 from edgefleet_converter.sbom import spec_text
+from edgefleet_converter.verifying import Ran
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -75,6 +78,23 @@ def print_program(variant: str, program: Program, console: Console) -> None:
     table.add_column("line")
     for line in program_lines(program):
         table.add_row(escape(line))
+    console.print(table)
+
+
+def print_ran(ran: Sequence[Ran], console: Console) -> None:
+    """How each variant did on its golden vectors here."""
+    table = Table(title="golden vectors", title_justify="left")
+    for name in ("variant", "runtime", "vectors", "differ by", "allowed", ""):
+        table.add_column(name, justify="left" if name in ("variant", "runtime", "") else "right")
+    for one in ran:
+        table.add_row(
+            one.name,
+            one.runtime or "-",
+            str(one.vectors),
+            "-" if one.worst is None else f"{one.worst:.3g}",
+            f"{one.allowed:g}",
+            "no" if one.problem else "yes",
+        )
     console.print(table)
 
 

@@ -109,6 +109,7 @@ def make_variant(
         golden_vectors=len(tried.chosen.rows),
         golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
         kernels=tried.kernels,
+        flips=figures.flips,
         accuracy_float=figures.before,
         accuracy=figures.after,
         agreement=figures.agreement,

@@ -36,6 +36,7 @@ TASKS: Final = {
     "run_model": "edgefleet_converter.trial:run_model",
     "compare": "edgefleet_converter.trial:compare",
     "measure": "edgefleet_converter.trial:measure",
+    "check_golden": "edgefleet_converter.recheck:check",
     "run_whole": "edgefleet_converter.whole_trial:run",
     "compare_whole": "edgefleet_converter.whole_trial:compare",
     "measure_whole": "edgefleet_converter.whole_trial:measure",

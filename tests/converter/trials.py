@@ -1,4 +1,7 @@
-"""A built bundle on the device's own code: its trial, and what it serves."""
+"""A built bundle on the device's own code: its trial, and what it serves.
+
+What a device finds of its golden vectors, `edge-convert verify` finds as well.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from edgefleet_agent.ports import Failed, ModelSpec, StoredFile, TrialReport
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract.bundle import Manifest, sha256
+from edgefleet_converter.verifying import run_golden
 
 
 def spec_of(root: Path, manifest: Manifest, variant: str) -> ModelSpec:
@@ -31,4 +35,7 @@ def spec_of(root: Path, manifest: Manifest, variant: str) -> ModelSpec:
 def tried(root: Path, manifest: Manifest, variant: str) -> TrialReport | Failed:
     """The outcome of a device's trial, in a process of its own."""
     spec = spec_of(root, manifest, variant)
-    return asyncio.run(try_model(spec, timeout_s=120, threads=1, data_mib=0))
+    found = asyncio.run(try_model(spec, timeout_s=120, threads=1, data_mib=0))
+    desk = run_golden(root, manifest, spec.variant)
+    assert (not desk.problem) == isinstance(found, TrialReport), (desk, found)
+    return found

@@ -1,0 +1,161 @@
+"""`edge-convert verify`, `report`, `diff` and `export`: what is done with finished bundles."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from edgefleet_contract import codec
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import Unverified
+from edgefleet_contract.keys import KeyRing
+from edgefleet_contract.reasons import Reason
+from edgefleet_converter.cli_options import AsJson, print_json
+from edgefleet_converter.signing import read_public_file
+
+if TYPE_CHECKING:
+    from edgefleet_converter.verifying import Verdict
+
+Bundle = Annotated[Path, typer.Argument(help="A bundle directory.")]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a page (HTML) of the figures there.", show_default=False),
+]
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trust",
+        help="A public key; may be repeated. The bundle must be signed by one of them.",
+        show_default=False,
+    ),
+]
+
+
+def verify(
+    bundle: Bundle,
+    trust: Annotated[
+        list[Path],
+        typer.Option("--trust", "--key", help="A publisher's public key; may be repeated."),
+    ],
+    no_run: Annotated[
+        bool, typer.Option("--no-run", help="Do not run the models on their golden vectors.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle: signature, files, papers, and that its models give what was signed."""
+    from edgefleet_converter import verifying
+    from edgefleet_converter.tables import print_ran
+
+    found = verifying.verify(bundle, _ring(trust), run=not no_run)
+    if as_json:
+        print_json(_verdict_json(found))
+    elif found.ran:
+        print_ran(found.ran, Console() if sys.stdout.isatty() else Console(width=140))
+    manifest = found.bundle.manifest
+    if found.problems:
+        is_papers = bool(found.differing)
+        raise Unverified(
+            f"{manifest.name}: {'; '.join(found.problems)}",
+            reason=Reason.BUNDLE_MISMATCH if is_papers else Reason.GOLDEN_MISMATCH,
+        )
+    if not as_json:
+        typer.echo(
+            f"{manifest.name}: verified, {len(manifest.files)} files, "
+            f"{manifest.total_size} bytes, signed by {found.bundle.signer[:8]}"
+        )
+
+
+def report(
+    bundle: Bundle,
+    trust: Trust = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where the page goes; default: stdout.", show_default=False),
+    ] = None,
+) -> None:
+    """Make one page (HTML) of what a bundle says of itself; `--trust` checks its signature."""
+    from edgefleet_converter.page import render_page
+    from edgefleet_converter.showing import read_shown, write_page
+
+    shown = read_shown(bundle, _ring(trust) if trust else None)
+    if out is None:
+        sys.stdout.buffer.write(render_page(shown))
+        sys.stdout.buffer.flush()
+    else:
+        write_page(out, shown, bundle=bundle)
+    if not trust:
+        _say_unchecked()
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="A bundle directory.")],
+    new: Annotated[Path, typer.Argument(help="Another one, such as the next version.")],
+    trust: Trust = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two bundles, and what sending the difference costs."""
+    from edgefleet_converter.comparing import compare
+    from edgefleet_converter.diff_tables import price, print_comparison
+    from edgefleet_converter.page.told import read_told
+    from edgefleet_converter.showing import read_shown
+
+    ring = _ring(trust) if trust else None
+    a, b = read_shown(old, ring), read_shown(new, ring)
+    found = compare(a.manifest, b.manifest, read_told(a.report), read_told(b.report))
+    costs = price(found, old, new)
+    if as_json:
+        value = codec.encode(found)
+        assert isinstance(value, dict)
+        costs_json = {path: codec.encode(cost) for path, cost in costs.items()}
+        print_json({**value, "signatures_checked": bool(trust), "costs": costs_json})
+    else:
+        console = Console() if sys.stdout.isatty() else Console(width=140)
+        print_comparison(a.manifest, b.manifest, found, costs, console)
+    if not trust:
+        _say_unchecked()
+
+
+def export(
+    bundle: Bundle,
+    variant: Annotated[str, typer.Argument(help="The name of one of its variants.")],
+    out: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+    trust: Trust = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a variant as plain files, with a README, for use without edgefleet."""
+    from edgefleet_converter.exporting import export as write
+
+    written = write(bundle, variant, out, _ring(trust) if trust else None)
+    if as_json:
+        print_json({"path": str(out), "files": list(written)})
+    else:
+        typer.echo(str(out))
+    if not trust:
+        _say_unchecked()
+
+
+def _ring(trust: list[Path]) -> KeyRing:
+    return KeyRing(read_public_file(path) for path in trust)
+
+
+def _say_unchecked() -> None:
+    typer.echo("edge-convert: the signature was not checked; --trust KEY does", err=True)
+
+
+def _verdict_json(found: Verdict) -> Json:
+    manifest = found.bundle.manifest
+    return {
+        "model": manifest.model,
+        "version": manifest.version,
+        "sha256": found.bundle.digest,
+        "signer": found.bundle.signer,
+        "files": len(manifest.files),
+        "bytes": manifest.total_size,
+        "papers_differ": list(found.differing),
+        "golden": [codec.encode(one) for one in found.ran],
+        "verified": not found.problems,
+    }

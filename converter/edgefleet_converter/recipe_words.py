@@ -1,0 +1,47 @@
+"""What each key of a recipe means: the words of docs/spec/recipe.md, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+WORDS: Final[Mapping[str, str]] = {
+    "targets": "what to build, in the publisher's order of preference: a device takes the first "
+    "variant that it can run",
+    "data.calibration": "examples from which the 8-bit ranges are taken: .npy, or .npz with one "
+    "array for each input",
+    "data.held_out": "examples that training did not see: .npy, or .npz; an array y holds the true "
+    "classes",
+    "data.labels": "a text file with one class name a line",
+    "source.trusted_types": "classes in a .skops file that may be loaded beside scikit-learn's own",
+    "parity.max_abs_err": "how far a float copy may stray from its source",
+    "budget.max_accuracy_drop": "the accuracy that a variant may lose, as a share: 0.02 is two "
+    "points",
+    "budget.min_accuracy": "the least accuracy of each variant, as a share",
+    "budget.min_sqnr_db": "the least signal to quantization noise ratio of its outputs, dB",
+    "golden.vectors": "how many examples the device must reproduce, 1 to 256",
+    "measure.enabled": "whether speed and memory are measured on this machine",
+    "measure.runs": "over how many inferences",
+    "limits.p95_factor": "signed limit of one inference: this times the measured 95th percentile",
+    "limits.p95_floor_ms": "signed limit of one inference: at least so many ms",
+    "limits.load_factor": "signed limit of load to first answer: this times what was measured",
+    "limits.load_floor_ms": "signed limit of load to first answer: at least so many ms",
+    "limits.ram_extra_mib": "signed limit of memory: measured, plus this",
+    "worker.timeout_s": "the seconds that each conversion process may take",
+    "worker.memory_mib": "the MiB of address space that each conversion process may use",
+    "before": "steps before the model, in order",
+    "after": "steps behind the model, in order",
+    "outputs": "what clients get, by name, where that is not what the last step gives",
+    "state": "what a sequence carries on: an input of the model = the output that goes in next",
+    "hidden_state": "the model keeps state by itself from one run to the next",
+    "card.description": "what the model is",
+    "card.task": "what it is for, such as classification",
+    "card.licence": "an SPDX expression, or LicenseRef-… for one of your own",
+    "card.authors": "who made it",
+    "card.intended_use": "what it may be used for",
+    "card.limitations": "what it is not good at",
+    "card.training_data": "what the model was trained on: origin and licence",
+    "models": "the models to join, by name: a bundle, or a file for each format",
+    "nodes": "the graph, in order: models and steps",
+    "formats": "the variants to make, in order",
+}
