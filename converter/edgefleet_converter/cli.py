@@ -1,4 +1,4 @@
-"""`edge-convert`: build, join, verify, inspect and keys, on a terminal.
+"""`edge-convert`: build, join, prune, verify, inspect and keys, on a terminal.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
 Model libraries are loaded by the commands that need them.
@@ -23,6 +23,7 @@ from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
+from edgefleet_converter.cli_prune import prune
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -42,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
+app.command()(prune)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card, card_checks
+from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.targets import Target
 
@@ -107,6 +108,7 @@ class Recipe:
     limits: Headroom = field(default_factory=Headroom)
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
+    prune: Prune = field(default_factory=Prune)
     before: tuple[AskedStep, ...] = ()
     after: tuple[AskedStep, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -141,6 +143,10 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         (
             "state: only targets that are as they came in keep it (onnx-as-is, tflite-as-is)",
             not recipe.is_stateful or all(one.is_as_is for one in recipe.targets),
+        ),
+        (
+            "prune: a target that is as it came in is not pruned",
+            not recipe.prune.has_threshold or not any(one.is_as_is for one in recipe.targets),
         ),
         ("golden.vectors: 1 to 256", 1 <= recipe.golden.vectors <= 256),
         ("measure.runs: 10 to 100000", 10 <= recipe.measure.runs <= 100_000),

@@ -31,6 +31,8 @@ TASKS: Final = {
     "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
     "write_tflite": "edgefleet_converter.passes.write_tflite:write",
     "quantize_tflite": "edgefleet_converter.passes.quantize_tflite:quantize",
+    "prune_onnx": "edgefleet_converter.passes.prune_onnx:write_pruned",
+    "choose_lambdas": "edgefleet_converter.passes.prune_onnx:choose_grid",
     "read_onnx": "edgefleet_converter.sources.onnx:read",
     "describe": "edgefleet_converter.trial:describe",
     "run_model": "edgefleet_converter.trial:run_model",

@@ -82,6 +82,12 @@ def test_a_grid_is_even_in_the_logarithm() -> None:
     assert np.allclose(steps, steps[0])
 
 
+def test_a_grid_spends_no_points_on_what_weight_decay_left() -> None:
+    w = np.concatenate([weights(50, 50).ravel(), np.full(5000, 1e-30, np.float32)])
+    grid = lambda_grid(w, 12)
+    assert grid[1] >= 1e-6 * grid[-1]
+
+
 def values(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
 

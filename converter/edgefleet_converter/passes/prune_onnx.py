@@ -34,7 +34,11 @@ WEIGHT_PLACES: Final = {"Conv": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 """The inputs of an operator that are weights where they are constant."""
 
 FIRST_SHARE: Final = 0.01
-"""The share of the weights that the first lambda over 0 of a grid zeroes."""
+"""The share of the weights that the first lambda over 0 of a grid zeroes, or more."""
+
+LEAST_RATIO: Final = 1e-6
+"""The first lambda over 0 against the last, at least. Weight decay leaves weights down to 1e-40; those
+under a thousandth of the largest are as good as zero, and no points of a grid are spent on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,9 @@ def lambda_for(weights: Floats, share: float) -> float:
 
 
 def lambda_grid(weights: Floats, points: int) -> tuple[float, ...]:
-    """0, and lambdas that rise by a constant factor from a hundredth of the weights to all."""
-    low, high = lambda_for(weights, FIRST_SHARE), lambda_for(weights, 1.0)
-    if low == 0.0:
-        low = lambda_for(weights, 1 / max(1, np.count_nonzero(weights)))
+    """0, and lambdas that rise by a constant factor until no weight is left."""
+    high = lambda_for(weights, 1.0)
+    low = max(lambda_for(weights, FIRST_SHARE), LEAST_RATIO * high)
     if points < 3 or low >= high:
         return (0.0, high)
     # The ends themselves, since a logarithm and back may fall short of the largest weight.
@@ -145,7 +148,7 @@ def prune(model: ModelProto, lambda_: float) -> Pruned:
 
 
 def write_pruned(*, lambda_: float | None = None, share: float | None = None) -> dict[str, Json]:
-    """`pruned.onnx` from `model.onnx`, by a lambda or by the share of weights to zero. A worker task.
+    """`pruned.onnx` from `model.onnx`, by a lambda or a share of weights to zero. A worker task.
 
     Returns `lambda`, `norm0` and `weights`.
     """
@@ -178,4 +181,4 @@ def _array(tensor: TensorProto) -> Floats:
 
 def _squares(weights: Floats) -> NDArray[np.float64]:
     """The squares of those that are not zero."""
-    return weights[weights != 0].astype(np.float64) ** 2
+    return np.asarray(weights[weights != 0].astype(np.float64) ** 2, np.float64)
