@@ -3,7 +3,7 @@
 `encode` and `decode` know the shapes that our documents use: str, int, float, bool, StrEnum,
 nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and `X | None`; an `object` is a JSON value that
 somebody else will read. None is left out when written.
-A field that would be a word of Python ends in `_`, which documents do not have (`lambda_`: `lambda`).
+A field that would be a word of Python ends in `_`, which documents leave out (`lambda_`: `lambda`).
 A field with a default may be absent. Whether unknown fields are refused (files that a person or a
 publisher wrote) or ignored (messages, so that versions can grow) is the caller's word.
 

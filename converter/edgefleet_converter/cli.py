@@ -23,7 +23,7 @@ from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
-from edgefleet_converter.cli_prune import prune
+from edgefleet_converter.cli_prune import prune, prune_channels
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys")
 app.command()(prune)
+app.command()(prune_channels)
 
 
 @app.command()

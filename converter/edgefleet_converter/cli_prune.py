@@ -1,4 +1,4 @@
-"""`edge-convert prune`: what pruning costs and saves, for choosing a lambda by."""
+"""`edge-convert prune` and `prune-channels`: what pruning costs and saves, on a terminal."""
 
 from __future__ import annotations
 
@@ -53,8 +53,54 @@ def prune(
     if as_json:
         print_json(codec.encode(found))
     else:
-        console = Console()
-        print_sweep(found, console if console.is_terminal else Console(width=140))
+        print_sweep(found, _console())
+
+
+def prune_channels(
+    factory: Annotated[
+        str, typer.Argument(help="module:function, which gives a trained torch.nn.Module.")
+    ],
+    recipe: Annotated[Path, typer.Option(help="The recipe (TOML) with [prune.structured].")],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    toolchain: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EDGE_CONVERT_TOOLCHAIN",
+            help="An environment that has PyTorch and torch-pruning, where this one has not.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut channels out of a PyTorch model, train it again, and write it as ONNX."""
+    from edgefleet_converter.channels import prune_channels as work
+    from edgefleet_converter.recipe import load_recipe
+    from edgefleet_converter.sweep_table import print_channels
+
+    wanted = load_recipe(recipe, overrides or ())
+    talk = Console(stderr=True)
+    status = talk.status("starting") if talk.is_terminal else None
+    with status or nullcontext():
+        found = work(
+            factory,
+            wanted,
+            out=out,
+            toolchain=toolchain,
+            progress=status.update if status is not None else lambda _: None,
+        )
+    if as_json:
+        print_json(codec.encode(found))
+    else:
+        print_channels(found, _console())
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

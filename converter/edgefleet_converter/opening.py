@@ -19,7 +19,7 @@ from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, tex
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
 from edgefleet_converter.labels import find_labels
-from edgefleet_converter.pruning import prune_model
+from edgefleet_converter.pruning import prune_model, refuse_uncut
 from edgefleet_converter.report import PruneReport
 from edgefleet_converter.runners import check_inputs
 from edgefleet_converter.sources.kind import COMES_IN, Kind, recognise
@@ -126,6 +126,7 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
         )
     tidy = bench.scratch / "model.onnx"
     says = bench.task("tidy_onnx", "reading the ONNX model", {"source": path}, {"model.onnx": tidy})
+    refuse_uncut(bench.recipe.prune, str(says["structured"]))
     opened = replace(opened, inputs=texts(says["inputs"]), outputs=texts(says["outputs"]))
     if expected is None:
         lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
@@ -157,6 +158,7 @@ def _prune(bench: Bench, opened: Opened) -> Opened:
     labels = find_labels(bench.recipe, opened.named, opened.answers)
     truth = opened.held_out.classes(labels, opened.answers)
     made = prune_model(bench, whole.path, whole.answers.arrays, truth)
+    opened.models.clear()  # what a framework wrote itself is not pruned
     opened.models[Format.ONNX] = FloatModel(made.path, made.answers, whole.parity)
     return replace(opened, pruned=made.told)
 

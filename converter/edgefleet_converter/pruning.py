@@ -7,6 +7,7 @@ best of several tries looks better than it is on what it was chosen by.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate, metrics
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Answers, Bench, number
+from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import PruneReport
 
 STEPS: Final = 8
@@ -81,6 +84,20 @@ def prune_model(
     return PrunedModel(
         tried.path, answers, PruneReport(tried.lambda_, tried.norm0, tried.weights, *shares)
     )
+
+
+def refuse_uncut(wish: Prune, stamp: str) -> None:
+    """Refuse a model whose channels were not cut as the recipe says; `stamp` says how they were.
+
+    Raises:
+        OperatorError: saying which command does it.
+    """
+    wanted = wish.structured
+    if wanted is not None and stamp != json.dumps(codec.encode(wanted), sort_keys=True):
+        raise OperatorError(
+            f"the channels of this model were cut {stamp or 'not at all'}, not as prune.structured",
+            hint="edge-convert prune-channels cuts them, and writes an ONNX model to build from",
+        )
 
 
 def write_pruned(

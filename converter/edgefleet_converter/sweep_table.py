@@ -1,10 +1,11 @@
-"""A sweep over lambda as a table for people."""
+"""A sweep over lambda, and what cutting channels did, as tables for people."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
+from edgefleet_converter.channels import Channels
 from edgefleet_converter.metrics import EXACT_DB, Share
 from edgefleet_converter.sweep import Point, Sweep
 
@@ -27,6 +28,31 @@ def print_sweep(found: Sweep, console: Console) -> None:
     for point in found.points:
         table.add_row(*_cells(point))
     console.print(table)
+
+
+def print_channels(found: Channels, console: Console) -> None:
+    """One line a file; how many times as fast as the whole float model it is."""
+    table = Table(title="channels cut", title_justify="left")
+    for name in ("model", "size kB", "accuracy (95 %)", "agreement", "p50 µs", "speed-up"):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    first = found.rows[0].measured
+    for row in found.rows:
+        speed = row.measured
+        table.add_row(
+            row.name,
+            f"{row.size / 1000:.1f}",
+            _interval(row.accuracy),
+            "-" if row.agreement is None else f"{100 * row.agreement.value:.2f} %",
+            "-" if speed is None else f"{speed.p50_us:.0f}",
+            "-" if speed is None or first is None else f"{first.p50_us / speed.p50_us:.2f}",
+        )
+    console.print(table)
+    console.print(
+        f"parameters {found.parameters_before} -> {found.parameters_after}, multiply-adds "
+        f"{found.multiply_adds_before} -> {found.multiply_adds_after}; written to {found.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _cells(point: Point) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ Minimised is `L(W) + lambda * sum_i ||W_i||_0`, where `||W_i||_0` counts the wei
 are not zero. The proximal step of the penalty has a closed form, the hard threshold: of
 `(v - w)^2 / 2 + lambda * [v != 0]` the minimum is at v = 0 where `w^2 < 2 lambda`, else at v = w
 (Blumensath and Davies, "Iterative Thresholding for Sparse Approximations", J. Fourier Anal. Appl.
-14, 2008; Parikh and Boyd, "Proximal Algorithms", 2014). One step is taken, from the trained weights,
-and nothing is trained again. One lambda holds for every layer.
+14, 2008; Parikh and Boyd, "Proximal Algorithms", 2014). One step is taken from the trained weights;
+nothing is trained again. One lambda holds for every layer.
 
 Pruned are the float32 weights of Conv, Gemm and MatMul. Biases, normalisation and everything that
 another operator reads, too, are left alone. Zeros cost as much to store and to multiply as other
@@ -37,8 +37,8 @@ FIRST_SHARE: Final = 0.01
 """The share of the weights that the first lambda over 0 of a grid zeroes, or more."""
 
 LEAST_RATIO: Final = 1e-6
-"""The first lambda over 0 against the last, at least. Weight decay leaves weights down to 1e-40; those
-under a thousandth of the largest are as good as zero, and no points of a grid are spent on them."""
+"""The first lambda over 0 against the last, at least. Weight decay leaves weights down to 1e-40;
+those under a thousandth of the largest are as good as zero: no points of a grid are for them."""
 
 
 @dataclass(frozen=True, slots=True)
