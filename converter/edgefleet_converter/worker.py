@@ -35,6 +35,7 @@ TASKS: Final = {
     "prune_onnx": "edgefleet_converter.passes.prune_onnx:write_pruned",
     "choose_lambdas": "edgefleet_converter.passes.prune_onnx:choose_grid",
     "torch_prune": "edgefleet_converter.passes.prune_torch:cut",
+    "read_operators": "edgefleet_converter.passes.read_operators:read",
     "read_onnx": "edgefleet_converter.sources.onnx:read",
     "describe": "edgefleet_converter.trial:describe",
     "run_model": "edgefleet_converter.trial:run_model",

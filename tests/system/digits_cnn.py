@@ -19,7 +19,7 @@ WEIGHTS = "digits_cnn.pt"
 class DigitsCnn(nn.Module):
     """[N, 1, 16, 16] pixels 0 to 16 -> [N, 10] scores; with a residual connection."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.first = nn.Sequential(
             nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()
