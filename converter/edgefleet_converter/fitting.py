@@ -1,7 +1,7 @@
 """Whether the boards of a recipe can run a variant: its operators against their runtimes. Pure.
 
-What comes out is stamped into the variant: the runtimes that run the file, with the lowest versions,
-and the processors of the classes that have one of them.
+What comes out is stamped into the variant: the runtimes that run the file, with their lowest
+versions, and the processors of the classes that have one of them.
 """
 
 from __future__ import annotations
