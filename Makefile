@@ -13,7 +13,8 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers arm64
-.PHONY: models streams hostile fuzz networks crash-states kill-matrix powercut memory lock clean
+.PHONY: models streams channels hostile fuzz networks crash-states kill-matrix powercut memory lock
+.PHONY: clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -109,6 +110,9 @@ arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (ro
 	@mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 	@update-binfmts --enable qemu-aarch64
 	@$(BIN)/python -m tests.system.arm64
+
+channels: env ## channels cut out of a CNN by a real PyTorch: TOOLCHAIN=DIR has torch, onnxscript, torch-pruning
+	@$(BIN)/python -m tests.system.channels $(TOOLCHAIN)
 
 lock: env ## write constraints.txt: the versions that the tests ran with
 	@{ echo "# The versions that the tests ran with; \`make lock\` writes this file."; \

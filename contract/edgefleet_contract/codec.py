@@ -3,6 +3,7 @@
 `encode` and `decode` know the shapes that our documents use: str, int, float, bool, StrEnum,
 nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and `X | None`; an `object` is a JSON value that
 somebody else will read. None is left out when written.
+A field that would be a word of Python ends in `_`, which documents leave out (`lambda_`: `lambda`).
 A field with a default may be absent. Whether unknown fields are refused (files that a person or a
 publisher wrote) or ignored (messages, so that versions can grow) is the caller's word.
 
@@ -26,7 +27,7 @@ T = typing.TypeVar("T")
 def encode(value: object) -> Json:
     """The JSON value of a dataclass instance (or of anything that one may hold)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields = {_word(f): getattr(value, f.name) for f in dataclasses.fields(value)}
         return {name: encode(item) for name, item in fields.items() if item is not None}
     if isinstance(value, StrEnum):
         return value.value
@@ -53,6 +54,11 @@ def decode(kind: type[T], value: Json, *, what: str, unknown: bool = False) -> T
     """
     result = _decode(kind, value, what, unknown)
     return typing.cast("T", result)
+
+
+def _word(field: dataclasses.Field[object]) -> str:
+    """What a field is called in a document."""
+    return field.name.removesuffix("_")
 
 
 @cache
@@ -87,7 +93,7 @@ def _decode(kind: object, value: Json, at: str, unknown: bool) -> object:
 def _decode_fields(kind: type, value: Json, at: str, unknown: bool) -> object:
     if not isinstance(value, dict):
         raise _wrong(at, "an object", value)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields = {_word(f): f for f in dataclasses.fields(kind)}
     extra = sorted(set(value) - set(fields))
     if extra and not unknown:
         known = ", ".join(sorted(fields))
@@ -96,7 +102,7 @@ def _decode_fields(kind: type, value: Json, at: str, unknown: bool) -> object:
     found: dict[str, object] = {}
     for name, field in fields.items():
         if name in value:
-            found[name] = _decode(hints[name], value[name], f"{at}.{name}", unknown)
+            found[field.name] = _decode(hints[field.name], value[name], f"{at}.{name}", unknown)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise Malformed(f"{at}: field {name!r} is missing")
     try:

@@ -13,6 +13,7 @@ from edgefleet_contract.bundle import Format, TensorSpec
 from edgefleet_contract.canonical import Json
 from edgefleet_converter.arrays import Arrays, load_tensors
 from edgefleet_converter.borders import Border, parse_borders
+from edgefleet_converter.fitting import Needs
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import Measured
@@ -117,6 +118,12 @@ class Bench:
         """What a file takes and gives, unrun."""
         says = self.task("describe", "reading the model", {"model": path}, {}, format=kind.value)
         return specs(says["inputs"]), specs(says["outputs"])
+
+    def needs(self, kind: Format, path: Path) -> Needs:
+        """What a file asks of a runtime."""
+        what = "reading the operators"
+        says = self.task("read_operators", what, {"model": path}, {}, format=kind.value)
+        return codec.decode(Needs, says, what="operators")
 
     def other_kernels(self, kind: Format, path: Path) -> dict[str, Arrays]:
         """The outputs by the other implementations that run the file; none has to.

@@ -21,6 +21,7 @@ from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_converter.cli_bundles import ReportPage, diff, export, report, verify
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
+from edgefleet_converter.cli_prune import prune, prune_channels
 from edgefleet_converter.cli_schema import schema
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
@@ -41,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
-for _command in (verify, report, diff, export, schema):
+for _command in (verify, report, diff, export, schema, prune, prune_channels):
     app.command()(_command)
 
 

@@ -18,6 +18,9 @@ from edgefleet_converter.arrays import Array, Arrays, load_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, texts
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
+from edgefleet_converter.labels import find_labels
+from edgefleet_converter.pruning import prune_model, refuse_uncut
+from edgefleet_converter.report import PruneReport
 from edgefleet_converter.runners import check_inputs
 from edgefleet_converter.sources.kind import COMES_IN, Kind, recognise
 from edgefleet_converter.sources.sklearn import INPUT
@@ -52,6 +55,7 @@ class Opened:
     models: dict[Format, FloatModel] = field(default_factory=dict)
     as_is: FloatModel | None = None
     named: tuple[str, ...] = ()
+    pruned: PruneReport | None = None
 
     @property
     def answers(self) -> Array | None:
@@ -69,7 +73,13 @@ def open_source(bench: Bench, source: Path, *, trust_pickle: bool) -> Opened:
     """
     kind = recognise(source)
     targets = bench.recipe.targets
-    _refuse_kind(kind, source, targets, trust_pickle=trust_pickle)
+    _refuse_kind(
+        kind,
+        source,
+        targets,
+        trust_pickle=trust_pickle,
+        is_pruned=bench.recipe.prune.has_threshold,
+    )
     opened = Opened(kind, *load_data(bench.recipe))
     if kind is Kind.TFLITE:
         opened = _open_tflite(bench, source, opened)
@@ -78,6 +88,8 @@ def open_source(bench: Bench, source: Path, *, trust_pickle: bool) -> Opened:
             opened = _open_as_is(bench, source, opened)
         if not all(target.is_as_is for target in targets):
             opened = _open_onnx(bench, source, opened)
+        if bench.recipe.prune.has_threshold:
+            opened = _prune(bench, opened)
         if any(target.is_tflite for target in targets):
             opened.models[Format.TFLITE] = _write_tflite(bench, opened.models[Format.ONNX])
     _check_calibration(bench, opened)
@@ -114,6 +126,7 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
         )
     tidy = bench.scratch / "model.onnx"
     says = bench.task("tidy_onnx", "reading the ONNX model", {"source": path}, {"model.onnx": tidy})
+    refuse_uncut(bench.recipe.prune, str(says["structured"]))
     opened = replace(opened, inputs=texts(says["inputs"]), outputs=texts(says["outputs"]))
     if expected is None:
         lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
@@ -136,6 +149,18 @@ def _convert_sklearn(
         trusted_types=list(bench.recipe.source.trusted_types),
     )
     return load_tensors(answers, "output"), texts(says["labels"])
+
+
+def _prune(bench: Bench, opened: Opened) -> Opened:
+    """The float model with zeros takes the place of the one without."""
+    whole = opened.models[Format.ONNX]
+    assert whole.answers is not None  # a stateful model is packed as it is, which is not pruned
+    labels = find_labels(bench.recipe, opened.named, opened.answers)
+    truth = opened.held_out.classes(labels, opened.answers)
+    made = prune_model(bench, whole.path, whole.answers.arrays, truth)
+    opened.models.clear()  # what a framework wrote itself is not pruned
+    opened.models[Format.ONNX] = FloatModel(made.path, made.answers, whole.parity)
+    return replace(opened, pruned=made.told)
 
 
 def _write_tflite(bench: Bench, onnx: FloatModel) -> FloatModel:
@@ -187,7 +212,12 @@ def _check_calibration(bench: Bench, opened: Opened) -> None:
 
 
 def _refuse_kind(
-    kind: Kind, source: Path, targets: tuple[Target, ...], *, trust_pickle: bool
+    kind: Kind,
+    source: Path,
+    targets: tuple[Target, ...],
+    *,
+    trust_pickle: bool,
+    is_pruned: bool = False,
 ) -> None:
     if kind is Kind.PICKLE and not trust_pickle:
         raise OperatorError(
@@ -207,6 +237,11 @@ def _refuse_kind(
         )
     if kind is Kind.ONNX and Target.TFLITE_AS_IS in as_is:
         raise OperatorError(f"{source} is an ONNX model; tflite-as-is cannot be made of it")
+    if kind is Kind.TFLITE and is_pruned:
+        raise OperatorError(
+            f"{source} is a TFLite model, which is not pruned",
+            hint="prune the model that it was made of: ONNX or scikit-learn",
+        )
     wrong = [target for target in targets if not target.is_tflite]
     if kind is Kind.TFLITE and wrong:
         raise OperatorError(

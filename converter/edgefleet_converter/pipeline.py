@@ -104,4 +104,5 @@ def _report(
         parity={f"{kind}-float32": one.parity for kind, one in opened.models.items()},
         variants=variants,
         tools=tool_versions(),
+        prune=opened.pruned,
     )

@@ -16,6 +16,8 @@ from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card, card_checks
+from edgefleet_converter.hardware import Hardware
+from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.targets import Target
 
@@ -107,6 +109,8 @@ class Recipe:
     limits: Headroom = field(default_factory=Headroom)
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
+    prune: Prune = field(default_factory=Prune)
+    hardware: Hardware = field(default_factory=Hardware)
     before: tuple[AskedStep, ...] = ()
     after: tuple[AskedStep, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -131,6 +135,7 @@ class Recipe:
 
 def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
     limits = recipe.limits
+    lost = recipe.hardware.without_variant(recipe.targets)
     return (
         ("targets: names none", bool(recipe.targets)),
         ("targets: names one twice", len(set(recipe.targets)) == len(recipe.targets)),
@@ -141,6 +146,14 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         (
             "state: only targets that are as they came in keep it (onnx-as-is, tflite-as-is)",
             not recipe.is_stateful or all(one.is_as_is for one in recipe.targets),
+        ),
+        (
+            "prune: a target that is as it came in is not pruned",
+            not recipe.prune.has_threshold or not any(one.is_as_is for one in recipe.targets),
+        ),
+        (
+            f"hardware.classes: {lost} has no runtime for any of the targets",
+            not lost,
         ),
         ("golden.vectors: 1 to 256", 1 <= recipe.golden.vectors <= 256),
         ("measure.runs: 10 to 100000", 10 <= recipe.measure.runs <= 100_000),

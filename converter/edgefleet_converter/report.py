@@ -78,6 +78,23 @@ class VariantReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What pruning did to the float model that the variants are made of.
+
+    `lambda_`: weights with `w^2 < 2 lambda` became zero; `norm0` of `weights` are left. The shares
+    are of the float model before and after, over the examples that the choice of lambda did not
+    see: all of them where it was given. `agreement` compares the two.
+    """
+
+    lambda_: float
+    norm0: int
+    weights: int
+    accuracy_before: Share | None = None
+    accuracy_after: Share | None = None
+    agreement: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of it. `parity` has, for each float copy, its largest relative error to the source."""
 
@@ -90,6 +107,7 @@ class Report:
     variants: tuple[VariantReport, ...]
     tools: dict[str, str]
     calibration: DataFile | None = None
+    prune: PruneReport | None = None
     schema: str = SCHEMA
 
 

@@ -40,6 +40,13 @@ def print_report(report: Report, console: Console) -> None:
             f"{speed.load_ms:.1f}" if speed else "-",
         )
     console.print(table)
+    if (pruned := report.prune) is not None:
+        console.print(
+            f"pruned with lambda {pruned.lambda_:.3g}: {pruned.norm0} of {pruned.weights} weights "
+            f"are not zero; accuracy {_share(pruned.accuracy_before)} before, "
+            f"{_share(pruned.accuracy_after)} after, agreement {_share(pruned.agreement)}",
+            highlight=False,
+        )
 
 
 def print_manifest(manifest: Manifest, console: Console) -> None:

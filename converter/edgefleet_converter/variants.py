@@ -15,6 +15,7 @@ from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
+from edgefleet_converter.fitting import fit
 from edgefleet_converter.judging import Seen, judge
 from edgefleet_converter.opening import FloatModel, Opened
 from edgefleet_converter.recipe import Headroom
@@ -115,6 +116,14 @@ def make_variant(
         agreement=figures.agreement,
         measured=tried.measured,
     )
+    fitting = fit(
+        kind,
+        bench.needs(kind, path),
+        RUNTIMES[kind],
+        bench.recipe.hardware.wanted,
+        what=str(target),
+        ram_mib=tried.measured.ram_mib if tried.measured else 0.0,
+    )
     is_int8 = target.is_int8 or (base.answers is not None and base.answers.is_int8)
     variant = Variant(
         name=target.value,
@@ -125,7 +134,8 @@ def make_variant(
         max_abs_err_e6=tried.chosen.max_abs_err_e6,
         inputs=tried.inputs,
         outputs=tried.outputs,
-        runtimes=dict(RUNTIMES[kind]),
+        runtimes=fitting.runtimes,
+        hw=fitting.hw,
         limits=limits_of(tried.measured, bench.recipe.limits),
         program=tried.program,
     )

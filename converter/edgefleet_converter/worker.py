@@ -22,6 +22,7 @@ from typing import Final
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import EdgefleetError
 from edgefleet_converter.isolation import JOB, RESULT
+from edgefleet_converter.toolchain import missing_hint
 
 Task = Callable[..., "dict[str, Json]"]
 
@@ -31,6 +32,10 @@ TASKS: Final = {
     "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
     "write_tflite": "edgefleet_converter.passes.write_tflite:write",
     "quantize_tflite": "edgefleet_converter.passes.quantize_tflite:quantize",
+    "prune_onnx": "edgefleet_converter.passes.prune_onnx:write_pruned",
+    "choose_lambdas": "edgefleet_converter.passes.prune_onnx:choose_grid",
+    "torch_prune": "edgefleet_converter.passes.prune_torch:cut",
+    "read_operators": "edgefleet_converter.passes.read_operators:read",
     "read_onnx": "edgefleet_converter.sources.onnx:read",
     "describe": "edgefleet_converter.trial:describe",
     "run_model": "edgefleet_converter.trial:run_model",
@@ -41,7 +46,6 @@ TASKS: Final = {
     "compare_whole": "edgefleet_converter.whole_trial:compare",
     "measure_whole": "edgefleet_converter.whole_trial:measure",
 }
-HINT: Final = "pip install 'edgefleet[converter]'"
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -55,7 +59,7 @@ def main() -> int:
     except EdgefleetError as error:
         result = {"error": error.message, "hint": error.hint}
     except ModuleNotFoundError as error:
-        result = {"error": f"{error.name} is not installed", "hint": HINT}
+        result = {"error": f"{error.name} is not installed", "hint": missing_hint(job["task"])}
     except MemoryError:
         result = {"out_of_memory": True}
     except Exception as error:  # noqa: BLE001 - the process boundary: a library may raise anything

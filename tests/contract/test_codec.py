@@ -70,3 +70,15 @@ def test_a_wrong_value_is_refused_with_its_place(value: codec.Json, said: str) -
 def test_unknown_fields_are_ignored_where_versions_may_grow() -> None:
     value: codec.Json = {"name": "a", "inner": [], "later": 1}
     assert codec.decode(Outer, value, what="x", unknown=True) == Outer("a", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    lambda_: float = 0.0
+
+
+def test_a_field_that_would_be_a_word_of_python_is_plain_in_documents() -> None:
+    assert codec.encode(Penalty(0.5)) == {"lambda": 0.5}
+    assert codec.decode(Penalty, {"lambda": 0.5}, what="t") == Penalty(0.5)
+    with pytest.raises(Malformed, match="unknown field 'lambda_'"):
+        codec.decode(Penalty, {"lambda_": 0.5}, what="t")

@@ -24,6 +24,9 @@ NEWEST_OPSET: Final = 21
 NEWEST_IR: Final = 10
 OLDEST_OPSET: Final = 13  # per-channel DequantizeLinear begins here
 BASE_OPSET: Final = 17
+STRUCTURED: Final = "edgefleet.prune.structured"
+"""The metadata that says how channels were cut: the table of the recipe, as JSON."""
+
 _QUANTIZED: Final = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
 )
@@ -34,9 +37,10 @@ def tidy() -> dict[str, Json]:
     """`model.onnx` from `source`: same function, fewer nodes, known versions.
 
     Returns `inputs` and `outputs`: their names, and `labels`: class names from the model's
-    metadata, if any.
+    metadata, if any. `structured` says how its channels were cut, if `prune_torch` did it.
     """
     model = parse(Path("source").read_bytes())
+    cut = next((one.value for one in model.metadata_props if one.key == STRUCTURED), "")
     _check(model)
     _refuse_foreign(model)
     model = _convert_opset(model)
@@ -49,7 +53,12 @@ def tidy() -> dict[str, Json]:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs: list[Json] = [v.name for v in model.graph.input if v.name not in weights]
     outputs: list[Json] = [v.name for v in model.graph.output]
-    return {"labels": list(_labels(model)), "inputs": inputs, "outputs": outputs}
+    return {
+        "labels": list(_labels(model)),
+        "inputs": inputs,
+        "outputs": outputs,
+        "structured": cut,
+    }
 
 
 def read() -> dict[str, Json]:

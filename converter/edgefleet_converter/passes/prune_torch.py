@@ -1,0 +1,153 @@
+"""Structured pruning of a PyTorch model: channels are cut out, in steps, and trained after each.
+
+A worker task for the toolchain. torch-pruning (Fang et al., "DepGraph: Towards Any Structural
+Pruning", CVPR 2023; MIT) finds which layers have to lose a channel together and ranks channels by
+the norm of their weights. The layers that make the outputs keep theirs. What is left is a smaller
+model of the usual kind: it is smaller and faster on every runtime.
+
+The factory and the function that trains are the user's: naming them is trusting them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+import torch_pruning
+
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.sources.onnx import STRUCTURED
+
+OPSET: Final = 18
+
+_MOVES: Final = ("TBackward", "TransposeBackward", "PermuteBackward", "ViewBackward")
+
+
+def cut(*, factory: str, search: str, finetune: str, ratio: float, steps: int) -> dict[str, Json]:
+    """`whole.onnx` and `cut.onnx` of the model that the factory gives, for `inputs.npz`.
+
+    Returns the parameters and the multiply-adds of one example, before and after.
+    """
+    sys.path.insert(0, search)
+    model = _call(factory)()
+    if not isinstance(model, torch.nn.Module):
+        raise OperatorError(f"{factory} gave a {type(model).__name__}, not a torch.nn.Module")
+    train = _call(finetune) if finetune else None
+    inputs = load_tensors(Path("inputs.npz"), "input")
+    example = tuple(torch.from_numpy(np.array(np.resize(a, (2, *a.shape[1:])))) for a in inputs)
+    model.eval()
+    gives = _shapes(model, example)
+    before = _size(model, example)
+    _export(model, example, "whole.onnx", None)
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        example,
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=ratio,
+        iterative_steps=steps,
+        ignored_layers=_last_layers(model, example),
+    )
+    for _ in range(steps):
+        pruner.step()
+        if train is not None:
+            train(model)
+            model.eval()
+    if _shapes(model, example) != gives:
+        raise OperatorError(f"cutting channels changed the outputs of {factory}")
+    after = _size(model, example)
+    if after["parameters"] == before["parameters"]:
+        raise OperatorError(
+            f"nothing was cut: no layer of {factory} has channels to spare at this ratio"
+        )
+    stamp = {"finetune": finetune, "ratio": ratio, "steps": steps}
+    _export(model, example, "cut.onnx", json.dumps(stamp, sort_keys=True))
+    return {"before": before, "after": after}
+
+
+def _call(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise OperatorError(
+            f"{name} cannot be imported: {error}",
+            hint="module:function, from the working directory",
+        ) from None
+    return found
+
+
+def _last_layers(model: Any, example: tuple[Any, ...]) -> list[Any]:
+    """The modules whose weights an output reaches first, going back through what was computed."""
+    weights: set[int] = set()
+    seen: set[Any] = set()
+    todo = [output.grad_fn for output in _outputs(model(*example))]
+    while todo:
+        step = todo.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        before = [one for one, _ in step.next_functions]
+        own = {id(w) for one in before if (w := _weight(one)) is not None and w.dim() >= 2}
+        if own:
+            weights |= own
+        else:
+            todo += before
+    return [
+        module
+        for module in model.modules()
+        if any(id(one) in weights for one in module.parameters(recurse=False))
+    ]
+
+
+def _weight(step: Any) -> Any:
+    """The parameter that a step of the backward graph leads to by moves of axes alone."""
+    while step is not None and type(step).__name__.rstrip("0123456789") in _MOVES:
+        step = step.next_functions[0][0]
+    return getattr(step, "variable", None)
+
+
+def _outputs(given: Any) -> list[Any]:
+    leaves = torch.utils._pytree.tree_leaves(given)
+    return [one for one in leaves if isinstance(one, torch.Tensor)]
+
+
+def _shapes(model: Any, example: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    with torch.no_grad():
+        return [tuple(one.shape) for one in _outputs(model(*example))]
+
+
+def _size(model: Any, example: tuple[Any, ...]) -> dict[str, Json]:
+    one = tuple(tensor[:1] for tensor in example)
+    operations, parameters = torch_pruning.utils.count_ops_and_params(model, one)
+    return {"multiply_adds": round(operations), "parameters": round(parameters)}
+
+
+def _export(model: Any, example: tuple[Any, ...], name: str, stamp: str | None) -> None:
+    batch = torch.export.Dim("batch")
+    names = ["input"] if len(example) == 1 else [f"input_{i}" for i in range(len(example))]
+    program = torch.onnx.export(
+        model,
+        example,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=names,
+        dynamic_shapes=tuple({0: batch} for _ in example),
+        external_data=False,
+    )
+    assert program is not None  # dynamo=True gives one
+    made = program.model_proto
+    for node in made.graph.node:  # where in the user's code each node comes from
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    if stamp is not None:
+        made.metadata_props.add(key=STRUCTURED, value=stamp)
+    onnx.save(made, name)
