@@ -22,7 +22,14 @@ from edgefleet_contract.directory import read_documents, verify_directory
 from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.cli_keys import keys_app
-from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
+from edgefleet_converter.cli_options import (
+    AsJson,
+    Created,
+    Passphrase,
+    PinFile,
+    Toolchain,
+    print_json,
+)
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -47,7 +54,11 @@ app.add_typer(keys_app, name="keys")
 @app.command()
 def build(
     source: Annotated[
-        Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
+        Path,
+        typer.Argument(
+            help="The model: a file of ONNX, TFLite, scikit-learn (.skops), PyTorch (torch.export, "
+            "TorchScript), Keras, XGBoost or LightGBM, a SavedModel folder, or module:function.",
+        ),
     ],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
@@ -70,6 +81,7 @@ def build(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    toolchain: Toolchain = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
@@ -90,6 +102,7 @@ def build(
             key=private,
             created=created,
             trust_pickle=trust_pickle,
+            toolchain=toolchain,
             progress=status.update if status is not None else lambda _: None,
         )
     _tell(built, as_json)

@@ -10,6 +10,7 @@ Not a sandbox against a hostile model: it keeps accidents in, and the desk trust
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from edgefleet_converter.recipe import Worker
 JOB: Final = "job.json"
 RESULT: Final = "result.json"
 _LOG: Final = "log.txt"
+_CODE: Final = "code"
+_PACKAGES: Final = ("edgefleet_contract", "edgefleet_processing", "edgefleet_converter")
 
 
 def run_task(
@@ -38,6 +41,7 @@ def run_task(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path] | None = None,
     params: Mapping[str, Json] | None = None,
+    python: Path | None = None,
 ) -> dict[str, Json]:
     """What a task of `edgefleet_converter.worker` returned, with its files in place.
 
@@ -45,9 +49,10 @@ def run_task(
         task: its name.
         what: says in errors what was being done.
         limits: seconds and MiB.
-        inputs: name in the worker's folder -> file, copied there.
+        inputs: name in the worker's folder -> file or folder, copied there.
         outputs: name in the worker's folder -> where the file goes.
         params: values for the task.
+        python: of another environment than ours, which holds the libraries of the task.
 
     Raises:
         OperatorError: the task refused (its own words), crashed, hung, was killed, or ran out of
@@ -58,12 +63,12 @@ def run_task(
         folder = Path(name)
         for local, path in inputs.items():
             try:
-                shutil.copyfile(path, folder / local)
+                _copy(path, folder / local)
             except OSError as error:
                 raise OperatorError(f"{what}: cannot read {path}: {error.strerror}") from None
         job = {"task": task, "memory_mib": limits.memory_mib, "params": dict(params or {})}
         (folder / JOB).write_text(json.dumps(job), "utf-8")
-        code = _run(folder, timeout_s=limits.timeout_s, what=what)
+        code = _run(folder, timeout_s=limits.timeout_s, what=what, python=python)
         value = _result(folder, code, limits=limits, what=what)
         for local in wanted:
             if not (folder / local).is_file() or not (folder / local).stat().st_size:
@@ -85,13 +90,32 @@ def environment() -> dict[str, str]:
     }
 
 
-def _run(folder: Path, *, timeout_s: int, what: str) -> int:
-    command = [sys.executable, "-P", "-m", "edgefleet_converter.worker"]
+def environment_elsewhere(folder: Path) -> dict[str, str]:
+    """The same for a Python of another environment: it finds our packages and none of our own."""
+    code = folder / _CODE
+    code.mkdir()
+    for package in _PACKAGES:
+        (found,) = importlib.import_module(package).__path__
+        (code / package).symlink_to(Path(found).resolve())
+    ours = {k: v for k, v in environment().items() if k not in ("PYTHONHOME", "VIRTUAL_ENV")}
+    return {**ours, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _copy(path: Path, to: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, to)
+    else:
+        shutil.copyfile(path, to)
+
+
+def _run(folder: Path, *, timeout_s: int, what: str, python: Path | None) -> int:
+    command = [str(python or sys.executable), "-P", "-m", "edgefleet_converter.worker"]
+    variables = environment() if python is None else environment_elsewhere(folder)
     with (folder / _LOG).open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(),
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

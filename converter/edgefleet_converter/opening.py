@@ -3,7 +3,8 @@
     source ── answers ──▶ float ONNX ── answers ──▶ float TFLite
                      compare            compare
 
-A TFLite source is its own float model, or a finished int8 one.
+A TFLite source is its own float model, or a finished int8 one. What a framework converts to TFLite
+itself is held against the source as well.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ from edgefleet_converter.arrays import Array, Arrays, load_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, texts
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
+from edgefleet_converter.foreign import (
+    FAMILIES,
+    MORE,
+    Converted,
+    convert_foreign,
+    name_tflite,
+    refuse_code,
+)
 from edgefleet_converter.runners import check_inputs
-from edgefleet_converter.sources.kind import COMES_IN, Kind, recognise
+from edgefleet_converter.sources.kind import Kind, recognise
 from edgefleet_converter.sources.sklearn import INPUT
 from edgefleet_converter.targets import Target
 
@@ -41,7 +50,8 @@ class Opened:
     """A source that was read: its data, its float models by format, the class names it carries.
 
     The examples are what clients send. `as_is` is the file that came in, where a target wants that;
-    a stateful one has not been run yet. `inputs` and `outputs` name the model's tensors.
+    a stateful one has not been run yet. `inputs` and `outputs` name the model's tensors. `tools`
+    are the versions of what read it in the toolchain.
     """
 
     kind: Kind
@@ -52,6 +62,7 @@ class Opened:
     models: dict[Format, FloatModel] = field(default_factory=dict)
     as_is: FloatModel | None = None
     named: tuple[str, ...] = ()
+    tools: dict[str, str] = field(default_factory=dict)
 
     @property
     def answers(self) -> Array | None:
@@ -78,7 +89,7 @@ def open_source(bench: Bench, source: Path, *, trust_pickle: bool) -> Opened:
             opened = _open_as_is(bench, source, opened)
         if not all(target.is_as_is for target in targets):
             opened = _open_onnx(bench, source, opened)
-        if any(target.is_tflite for target in targets):
+        if Format.TFLITE not in opened.models and any(t.is_tflite for t in targets):
             opened.models[Format.TFLITE] = _write_tflite(bench, opened.models[Format.ONNX])
     _check_calibration(bench, opened)
     return opened
@@ -103,10 +114,21 @@ def _open_as_is(bench: Bench, source: Path, opened: Opened) -> Opened:
 
 
 def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
+    made: Converted | None = None
     named: tuple[str, ...] = ()
     expected: Arrays | None = None
     path = source
-    if opened.kind is not Kind.ONNX:
+    if opened.kind in FAMILIES:
+        made = convert_foreign(
+            bench,
+            source,
+            opened.kind,
+            calibration=opened.calibration,
+            held_out=opened.held_out,
+            want_tflite=any(target.is_tflite for target in bench.recipe.targets),
+        )
+        path, expected, named = made.onnx, made.held_out, made.named
+    elif opened.kind is not Kind.ONNX:
         lay_out(bench, opened.calibration, opened.held_out, (INPUT,))
         path = bench.scratch / "source.onnx"
         expected, named = _convert_sklearn(
@@ -119,8 +141,13 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
         lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
         expected = bench.run(Format.ONNX, path, what="running the ONNX model").arrays
     gate.refuse_not_finite(expected, what="the source model")
-    opened.models[Format.ONNX] = _held_to(bench, Format.ONNX, tidy, expected)
-    return replace(opened, named=named or texts(says["labels"]))
+    more = made.more if made is not None else ()
+    opened.models[Format.ONNX] = _held_to(bench, Format.ONNX, tidy, expected, more)
+    if made is not None and made.tflite is not None:
+        tflite = name_tflite(bench, made.tflite, opened.inputs, opened.outputs)
+        opened.models[Format.TFLITE] = _held_to(bench, Format.TFLITE, tflite, expected, more)
+    tools = made.tools if made is not None else {}
+    return replace(opened, named=named or texts(says["labels"]), tools=tools)
 
 
 def _convert_sklearn(
@@ -167,12 +194,19 @@ def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
     return replace(opened, as_is=found)
 
 
-def _held_to(bench: Bench, kind: Format, path: Path, expected: Arrays) -> FloatModel:
+def _held_to(
+    bench: Bench, kind: Format, path: Path, expected: Arrays, more: Arrays = ()
+) -> FloatModel:
+    """A copy that answers as its source does; `more` are answers to calibration examples."""
     name = f"{kind}-float32"
     answers = bench.run(kind, path, what=f"running {name}")
     gate.refuse_not_finite(answers.arrays, what=name)
     tolerance = bench.recipe.parity.max_abs_err
     parity = gate.refuse_disparity(expected, answers.arrays, tolerance=tolerance, what=name)
+    if more:
+        others = bench.run(kind, path, what=f"running {name}", data=MORE).arrays
+        found = gate.refuse_disparity(more, others, tolerance=tolerance, what=name)
+        parity = max(parity, found)
     return FloatModel(path, answers, parity)
 
 
@@ -194,11 +228,7 @@ def _refuse_kind(
             f"{source} is a pickle, and loading a pickle runs whatever code is in it",
             hint="save the model with skops.io.dump, or say --trust-pickle if the file is yours",
         )
-    if kind in (Kind.KERAS, Kind.TORCH):
-        raise OperatorError(
-            f"{source} is a {kind} model, which does not come in yet",
-            hint=f"what comes in: {COMES_IN}",
-        )
+    refuse_code(source, kind, trust_pickle=trust_pickle)
     as_is = [target for target in targets if target.is_as_is]
     if as_is and kind not in (Kind.ONNX, Kind.TFLITE):
         raise OperatorError(

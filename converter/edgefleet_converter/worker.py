@@ -22,15 +22,22 @@ from typing import Final
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import EdgefleetError
 from edgefleet_converter.isolation import JOB, RESULT
+from edgefleet_converter.toolchain import missing_hint
 
 Task = Callable[..., "dict[str, Json]"]
 
 TASKS: Final = {
     "sklearn_to_onnx": "edgefleet_converter.sources.sklearn:convert",
+    "torch_read": "edgefleet_converter.sources.torch:read",
+    "torch_convert": "edgefleet_converter.sources.torch:convert",
+    "tensorflow_read": "edgefleet_converter.sources.tensorflow:read",
+    "tensorflow_convert": "edgefleet_converter.sources.tensorflow:convert",
+    "boost_convert": "edgefleet_converter.sources.boost:convert",
     "tidy_onnx": "edgefleet_converter.sources.onnx:tidy",
     "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
     "write_tflite": "edgefleet_converter.passes.write_tflite:write",
     "quantize_tflite": "edgefleet_converter.passes.quantize_tflite:quantize",
+    "name_tflite": "edgefleet_converter.passes.name_tflite:rename",
     "read_onnx": "edgefleet_converter.sources.onnx:read",
     "describe": "edgefleet_converter.trial:describe",
     "run_model": "edgefleet_converter.trial:run_model",
@@ -40,7 +47,6 @@ TASKS: Final = {
     "compare_whole": "edgefleet_converter.whole_trial:compare",
     "measure_whole": "edgefleet_converter.whole_trial:measure",
 }
-HINT: Final = "pip install 'edgefleet[converter]'"
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -54,7 +60,7 @@ def main() -> int:
     except EdgefleetError as error:
         result = {"error": error.message, "hint": error.hint}
     except ModuleNotFoundError as error:
-        result = {"error": f"{error.name} is not installed", "hint": HINT}
+        result = {"error": f"{error.name} is not installed", "hint": missing_hint(job["task"])}
     except MemoryError:
         result = {"out_of_memory": True}
     except Exception as error:  # noqa: BLE001 - the process boundary: a library may raise anything
