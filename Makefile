@@ -13,7 +13,7 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench arm64 lock clean
-.PHONY: hostile fuzz networks crash-states kill-matrix powercut memory streams
+.PHONY: hostile fuzz networks crash-states kill-matrix powercut memory streams toolchains
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -94,6 +94,9 @@ bench: env broker ## the figures that can be measured on this machine
 
 streams: env ## real streaming models over HTTP against the plain runtimes, call by call
 	@$(BIN)/python -m tests.system.streams
+
+toolchains: env ## a model of every framework, converted and held against it (TOOLCHAIN=venv; else 4 GB)
+	@$(BIN)/python -m tests.toolchains --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

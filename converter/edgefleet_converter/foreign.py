@@ -8,16 +8,15 @@ that devices have, in an environment that knows nothing of the framework.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Bench, texts
+from edgefleet_converter.digests import describe
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out
 from edgefleet_converter.report import DataFile
@@ -152,22 +151,8 @@ def refuse_code(source: Path, kind: Kind, *, trust_pickle: bool) -> None:
 
 
 def describe_source(source: Path, kind: Kind, exported: Path) -> DataFile:
-    """The digest and the size of what came in.
-
-    Of a folder, of the lines `<sha256>  <path>` in the order of the paths; of a factory, which is
-    code and has no file, of the ONNX file that it was exported to.
-    """
-    if kind is Kind.FACTORY:
-        source = exported
-    if not source.is_dir():
-        raw = source.read_bytes()
-        return DataFile(sha256(raw), len(raw))
-    listing, size = hashlib.sha256(), 0
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        raw = path.read_bytes()
-        size += len(raw)
-        listing.update(f"{sha256(raw)}  {path.relative_to(source).as_posix()}\n".encode())
-    return DataFile(Digest(listing.hexdigest()), size)
+    """Digest and size of what came in; of a factory, which is code, of the ONNX that it gave."""
+    return describe(exported if kind is Kind.FACTORY else source)
 
 
 def _more(bench: Bench, calibration: Examples | None) -> bool:

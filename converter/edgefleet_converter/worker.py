@@ -28,6 +28,7 @@ Task = Callable[..., "dict[str, Json]"]
 
 TASKS: Final = {
     "sklearn_to_onnx": "edgefleet_converter.sources.sklearn:convert",
+    "read_data": "edgefleet_converter.readers.reading:read",
     "torch_read": "edgefleet_converter.sources.torch:read",
     "torch_convert": "edgefleet_converter.sources.torch:convert",
     "tensorflow_read": "edgefleet_converter.sources.tensorflow:read",

@@ -102,11 +102,20 @@ def exported_code(archive: Archive) -> str | None:
             last = name.rpartition("/")[2]
             if "opaque_obj" in last or "custom_obj" in last:
                 return name
-            if last.endswith("_config.json") and '"use_pickle": true' in archive.text(name):
+            if last.endswith("_config.json") and _says_pickle(archive.text(name)):
                 return name
             if last.endswith(".pt") and not _is_saved_tensors(opened, name):
                 return name
     return None
+
+
+def _says_pickle(text: str) -> bool:
+    """Whether a list of weights or constants has one that is pickled, or cannot be read."""
+    try:
+        entries = json.loads(text)["config"].values()
+        return any(entry.get("use_pickle", True) is not False for entry in entries)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return True
 
 
 def _is_saved_tensors(opened: zipfile.ZipFile, name: str) -> bool:

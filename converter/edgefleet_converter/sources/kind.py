@@ -77,7 +77,7 @@ def recognise(path: Path) -> Kind:
         raise OperatorError(
             f"{path} is not a model that is known here", hint=f"what comes in: {COMES_IN}"
         )
-    _refuse_cut(path, kind)
+    _refuse_part(path, kind)
     return kind
 
 
@@ -133,8 +133,8 @@ def _boosted(head: bytes) -> Kind | None:
     return Kind.XGBOOST_JSON if is_json else None
 
 
-def _refuse_cut(path: Path, kind: Kind) -> None:
-    """Refuse a text that ends too early, or that is of another tool.
+def _refuse_part(path: Path, kind: Kind) -> None:
+    """Refuse a file that ends too early, or that is no whole model.
 
     Raises:
         OperatorError: saying so.
@@ -147,6 +147,11 @@ def _refuse_cut(path: Path, kind: Kind) -> None:
                 f"{path} is a LightGBM model without its end",
                 hint="it may be truncated: compare its size with the original",
             )
+    if kind is Kind.KERAS_H5 and not _mentions(path, b"model_config"):
+        raise OperatorError(
+            f"{path} is HDF5 without a model_config: weights alone, or no Keras model",
+            hint="save the whole model: model.save('m.keras')",
+        )
     if kind is Kind.XGBOOST_JSON:
         if path.stat().st_size > zips.MAX_BYTES:
             raise OperatorError(f"{path} has more than {zips.MAX_BYTES >> 30} GiB")
@@ -159,6 +164,17 @@ def _refuse_cut(path: Path, kind: Kind) -> None:
             ) from None
         if not isinstance(found, dict) or "learner" not in found:
             raise OperatorError(f"{path} is JSON, but not of an XGBoost model")
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    """Whether a word stands anywhere in a file."""
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            if word in tail + chunk:
+                return True
+            tail = chunk[-len(word) :]
+    return False
 
 
 def _is_pickle(head: bytes) -> bool:
