@@ -14,12 +14,13 @@ from onnx import helper
 
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
+from edgefleet_converter import cli
 from edgefleet_converter.digests import describe
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Worker, parse_recipe
 from edgefleet_converter.sources import exported
-from edgefleet_converter.toolchain import python_of
+from edgefleet_converter.toolchain import VARIABLE, python_of
 from tests.converter import models
 
 SAVED = Path(__file__).parents[1] / "vectors" / "sources"
@@ -200,3 +201,29 @@ def test_the_digest_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
     assert describe(tmp_path / "m") == found
     (tmp_path / "m" / "a").rename(tmp_path / "m" / "c")
     assert describe(tmp_path / "m").sha256 != found.sha256
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_the_toolchain_is_named_by_the_option_or_by_the_environment(
+    by: str,
+    elsewhere: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(tmp_path / "x.npy", models.examples(4, 3))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    PrivateKey.generate_p256().save(tmp_path / "key.pem")
+    command = ["build", str(SAVED / "xgboost-classes.ubj"), "--recipe", f"{tmp_path}/recipe.toml"]
+    command += ["--out", f"{tmp_path}/out", "--model", "m", "--version", "1"]
+    command += ["--key", f"{tmp_path}/key.pem"]
+    wrong = tmp_path / "nowhere"
+    if by == "option":
+        monkeypatch.setenv(VARIABLE, str(wrong))
+        assert cli.run([*command, "--toolchain", str(elsewhere)]) == 1
+    else:
+        monkeypatch.setenv(VARIABLE, str(elsewhere))
+        assert cli.run(command) == 1
+    said = capsys.readouterr().err
+    assert "xgboost is not installed" in said
+    assert "edge-convert: hint: pip install 'edgefleet[converter-boost]'" in said
