@@ -57,3 +57,14 @@ def fixes_the_batch() -> nn.Module:
             return image.reshape(2, -1)
 
     return Fixed()
+
+
+def depends_on_values() -> nn.Module:
+    """A module that goes another way for bright pictures: no graph says that."""
+
+    class Choosing(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            flat = image.mean((2, 3))
+            return flat * 2 if image.sum() > 0 else flat
+
+    return Choosing()
