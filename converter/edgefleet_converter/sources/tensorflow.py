@@ -117,9 +117,11 @@ def _load_keras(kind: Kind) -> Any:
     name = "source.keras" if kind is Kind.KERAS else "source.h5"
     Path("source").rename(name)
     try:
-        if kind is Kind.KERAS_H5:
-            refuse_keras_code(_h5_config(name), "the model")
-        return keras.models.load_model(name, compile=False, safe_mode=True)
+        if kind is Kind.KERAS:
+            return keras.models.load_model(name, compile=False, safe_mode=True)
+        refuse_keras_code(_h5_config(name), "the model")
+        known = {"DepthwiseConv2D": _of_keras_2(keras.layers.DepthwiseConv2D)}
+        return keras.models.load_model(name, known, compile=False, safe_mode=True)
     except OperatorError:
         raise
     except Exception as error:  # noqa: BLE001 - it may raise anything on a damaged file
@@ -127,6 +129,17 @@ def _load_keras(kind: Kind) -> Any:
             f"Keras {keras.__version__} does not load it: {_first(error)}",
             hint="layers of your own do not come in: export the model with model.export('folder')",
         ) from None
+
+
+def _of_keras_2(layer: Any) -> Any:
+    """A depthwise layer that takes `groups`, which Keras 2 wrote, always 1, and Keras 3 refuses."""
+
+    def made(*, groups: int = 1, **settings: Any) -> Any:
+        if groups != 1:
+            raise OperatorError(f"a depthwise layer of {groups} groups")
+        return layer(**settings)
+
+    return type(layer.__name__, (layer,), {"from_config": staticmethod(lambda c: made(**c))})
 
 
 def _h5_config(name: str) -> str:
