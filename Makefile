@@ -13,8 +13,8 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers arm64
-.PHONY: models streams channels hostile fuzz networks crash-states kill-matrix powercut memory lock
-.PHONY: clean
+.PHONY: models streams channels toolchains hostile fuzz networks crash-states kill-matrix powercut
+.PHONY: memory lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -104,6 +104,9 @@ streams: env ## real streaming models over HTTP against the plain runtimes, call
 
 bench-peers: env broker ## serving beside MLServer, KServe, LitServe and BentoML (installs them once)
 	@$(BIN)/python -m bench serving
+
+toolchains: env ## a model of every framework, converted and held against it (TOOLCHAIN=venv; else 4 GB)
+	@$(BIN)/python -m tests.toolchains --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

@@ -17,6 +17,7 @@ from edgefleet_converter.fitting import Needs
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import Measured
+from edgefleet_converter.toolchain import python_of
 
 Progress = Callable[[str], None]
 
@@ -51,11 +52,15 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where the work of one build is done. The scratch folder is the caller's to remove."""
+    """Where the work of one build is done. The scratch folder is the caller's to remove.
+
+    `toolchain` is the environment of the frameworks that models come from; None: our own.
+    """
 
     recipe: Recipe
     scratch: Path
     progress: Progress
+    toolchain: Path | None = None
 
     def task(
         self,
@@ -76,13 +81,33 @@ class Bench:
             params=params,
         )
 
-    def run(self, kind: Format, path: Path, *, what: str) -> Answers:
-        """What a file says to the held-out examples; for a new file this is its first load."""
+    def foreign_task(
+        self,
+        name: str,
+        what: str,
+        inputs: dict[str, Path],
+        outputs: dict[str, Path],
+        **params: Json,
+    ) -> dict[str, Json]:
+        """A task in a worker process of the toolchain's Python; see `run_task`."""
+        self.progress(what)
+        return run_task(
+            name,
+            what=what,
+            limits=self.recipe.worker,
+            inputs=inputs,
+            outputs=outputs,
+            params=params,
+            python=python_of(self.toolchain),
+        )
+
+    def run(self, kind: Format, path: Path, *, what: str, data: str = HELD_OUT) -> Answers:
+        """What a file says to examples, those held out by default; a new file is loaded first."""
         found = self.scratch / _ANSWERS
         says = self.task(
             "run_model",
             what,
-            {"model": path, "inputs.npz": self.scratch / HELD_OUT},
+            {"model": path, "inputs.npz": self.scratch / data},
             {"outputs.npz": found},
             format=kind.value,
             want_numbers=self.want_numbers,

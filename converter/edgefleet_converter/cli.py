@@ -20,7 +20,14 @@ from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing, PublicKey
 from edgefleet_converter.cli_bundles import ReportPage, diff, export, report, verify
 from edgefleet_converter.cli_keys import keys_app
-from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
+from edgefleet_converter.cli_options import (
+    AsJson,
+    Created,
+    Passphrase,
+    PinFile,
+    Toolchain,
+    print_json,
+)
 from edgefleet_converter.cli_prune import prune, prune_channels
 from edgefleet_converter.cli_schema import schema
 from edgefleet_converter.papers import read_papers
@@ -49,7 +56,11 @@ for _command in (verify, report, diff, export, schema, prune, prune_channels):
 @app.command()
 def build(
     source: Annotated[
-        Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
+        Path,
+        typer.Argument(
+            help="The model: a file of ONNX, TFLite, scikit-learn (.skops), PyTorch (torch.export, "
+            "TorchScript), Keras, XGBoost or LightGBM, a SavedModel folder, or module:function.",
+        ),
     ],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
@@ -72,6 +83,7 @@ def build(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    toolchain: Toolchain = None,
     report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -94,6 +106,7 @@ def build(
             key=private,
             created=created,
             trust_pickle=trust_pickle,
+            toolchain=toolchain,
             progress=tell,
         )
     _tell(built, as_json, report_page, private.public)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgefleet_contract.canonical import Json
+from edgefleet_converter.toolchain import VARIABLE
 
 Passphrase = Annotated[
     Path | None,
@@ -24,6 +25,15 @@ Created = Annotated[
     int | None,
     typer.Option(
         help="Seconds since 1970 to write as the date; default: SOURCE_DATE_EPOCH, or now.",
+        show_default=False,
+    ),
+]
+Toolchain = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        envvar=VARIABLE,
+        help="A virtual environment, or its Python, with the framework that the model comes from.",
         show_default=False,
     ),
 ]

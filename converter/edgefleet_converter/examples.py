@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefleet_contract.bundle import sha256
+from edgefleet_contract import codec
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, Arrays, load_examples
+from edgefleet_converter.digests import describe
+from edgefleet_converter.isolation import run_task
+from edgefleet_converter.readers.reading import Form, form_of
+from edgefleet_converter.recipe import Data, Worker
 from edgefleet_converter.report import DataFile
 
 TRUTH: Final = "y"
@@ -85,15 +90,25 @@ def width(answers: Array) -> int:
     return int(answers.reshape(len(answers), -1).shape[1])
 
 
-def load_inputs(path: Path, *, what: str, has_sequences: bool = False) -> Examples:
-    """Inputs from a `.npy` or `.npz`; a `y` in it is left aside.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How data that is no array is read, and what the process that reads it may use."""
+
+    data: Data = field(default_factory=lambda: Data(held_out=""))
+    limits: Worker = field(default_factory=Worker)
+
+
+def load_inputs(
+    path: Path, *, what: str, has_sequences: bool = False, wish: Wish | None = None
+) -> Examples:
+    """Inputs from a `.npy` or `.npz`, or whatever `readers` read; a `y` in it is left aside.
 
     With `has_sequences`, an array `sequence` [N] says which one an example belongs to.
 
     Raises:
         OperatorError: not readable, empty, of different lengths, or not finite.
     """
-    found = load_examples(path, what=what)
+    found, described = _found(path, wish or Wish(), what)
     truth = found.pop(TRUTH, None)
     sequence = found.pop(SEQUENCE, None) if has_sequences else None
     if not found:
@@ -106,9 +121,35 @@ def load_inputs(path: Path, *, what: str, has_sequences: bool = False) -> Exampl
     for name, array in found.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise OperatorError(f"the {what} data {path}: {name!r} holds NaN or infinity")
-    raw = path.read_bytes()
-    described = DataFile(sha256(raw), len(raw), lengths.pop())
+    described = replace(described, examples=lengths.pop())
     return Examples(tuple(found), tuple(found.values()), described, truth, _starts(sequence))
+
+
+def _found(path: Path, wish: Wish, what: str) -> tuple[dict[str, Array], DataFile]:
+    """The arrays in the data, and its digest and size."""
+    form = form_of(path, what=what)
+    if form is Form.ARRAYS:
+        return load_examples(path, what=what), describe(path)
+    data = wish.data
+    with tempfile.TemporaryDirectory(prefix="edge-convert-") as folder:
+        read = Path(folder) / "examples.npz"
+        says = run_task(
+            "read_data",
+            what=f"reading the {what} data",
+            limits=wish.limits,
+            inputs={},
+            outputs={"examples.npz": read},
+            params={
+                "path": str(path.absolute()),
+                "form": form.value,
+                "wish": {
+                    "images": codec.encode(data.images),
+                    "audio": codec.encode(data.audio),
+                    "table": codec.encode(data.table),
+                },
+            },
+        )
+        return load_examples(read, what=what), codec.decode(DataFile, says, what="data")
 
 
 def _starts(sequence: Array | None) -> tuple[int, ...]:
@@ -119,13 +160,13 @@ def _starts(sequence: Array | None) -> tuple[int, ...]:
     return tuple(i for i, name in enumerate(names) if i == 0 or name != names[i - 1])
 
 
-def load_held_out(path: Path, *, has_sequences: bool = False) -> Examples:
+def load_held_out(path: Path, *, has_sequences: bool = False, wish: Wish | None = None) -> Examples:
     """Held-out examples; `y` [N] is the truth, if the file has it.
 
     Raises:
         OperatorError: as `load_inputs`, or `y` is not one value an example.
     """
-    examples = load_inputs(path, what="held-out", has_sequences=has_sequences)
+    examples = load_inputs(path, what="held-out", has_sequences=has_sequences, wish=wish)
     if examples.truth is not None and examples.truth.ndim != 1:
         raise OperatorError(
             f"the held-out data {path}: y has shape {list(examples.truth.shape)}, not [N]"

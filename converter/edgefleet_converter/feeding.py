@@ -7,7 +7,7 @@ from pathlib import Path
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Arrays, save_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Bench
-from edgefleet_converter.examples import Examples, load_held_out, load_inputs
+from edgefleet_converter.examples import Examples, Wish, load_held_out, load_inputs
 from edgefleet_converter.program import Files, Linked, link, place_files
 from edgefleet_converter.program_runner import ready, run_rows
 from edgefleet_converter.recipe import Recipe
@@ -20,10 +20,13 @@ def load_data(recipe: Recipe) -> tuple[Examples | None, Examples]:
         OperatorError: not readable, empty, of different lengths, or not finite.
     """
     data = recipe.data
+    wish = Wish(data, recipe.worker)
     calibration = None
     if data.calibration:
-        calibration = load_inputs(recipe.path(data.calibration), what="calibration")
-    held_out = load_held_out(recipe.path(data.held_out), has_sequences=recipe.is_stateful)
+        calibration = load_inputs(recipe.path(data.calibration), what="calibration", wish=wish)
+    held_out = load_held_out(
+        recipe.path(data.held_out), has_sequences=recipe.is_stateful, wish=wish
+    )
     return calibration, held_out
 
 

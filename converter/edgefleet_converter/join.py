@@ -17,7 +17,7 @@ from edgefleet_contract.keys import KeyRing, Signer
 from edgefleet_converter import gate
 from edgefleet_converter.assembly import Built, assemble, check_names, stamp, tool_versions
 from edgefleet_converter.bench import Bench, Progress
-from edgefleet_converter.examples import load_held_out
+from edgefleet_converter.examples import Wish, load_held_out
 from edgefleet_converter.join_recipe import JoinRecipe
 from edgefleet_converter.joined_variants import Joined, copy_in, make_joined
 from edgefleet_converter.labels import find_labels
@@ -69,7 +69,9 @@ def join(
         bench = Bench(recipe, Path(scratch), progress)
         parts = open_parts(wish, trusted)
         labels = find_labels(recipe, parts.labels, None)
-        held_out = load_held_out(recipe.path(recipe.data.held_out))
+        held_out = load_held_out(
+            recipe.path(recipe.data.held_out), wish=Wish(recipe.data, recipe.worker)
+        )
         with staging(Path(out), target.name) as folder:
             roles = _step_files(wish, labels, folder)
             joined = Joined(wish, parts, held_out, labels)

@@ -3,7 +3,8 @@
     source ── answers ──▶ float ONNX ── answers ──▶ float TFLite
                      compare            compare
 
-A TFLite source is its own float model, or a finished int8 one.
+A TFLite source is its own float model, or a finished int8 one. What a framework converts to TFLite
+itself is held against the source as well.
 """
 
 from __future__ import annotations
@@ -18,11 +19,19 @@ from edgefleet_converter.arrays import Array, Arrays, load_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, texts
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
+from edgefleet_converter.foreign import (
+    FAMILIES,
+    MORE,
+    Converted,
+    convert_foreign,
+    name_tflite,
+    refuse_code,
+)
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.pruning import prune_model, refuse_uncut
 from edgefleet_converter.report import PruneReport
 from edgefleet_converter.runners import check_inputs
-from edgefleet_converter.sources.kind import COMES_IN, Kind, recognise
+from edgefleet_converter.sources.kind import Kind, recognise
 from edgefleet_converter.sources.sklearn import INPUT
 from edgefleet_converter.targets import Target
 
@@ -44,7 +53,8 @@ class Opened:
     """A source that was read: its data, its float models by format, the class names it carries.
 
     The examples are what clients send. `as_is` is the file that came in, where a target wants that;
-    a stateful one has not been run yet. `inputs` and `outputs` name the model's tensors.
+    a stateful one has not been run yet. `inputs` and `outputs` name the model's tensors. `tools`
+    are the versions of what read it in the toolchain.
     """
 
     kind: Kind
@@ -56,6 +66,7 @@ class Opened:
     as_is: FloatModel | None = None
     named: tuple[str, ...] = ()
     pruned: PruneReport | None = None
+    tools: dict[str, str] = field(default_factory=dict)
 
     @property
     def answers(self) -> Array | None:
@@ -90,7 +101,7 @@ def open_source(bench: Bench, source: Path, *, trust_pickle: bool) -> Opened:
             opened = _open_onnx(bench, source, opened)
         if bench.recipe.prune.has_threshold:
             opened = _prune(bench, opened)
-        if any(target.is_tflite for target in targets):
+        if Format.TFLITE not in opened.models and any(t.is_tflite for t in targets):
             opened.models[Format.TFLITE] = _write_tflite(bench, opened.models[Format.ONNX])
     _check_calibration(bench, opened)
     return opened
@@ -115,10 +126,21 @@ def _open_as_is(bench: Bench, source: Path, opened: Opened) -> Opened:
 
 
 def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
+    made: Converted | None = None
     named: tuple[str, ...] = ()
     expected: Arrays | None = None
     path = source
-    if opened.kind is not Kind.ONNX:
+    if opened.kind in FAMILIES:
+        made = convert_foreign(
+            bench,
+            source,
+            opened.kind,
+            calibration=opened.calibration,
+            held_out=opened.held_out,
+            want_tflite=any(target.is_tflite for target in bench.recipe.targets),
+        )
+        path, expected, named = made.onnx, made.held_out, made.named
+    elif opened.kind is not Kind.ONNX:
         lay_out(bench, opened.calibration, opened.held_out, (INPUT,))
         path = bench.scratch / "source.onnx"
         expected, named = _convert_sklearn(
@@ -132,8 +154,13 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
         lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
         expected = bench.run(Format.ONNX, path, what="running the ONNX model").arrays
     gate.refuse_not_finite(expected, what="the source model")
-    opened.models[Format.ONNX] = _held_to(bench, Format.ONNX, tidy, expected)
-    return replace(opened, named=named or texts(says["labels"]))
+    more = made.more if made is not None else ()
+    opened.models[Format.ONNX] = _held_to(bench, Format.ONNX, tidy, expected, more)
+    if made is not None and made.tflite is not None:
+        tflite = name_tflite(bench, made.tflite, opened.inputs, opened.outputs)
+        opened.models[Format.TFLITE] = _held_to(bench, Format.TFLITE, tflite, expected, more)
+    tools = made.tools if made is not None else {}
+    return replace(opened, named=named or texts(says["labels"]), tools=tools)
 
 
 def _convert_sklearn(
@@ -192,12 +219,19 @@ def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
     return replace(opened, as_is=found)
 
 
-def _held_to(bench: Bench, kind: Format, path: Path, expected: Arrays) -> FloatModel:
+def _held_to(
+    bench: Bench, kind: Format, path: Path, expected: Arrays, more: Arrays = ()
+) -> FloatModel:
+    """A copy that answers as its source does; `more` are answers to calibration examples."""
     name = f"{kind}-float32"
     answers = bench.run(kind, path, what=f"running {name}")
     gate.refuse_not_finite(answers.arrays, what=name)
     tolerance = bench.recipe.parity.max_abs_err
     parity = gate.refuse_disparity(expected, answers.arrays, tolerance=tolerance, what=name)
+    if more:
+        others = bench.run(kind, path, what=f"running {name}", data=MORE).arrays
+        found = gate.refuse_disparity(more, others, tolerance=tolerance, what=name)
+        parity = max(parity, found)
     return FloatModel(path, answers, parity)
 
 
@@ -224,11 +258,7 @@ def _refuse_kind(
             f"{source} is a pickle, and loading a pickle runs whatever code is in it",
             hint="save the model with skops.io.dump, or say --trust-pickle if the file is yours",
         )
-    if kind in (Kind.KERAS, Kind.TORCH):
-        raise OperatorError(
-            f"{source} is a {kind} model, which does not come in yet",
-            hint=f"what comes in: {COMES_IN}",
-        )
+    refuse_code(source, kind, trust_pickle=trust_pickle)
     as_is = [target for target in targets if target.is_as_is]
     if as_is and kind not in (Kind.ONNX, Kind.TFLITE):
         raise OperatorError(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from edgefleet_contract.bundle import Manifest, sha256
+from edgefleet_contract.bundle import Manifest
 from edgefleet_contract.keys import Signer
 from edgefleet_converter.assembly import Built, assemble, check_names, stamp, tool_versions
 from edgefleet_converter.bench import Bench, Progress
+from edgefleet_converter.foreign import describe_source
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import Opened, open_source
 from edgefleet_converter.pack import refuse_existing, staging
@@ -35,12 +36,13 @@ def build(
     key: Signer,
     created: int | None = None,
     trust_pickle: bool = False,
+    toolchain: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Built:
     """The signed bundle of a model, written to `out/<model>-<version>/`.
 
     Args:
-        source: a model file; its kind is told by its content.
+        source: a model's file or folder, told by its content, or a factory, `module:function`.
         recipe: see `edgefleet_converter.recipe`.
         out: the folder of bundles.
         model: its name in the fleet.
@@ -48,6 +50,7 @@ def build(
         key: the publisher's, ECDSA.
         created: seconds since 1970; by default SOURCE_DATE_EPOCH, or now.
         trust_pickle: a pickle may run any code while it loads; say True only for your own files.
+        toolchain: the environment of the frameworks that models come from; by default our own.
         progress: told what is being done.
 
     Raises:
@@ -59,7 +62,7 @@ def build(
     refuse_existing(target)
     date = stamp(created)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress)
+        bench = Bench(recipe, Path(scratch), progress, toolchain)
         opened = open_source(bench, Path(source), trust_pickle=trust_pickle)
         labels = find_labels(recipe, opened.named, opened.answers)
         truth = opened.held_out.classes(labels, opened.answers)
@@ -70,7 +73,8 @@ def build(
             ]
             variants = tuple(one.variant for one in made)
             refuse_unlike(variants)
-            report = _report(Path(source), opened, model, version, tuple(m.told for m in made))
+            came = describe_source(Path(source), opened.kind, Path(scratch) / "source.onnx")
+            report = _report(came, opened, model, version, tuple(m.told for m in made))
 
             def origin(manifest: Manifest) -> bytes:
                 return render_provenance(
@@ -91,18 +95,17 @@ def build(
 
 
 def _report(
-    source: Path, opened: Opened, model: str, number: int, variants: tuple[VariantReport, ...]
+    source: DataFile, opened: Opened, model: str, number: int, variants: tuple[VariantReport, ...]
 ) -> Report:
-    raw = source.read_bytes()
     return Report(
         model=model,
         version=number,
         source_kind=opened.kind.value,
-        source=DataFile(sha256(raw), len(raw)),
+        source=source,
         calibration=opened.calibration.described if opened.calibration else None,
         held_out=opened.held_out.described,
         parity={f"{kind}-float32": one.parity for kind, one in opened.models.items()},
         variants=variants,
-        tools=tool_versions(),
+        tools=opened.tools | tool_versions(),
         prune=opened.pruned,
     )

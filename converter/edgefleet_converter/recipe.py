@@ -17,6 +17,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card, card_checks
 from edgefleet_converter.hardware import Hardware
+from edgefleet_converter.readers.wish import Audio, Images, Table, wish_checks
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.targets import Target
@@ -31,14 +32,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Files of examples. `labels` has one class name a line; the others are `.npy` or `.npz`.
+    """Where examples are: files, folders, or `module:function`. `labels` has a class name a line.
 
-    They are what clients send. `calibration` may be absent where every target is as it is.
+    They are what clients send. `calibration` may be absent where every target is as it is. The
+    others say how data that is no array is to be read.
     """
 
     held_out: str
     calibration: str = ""
     labels: str | None = None
+    images: Images = field(default_factory=Images)
+    audio: Audio = field(default_factory=Audio)
+    table: Table = field(default_factory=Table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,7 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ),
         ("worker.timeout_s: 1 or more", recipe.worker.timeout_s >= 1),
         ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
+        *wish_checks(recipe.data.images, recipe.data.audio, recipe.data.table),
         *card_checks(recipe.card),
     )
 
@@ -225,7 +231,7 @@ def _apply(table: dict[str, object], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    if parts[0] == "data" and isinstance(value, str):
+    if parts[0] == "data" and len(parts) == 2 and isinstance(value, str):
         value = str(Path.cwd() / value)
     node = table
     for part in parts[:-1]:

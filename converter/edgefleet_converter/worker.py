@@ -28,6 +28,12 @@ Task = Callable[..., "dict[str, Json]"]
 
 TASKS: Final = {
     "sklearn_to_onnx": "edgefleet_converter.sources.sklearn:convert",
+    "read_data": "edgefleet_converter.readers.reading:read",
+    "torch_read": "edgefleet_converter.sources.torch:read",
+    "torch_convert": "edgefleet_converter.sources.torch:convert",
+    "tensorflow_read": "edgefleet_converter.sources.tensorflow:read",
+    "tensorflow_convert": "edgefleet_converter.sources.tensorflow:convert",
+    "boost_convert": "edgefleet_converter.sources.boost:convert",
     "tidy_onnx": "edgefleet_converter.sources.onnx:tidy",
     "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
     "write_tflite": "edgefleet_converter.passes.write_tflite:write",
@@ -36,6 +42,7 @@ TASKS: Final = {
     "choose_lambdas": "edgefleet_converter.passes.prune_onnx:choose_grid",
     "torch_prune": "edgefleet_converter.passes.prune_torch:cut",
     "read_operators": "edgefleet_converter.passes.read_operators:read",
+    "name_tflite": "edgefleet_converter.passes.name_tflite:rename",
     "read_onnx": "edgefleet_converter.sources.onnx:read",
     "describe": "edgefleet_converter.trial:describe",
     "run_model": "edgefleet_converter.trial:run_model",

@@ -1,24 +1,35 @@
-"""Which kind of model a file is, told by its content; its name does not matter.
+"""Which kind of model a file or folder is, told by its content; its name does not matter.
 
-Reading the first bytes is all that happens here: nothing is loaded.
+Reading is all that happens here, of the first bytes and of a ZIP's list: nothing is loaded. What
+has no content is a factory, `module:function`, and is told by its form.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import pickletools
-import zipfile
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.sources import archive as zips
 
-COMES_IN: Final = "ONNX, scikit-learn saved by skops (.skops), TFLite"
+COMES_IN: Final = (
+    "ONNX; TFLite; scikit-learn (.skops); PyTorch (torch.export, TorchScript, module:function); "
+    "Keras (.keras, .h5); a SavedModel folder; XGBoost (.json, .ubj); LightGBM (.txt)"
+)
 
 _ZIP = b"PK\x03\x04"
+_EMPTY_ZIP = b"PK\x05\x06"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # 0x1950a86a20f9469cfc6c, pickled
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_XGBOOST_UBJ = re.compile(rb"\{[iUIlL][\x00-\x0f]*(learner|version|Config)")
+_MAX_FOLDER_FILES: Final = 10_000
 
 
 class Kind(StrEnum):
@@ -29,17 +40,28 @@ class Kind(StrEnum):
     PICKLE = "pickle (or joblib)"
     TFLITE = "TFLite"
     KERAS = "Keras"
-    TORCH = "PyTorch"
+    KERAS_H5 = "Keras (HDF5)"
+    SAVED_MODEL = "TensorFlow SavedModel"
+    TORCH_EXPORT = "PyTorch (torch.export)"
+    TORCH_SCRIPT = "PyTorch (TorchScript)"
+    TORCH_MODULE = "PyTorch (pickled module)"
+    TORCH_WEIGHTS = "PyTorch (state dict)"
+    FACTORY = "PyTorch (factory)"
+    XGBOOST_JSON = "XGBoost (JSON)"
+    XGBOOST_UBJ = "XGBoost (UBJSON)"
+    LIGHTGBM = "LightGBM"
 
 
 def recognise(path: Path) -> Kind:
-    """The kind of model in a file.
+    """The kind of model in a file or folder.
 
     Raises:
-        OperatorError: it cannot be read, is empty, or is nothing that is known here.
+        OperatorError: it cannot be read, is empty or damaged, or is nothing that is known here.
     """
     if path.is_dir():
-        raise OperatorError(f"{path} is a directory", hint=f"what comes in: {COMES_IN}")
+        return _folder(path)
+    if not path.exists() and _FACTORY.fullmatch(str(path)):
+        return Kind.FACTORY
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -47,37 +69,112 @@ def recognise(path: Path) -> Kind:
         raise OperatorError(f"cannot read the model {path}: {error.strerror}") from None
     if not head:
         raise OperatorError(f"the model {path} is empty")
-    kind = _from_archive(path) if head.startswith(_ZIP) else _from_head(head)
+    if head.startswith((_ZIP, _EMPTY_ZIP)):
+        kind = _from_archive(zips.look_into(path))
+    else:
+        kind = _from_head(head)
     if kind is None:
         raise OperatorError(
             f"{path} is not a model that is known here", hint=f"what comes in: {COMES_IN}"
         )
+    _refuse_part(path, kind)
     return kind
 
 
-def _from_archive(path: Path) -> Kind | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return None
-    if "schema.json" in names:
+def _folder(path: Path) -> Kind:
+    if not (path / "saved_model.pb").is_file():
+        raise OperatorError(
+            f"{path} is a directory without saved_model.pb", hint=f"what comes in: {COMES_IN}"
+        )
+    for count, inner in enumerate(path.rglob("*")):
+        if count == _MAX_FOLDER_FILES:
+            raise OperatorError(f"{path} holds more than {_MAX_FOLDER_FILES} files")
+        if inner.is_symlink():
+            raise OperatorError(f"{path} holds a link, {inner.name}: a model is files alone")
+    return Kind.SAVED_MODEL
+
+
+def _from_archive(archive: zips.Archive) -> Kind | None:
+    if "schema.json" in archive.names:
         return Kind.SKOPS
-    if "model.weights.h5" in names:
+    if "config.json" in archive.names and "metadata.json" in archive.names:
         return Kind.KERAS
-    if any(name.endswith(("/data.pkl", "/version", ".pt2")) for name in names):
-        return Kind.TORCH
-    return None
+    if archive.ends("archive_format", "serialized_exported_program.json"):
+        return Kind.TORCH_EXPORT
+    pickled = archive.ends("data.pkl")
+    if pickled is None:
+        return None
+    if archive.ends("constants.pkl"):
+        return Kind.TORCH_SCRIPT
+    is_weights = zips.holds_tensors_alone(archive, pickled)
+    return Kind.TORCH_WEIGHTS if is_weights else Kind.TORCH_MODULE
 
 
 def _from_head(head: bytes) -> Kind | None:
     if head[4:8] == b"TFL3":
         return Kind.TFLITE
     if head.startswith(_HDF5):
-        return Kind.KERAS
+        return Kind.KERAS_H5
+    if _TORCH_MAGIC in head[:24]:
+        return Kind.TORCH_MODULE
     if head.startswith(_COMPRESSED) or _is_pickle(head):
         return Kind.PICKLE
+    if (boosted := _boosted(head)) is not None:
+        return boosted
     return Kind.ONNX if _is_onnx(head) else None
+
+
+def _boosted(head: bytes) -> Kind | None:
+    if re.match(rb"tree\r?\nversion=v\d", head):
+        return Kind.LIGHTGBM
+    if _XGBOOST_UBJ.match(head):
+        return Kind.XGBOOST_UBJ
+    is_json = re.match(rb"\s*\{\s*\"(learner|version)\"\s*:", head)
+    return Kind.XGBOOST_JSON if is_json else None
+
+
+def _refuse_part(path: Path, kind: Kind) -> None:
+    """Refuse a file that ends too early, or that is no whole model.
+
+    Raises:
+        OperatorError: saying so.
+    """
+    if kind is Kind.LIGHTGBM:
+        with path.open("rb") as file:
+            whole = any(line.startswith(b"end of trees") for line in file)
+        if not whole:
+            raise OperatorError(
+                f"{path} is a LightGBM model without its end",
+                hint="it may be truncated: compare its size with the original",
+            )
+    if kind is Kind.KERAS_H5 and not _mentions(path, b"model_config"):
+        raise OperatorError(
+            f"{path} is HDF5 without a model_config: weights alone, or no Keras model",
+            hint="save the whole model: model.save('m.keras')",
+        )
+    if kind is Kind.XGBOOST_JSON:
+        if path.stat().st_size > zips.MAX_BYTES:
+            raise OperatorError(f"{path} has more than {zips.MAX_BYTES >> 30} GiB")
+        try:
+            found = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise OperatorError(
+                f"{path} is a damaged XGBoost model: not JSON ({error})",
+                hint="it may be truncated: compare its size with the original",
+            ) from None
+        if not isinstance(found, dict) or "learner" not in found:
+            raise OperatorError(f"{path} is JSON, but not of an XGBoost model")
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    """Whether a word stands anywhere in a file."""
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            if word in tail + chunk:
+                return True
+            tail = chunk[-len(word) :]
+    return False
 
 
 def _is_pickle(head: bytes) -> bool:

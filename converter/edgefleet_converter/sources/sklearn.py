@@ -17,6 +17,7 @@ import numpy as np
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, load_tensors, save_tensors
+from edgefleet_converter.sources.exported import keep_only, rename
 
 OPSET: Final = {"": 17, "ai.onnx.ml": 3}
 INPUT: Final = "input"
@@ -118,33 +119,7 @@ def _to_onnx(estimator: Any, examples: Array, name: str) -> None:
         ) from None
     graph = model.graph
     output = graph.output[-1]  # of a classifier: label, probabilities
-    _keep_only(graph, output.name)
-    _rename(graph, graph.input[0].name, INPUT)
-    _rename(graph, output.name, name)
+    keep_only(graph, output.name)
+    rename(graph, graph.input[0].name, INPUT)
+    rename(graph, output.name, name)
     onnx.save(model, "model.onnx")
-
-
-def _keep_only(graph: Any, output: str) -> None:
-    """Drop the other outputs, and the nodes that nothing needs any more."""
-    needed, kept = {output}, []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    kept.reverse()
-    outputs = [value for value in graph.output if value.name == output]
-    constants = [value for value in graph.initializer if value.name in needed]
-    for field, items in (("node", kept), ("output", outputs), ("initializer", constants)):
-        graph.ClearField(field)
-        getattr(graph, field).extend(items)
-
-
-def _rename(graph: Any, old: str, new: str) -> None:
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == old:
-                    names[index] = new
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.name == old:
-            value.name = new

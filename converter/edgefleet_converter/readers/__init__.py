@@ -1,0 +1,1 @@
+"""Kinds of examples that a person brings beside arrays in files, one file each."""
