@@ -15,14 +15,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgefleet_converter.pipeline import Built, build
+    from edgefleet_converter.assembly import Built
+    from edgefleet_converter.pipeline import build
     from edgefleet_converter.recipe import Recipe, load_recipe
     from edgefleet_converter.report import Report
 
 __all__ = ["Built", "Recipe", "Report", "build", "load_recipe"]
 
 _PLACES = {
-    "Built": "pipeline",
+    "Built": "assembly",
     "build": "pipeline",
     "Recipe": "recipe",
     "load_recipe": "recipe",

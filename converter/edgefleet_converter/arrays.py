@@ -23,13 +23,17 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can say
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays as an uncompressed `.npz`, entries in the order given, times fixed."""
+    """Write arrays as an uncompressed `.npz`, entries in the order given, times fixed.
+
+    Tensors of strings, which are arrays of objects, are written as text.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
             entry.external_attr = 0o644 << 16
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            plain = array.astype(np.str_) if array.dtype.kind == "O" else array
+            np.lib.format.write_array(buffer, np.asarray(plain, order="C"), allow_pickle=False)
             archive.writestr(entry, buffer.getvalue())
 
 

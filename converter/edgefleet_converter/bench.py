@@ -12,6 +12,7 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format, TensorSpec
 from edgefleet_contract.canonical import Json
 from edgefleet_converter.arrays import Arrays, load_tensors
+from edgefleet_converter.borders import Border, parse_borders
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import Measured
@@ -29,7 +30,8 @@ class Answers:
     """What a file said: its tensors, its outputs, and what is known of its precision.
 
     `is_int8`: it computes in 8-bit integers. `quantum`: the step between values of its outputs, 0
-    where the file names none.
+    where the file names none. The borders are those of integers that stand for numbers, where
+    numbers crossed them.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -37,6 +39,13 @@ class Answers:
     arrays: Arrays
     is_int8: bool
     quantum: float
+    input_borders: tuple[Border | None, ...] = ()
+    output_borders: tuple[Border | None, ...] = ()
+
+    @property
+    def has_borders(self) -> bool:
+        """Whether steps are needed to get numbers in or out."""
+        return any(self.input_borders) or any(self.output_borders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +84,39 @@ class Bench:
             {"model": path, "inputs.npz": self.scratch / HELD_OUT},
             {"outputs.npz": found},
             format=kind.value,
+            want_numbers=self.want_numbers,
         )
         return Answers(
-            _specs(says["inputs"]),
-            _specs(says["outputs"]),
+            specs(says["inputs"]),
+            specs(says["outputs"]),
             load_tensors(found, "output"),
             says["is_int8"] is True,
             number(says["quantum"]),
+            parse_borders(says["input_borders"]),
+            parse_borders(says["output_borders"]),
         )
+
+    @property
+    def want_numbers(self) -> bool:
+        """Whether the steps behind a model take numbers, where it gives integers for them."""
+        after = self.recipe.after
+        return bool(after) and after[0].step != "dequantize"
+
+    def is_int8(self, kind: Format, path: Path) -> bool:
+        """Whether a file that is packed as it is computes in 8-bit integers.
+
+        Raises:
+            OperatorError: it is not one that devices load.
+        """
+        task, local = ("describe", "model") if kind is Format.TFLITE else ("read_onnx", "source")
+        params: dict[str, Json] = {"format": kind.value} if kind is Format.TFLITE else {}
+        says = self.task(task, f"reading {path.name}", {local: path}, {}, **params)
+        return says["is_int8"] is True
+
+    def describe(self, kind: Format, path: Path) -> tuple[tuple[TensorSpec, ...], ...]:
+        """What a file takes and gives, unrun."""
+        says = self.task("describe", "reading the model", {"model": path}, {}, format=kind.value)
+        return specs(says["inputs"]), specs(says["outputs"])
 
     def other_kernels(self, kind: Format, path: Path) -> dict[str, Arrays]:
         """The outputs by the other implementations that run the file; none has to.
@@ -112,9 +146,14 @@ class Bench:
             format=kind.value,
             runs=self.recipe.measure.runs,
         )
-        machine = platform.machine()
-        hardware = _HARDWARE.get(machine, machine)
-        return codec.decode(Measured, {**says, "hardware": hardware}, what="measurement")
+        return measured_here(says)
+
+
+def measured_here(says: dict[str, Json]) -> Measured:
+    """What a worker measured, with the hardware class of this machine."""
+    machine = platform.machine()
+    hardware = _HARDWARE.get(machine, machine)
+    return codec.decode(Measured, {**says, "hardware": hardware}, what="measurement")
 
 
 def number(value: Json) -> float:
@@ -127,6 +166,7 @@ def texts(value: Json) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
-def _specs(value: Json) -> tuple[TensorSpec, ...]:
+def specs(value: Json) -> tuple[TensorSpec, ...]:
+    """Tensors that a worker returned."""
     found = value if isinstance(value, list) else []
     return tuple(codec.decode(TensorSpec, item, what="tensor") for item in found)

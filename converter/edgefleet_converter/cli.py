@@ -1,4 +1,4 @@
-"""`edge-convert`: build, verify, inspect and keys, on a terminal.
+"""`edge-convert`: build, join, verify, inspect and keys, on a terminal.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
 Model libraries are loaded by the commands that need them.
@@ -10,7 +10,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,11 +19,15 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, parse_manifest, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.directory import read_documents, verify_directory
-from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError
-from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
+from edgefleet_contract.errors import EdgefleetError, PeerError
+from edgefleet_contract.keys import KeyRing
+from edgefleet_converter.cli_keys import keys_app
+from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
 from edgefleet_converter.papers import read_papers
-from edgefleet_converter.pkcs11_uri import is_pkcs11
-from edgefleet_converter.signing import open_signer, read_public, read_public_file, read_secret
+from edgefleet_converter.signing import open_signer, read_public_file
+
+if TYPE_CHECKING:
+    from edgefleet_converter.assembly import Built
 
 PROG = "edge-convert"
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
@@ -37,25 +41,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-keys_app = typer.Typer(help="Make and show publisher keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
-
-Passphrase = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file", help="The key's passphrase: the file's first line.", show_default=False
-    ),
-]
-PinFile = Annotated[
-    Path | None,
-    typer.Option("--pin-file", help="The token's PIN: the file's first line.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="The model: ONNX, or scikit-learn as .skops.")],
+    source: Annotated[
+        Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
+    ],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
     model: Annotated[str, typer.Option(help="The model's name in the fleet.")],
@@ -73,13 +66,7 @@ def build(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
     ] = None,
-    created: Annotated[
-        int | None,
-        typer.Option(
-            help="Seconds since 1970 to write as the date; default: SOURCE_DATE_EPOCH, or now.",
-            show_default=False,
-        ),
-    ] = None,
+    created: Created = None,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
@@ -88,7 +75,6 @@ def build(
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
     from edgefleet_converter import pipeline
     from edgefleet_converter.recipe import load_recipe
-    from edgefleet_converter.tables import print_report
 
     wanted = load_recipe(recipe, overrides or ())
     talk = Console(stderr=True)
@@ -106,12 +92,56 @@ def build(
             trust_pickle=trust_pickle,
             progress=status.update if status is not None else lambda _: None,
         )
-    if as_json:
-        _print_json({"path": str(built.path), "report": codec.encode(built.report)})
-        return
-    console = _console()
-    print_report(built.report, console)
-    typer.echo(str(built.path))
+    _tell(built, as_json)
+
+
+@app.command()
+def join(
+    graph: Annotated[Path, typer.Argument(help="The graph (TOML); see docs/spec/recipe.md.")],
+    out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
+    model: Annotated[str, typer.Option(help="The name of the whole in the fleet.")],
+    version: Annotated[int, typer.Option(help="Its version: a number that rises.")],
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|URI",
+            help="The publisher's private key: a PEM file, or pkcs11:token=…;object=…",
+        ),
+    ],
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A public key that may have signed the bundles; repeatable; else that of --key.",
+            show_default=False,
+        ),
+    ] = None,
+    passphrase_file: Passphrase = None,
+    pin_file: PinFile = None,
+    created: Created = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join bundles and model files to one signed bundle that answers as one model."""
+    from edgefleet_converter import join as joining
+    from edgefleet_converter.join_recipe import load_join
+
+    wanted = load_join(graph)
+    talk = Console(stderr=True)
+    status = talk.status("starting") if talk.is_terminal else None
+    signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
+    with signer as private, status or nullcontext():
+        trusted = [read_public_file(path) for path in trust or ()] or [private.public]
+        built = joining.join(
+            wanted,
+            source=graph,
+            out=out,
+            model=model,
+            version=version,
+            key=private,
+            trusted=KeyRing(trusted),
+            created=created,
+            progress=status.update if status is not None else lambda _: None,
+        )
+    _tell(built, as_json)
 
 
 @app.command()
@@ -123,7 +153,7 @@ def verify(
     """Check a bundle: its signature, and that its files are exactly what was signed."""
     found = verify_directory(bundle, KeyRing(read_public_file(path) for path in key))
     if as_json:
-        _print_json(
+        print_json(
             {
                 "model": found.manifest.model,
                 "version": found.manifest.version,
@@ -157,7 +187,7 @@ def inspect(
     report = _report(bundle, manifest)
     papers = read_papers(bundle, manifest)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "signature_checked": False,
                 "sha256": sha256(raw),
@@ -182,54 +212,6 @@ def inspect(
     for path in papers.differing:
         typer.echo(f"{PROG}: the papers speak of another {path} than bundle.json does", err=True)
     typer.echo(f"{PROG}: the signature was not checked; `{PROG} verify` does", err=True)
-
-
-@keys_app.command("new")
-def keys_new(
-    path: Annotated[Path, typer.Argument(help="Where the private key goes; PATH.pub beside it.")],
-    passphrase_file: Passphrase = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a publisher key (ECDSA P-256): PATH, readable by you alone, and PATH.pub."""
-    if is_pkcs11(str(path)):
-        raise OperatorError(
-            "keys in a token are made with the token's own tool",
-            hint="for example pkcs11-tool --login --keypairgen --key-type EC:prime256v1 --label …",
-        )
-    public_path = path.with_name(path.name + ".pub")
-    for place in (path, public_path):
-        if place.exists():
-            raise OperatorError(
-                f"{place} exists already", hint="keys are never overwritten; choose another name"
-            )
-    key = PrivateKey.generate_p256()
-    key.save(path, passphrase=None if passphrase_file is None else read_secret(passphrase_file))
-    try:
-        with public_path.open("x", encoding="ascii") as file:
-            file.write(key.public.pem)
-    except OSError as error:
-        path.unlink()
-        raise OperatorError(f"cannot write {public_path}: {error.strerror}") from None
-    _print_key(key.public, as_json, private=str(path), public=str(public_path))
-
-
-@keys_app.command("show")
-def keys_show(
-    key: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATH|URI", help="A public or private key (PEM), or pkcs11:token=…;object=…"
-        ),
-    ],
-    passphrase_file: Passphrase = None,
-    pin_file: PinFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a key's id and algorithm, never its secret; of a token's key the public half, as PEM."""
-    public = read_public(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    _print_key(public, as_json)
-    if is_pkcs11(key) and not as_json:
-        typer.echo(public.pem, nl=False)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -268,6 +250,17 @@ def _explain_usage(error: BaseException) -> int:
     return USAGE
 
 
+def _tell(built: Built, as_json: bool) -> None:
+    """What was built: its figures, and where it is."""
+    from edgefleet_converter.tables import print_report
+
+    if as_json:
+        print_json({"path": str(built.path), "report": codec.encode(built.report)})
+        return
+    print_report(built.report, _console())
+    typer.echo(str(built.path))
+
+
 def _report(bundle: Path, manifest: Manifest) -> Json:
     entry = next((file for file in manifest.files if file.role == "report"), None)
     if entry is None:
@@ -277,19 +270,6 @@ def _report(bundle: Path, manifest: Manifest) -> Json:
     except (OSError, ValueError):
         return None
     return value
-
-
-def _print_key(key: PublicKey, as_json: bool, **paths: str) -> None:
-    if as_json:
-        _print_json({"id": key.id, "algorithm": key.algorithm, "pem": key.pem, **paths})
-        return
-    typer.echo(f"{key.id}  {key.algorithm}")
-    for role, path in paths.items():
-        typer.echo(f"{role}: {path}")
-
-
-def _print_json(value: Json) -> None:
-    typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
 def _console() -> Console:

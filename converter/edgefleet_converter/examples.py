@@ -15,16 +15,21 @@ from edgefleet_converter.arrays import Array, Arrays, load_examples
 from edgefleet_converter.report import DataFile
 
 TRUTH: Final = "y"
+SEQUENCE: Final = "sequence"
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Named inputs, each [N, …]; `truth` is [N] where the file has one."""
+    """Named inputs, each [N, …]; `truth` is [N] where the file has one.
+
+    `starts` are the examples at which a sequence begins.
+    """
 
     names: tuple[str, ...]
     inputs: Arrays
     described: DataFile
     truth: Array | None = None
+    starts: tuple[int, ...] = (0,)
 
     def ordered(self, names: tuple[str, ...], *, what: str) -> Examples:
         """These in the order of a model's inputs; a single array needs no name.
@@ -47,8 +52,10 @@ class Examples:
         """Whether the truth names classes (whole numbers or names), not quantities."""
         return self.truth is not None and self.truth.dtype.kind in "iubU"
 
-    def classes(self, labels: tuple[str, ...], answers: Array) -> NDArray[np.int64] | None:
+    def classes(self, labels: tuple[str, ...], answers: Array | None) -> NDArray[np.int64] | None:
         """The true class of each example as an index, if the truth names classes.
+
+        `answers` are the model's, [N, C]; None where it has not been run.
 
         Raises:
             OperatorError: a class that the model does not have.
@@ -62,7 +69,8 @@ class Examples:
                 raise OperatorError(f"held-out data: class {strangers[0]!r} is not in the labels")
             return np.asarray([names[name] for name in self.truth.tolist()], np.int64)
         truth = self.truth.astype(np.int64)
-        count = max(2, answers.reshape(len(answers), -1).shape[1])
+        count = len(labels) if answers is None else width(answers)
+        count = max(2, count) if count else int(truth.max()) + 1
         if truth.min() < 0 or truth.max() >= count:
             raise OperatorError(
                 f"held-out data: classes {truth.min()} to {truth.max()}, the model has 0 to "
@@ -72,17 +80,27 @@ class Examples:
         return truth
 
 
-def load_inputs(path: Path, *, what: str) -> Examples:
+def width(answers: Array) -> int:
+    """How many values an answer has, beside the axis that counts examples."""
+    return int(answers.reshape(len(answers), -1).shape[1])
+
+
+def load_inputs(path: Path, *, what: str, has_sequences: bool = False) -> Examples:
     """Inputs from a `.npy` or `.npz`; a `y` in it is left aside.
+
+    With `has_sequences`, an array `sequence` [N] says which one an example belongs to.
 
     Raises:
         OperatorError: not readable, empty, of different lengths, or not finite.
     """
     found = load_examples(path, what=what)
     truth = found.pop(TRUTH, None)
+    sequence = found.pop(SEQUENCE, None) if has_sequences else None
     if not found:
         raise OperatorError(f"the {what} data {path} has no inputs beside {TRUTH!r}")
-    lengths = {len(array) for array in (*found.values(), *([] if truth is None else [truth]))}
+    lengths = {
+        len(array) for array in (*found.values(), *(a for a in (truth, sequence) if a is not None))
+    }
     if len(lengths) != 1:
         raise OperatorError(f"the {what} data {path} has arrays of lengths {sorted(lengths)}")
     for name, array in found.items():
@@ -90,16 +108,24 @@ def load_inputs(path: Path, *, what: str) -> Examples:
             raise OperatorError(f"the {what} data {path}: {name!r} holds NaN or infinity")
     raw = path.read_bytes()
     described = DataFile(sha256(raw), len(raw), lengths.pop())
-    return Examples(tuple(found), tuple(found.values()), described, truth)
+    return Examples(tuple(found), tuple(found.values()), described, truth, _starts(sequence))
 
 
-def load_held_out(path: Path) -> Examples:
+def _starts(sequence: Array | None) -> tuple[int, ...]:
+    """Where the name of the sequence changes."""
+    if sequence is None:
+        return (0,)
+    names = sequence.reshape(len(sequence), -1).tolist()
+    return tuple(i for i, name in enumerate(names) if i == 0 or name != names[i - 1])
+
+
+def load_held_out(path: Path, *, has_sequences: bool = False) -> Examples:
     """Held-out examples; `y` [N] is the truth, if the file has it.
 
     Raises:
         OperatorError: as `load_inputs`, or `y` is not one value an example.
     """
-    examples = load_inputs(path, what="held-out")
+    examples = load_inputs(path, what="held-out", has_sequences=has_sequences)
     if examples.truth is not None and examples.truth.ndim != 1:
         raise OperatorError(
             f"the held-out data {path}: y has shape {list(examples.truth.shape)}, not [N]"

@@ -71,14 +71,35 @@ def refuse_over_budget(drop: float, sqnr_db: float, budget: Budget, *, what: str
     Raises:
         OperatorError: with the figure and the budget.
     """
-    if drop > budget.max_accuracy_drop:
-        raise OperatorError(
-            f"{what}: accuracy drops by {100 * drop:.2f} points, "
-            f"{100 * budget.max_accuracy_drop:.2f} are allowed",
-            hint="more calibration data, a float32 target, or a larger budget.max_accuracy_drop",
-        )
+    refuse_drop(drop, budget.max_accuracy_drop, what=what)
     if sqnr_db < budget.min_sqnr_db:
         raise OperatorError(
             f"{what}: SQNR is {sqnr_db:.1f} dB, at least {budget.min_sqnr_db:.1f} dB is asked for",
             hint="calibration data that looks like what devices see, or a float32 target",
+        )
+
+
+def refuse_drop(drop: float, most: float, *, what: str) -> None:
+    """Refuse a loss of accuracy, as a share.
+
+    Raises:
+        OperatorError: with the figure and the budget.
+    """
+    if drop > most:
+        raise OperatorError(
+            f"{what}: accuracy drops by {100 * drop:.2f} points, {100 * most:.2f} are allowed",
+            hint="more calibration data, a float32 target, or a larger budget.max_accuracy_drop",
+        )
+
+
+def refuse_less_than(accuracy: float, least: float, *, what: str) -> None:
+    """Refuse an accuracy, as a share.
+
+    Raises:
+        OperatorError: with the figure and what is asked for.
+    """
+    if accuracy < least:
+        raise OperatorError(
+            f"{what}: accuracy is {100 * accuracy:.2f} %, {100 * least:.2f} % is asked for",
+            hint="look at the weights of the graph, and at each model alone",
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, Arrays
 from edgefleet_converter.metrics import decide
 
@@ -55,7 +56,7 @@ def choose(
     unit = quantum if quantum > 0 else float_tolerance(expected)
     steps = np.ceil(strays / unit - 1e-3).clip(min=0).astype(np.int64)
     steps = np.maximum(steps, 1)  # one step is allowed anyway
-    turn = _turn(expected[0])
+    turn = turns(decide(expected[0]))
     order = np.lexsort((np.arange(size), turn, steps))
     step = max(batch, 1)
     whole = max(1, min(-(-count // step), size // step)) * step
@@ -64,9 +65,84 @@ def choose(
     return Chosen(tuple(int(row) for row in rows), e6(unit * worst))
 
 
+def choose_whole(
+    expected: Arrays,
+    kernels: tuple[Arrays, ...],
+    nudges: tuple[Arrays, ...],
+    *,
+    count: int,
+    classes: NDArray[np.int64] | None,
+    batch: int = -1,
+    in_order: bool = False,
+) -> Chosen:
+    """The rows to keep of a program's answers, and what their numbers may differ by.
+
+    The tolerance is what the answers move by when what the models give moves by a quantum. A row
+    whose text or whole numbers change then, or on other kernels, is not kept: another processor
+    might change them as well, and they have to be equal.
+
+    Args:
+        expected: outputs of the default kernels, each [N, …], text among them.
+        kernels: the same by other kernels.
+        nudges: the same, with what the models give moved by a quantum.
+        count: how many rows are wanted; fewer where there are not so many.
+        classes: of each example, [N], if they are known.
+        batch: how many the program takes at once; -1 where it varies.
+        in_order: the rows are one sequence: the first ones are kept.
+
+    Raises:
+        OperatorError: no example keeps its text and whole numbers.
+    """
+    size = len(expected[0])
+    unit = float_tolerance(expected)
+    room = np.maximum(_strays(expected, nudges), unit)
+    strays = _strays(expected, kernels)
+    firm = np.isfinite(room) & np.isfinite(strays)
+    steps = np.ones(size)
+    steps[firm] = np.ceil(strays[firm] / room[firm] - 1e-3).clip(min=1)
+    rows = np.flatnonzero(firm)
+    known = np.zeros(size, np.int64) if classes is None else classes
+    order = rows[np.lexsort((rows, turns(known[rows]), steps[rows]))]
+    if in_order:
+        order = np.arange(size)
+    step = max(batch, 1)
+    whole = min(-(-count // step), len(order) // step) * step
+    rows = np.sort(order[:whole])
+    if not whole or not firm[rows].all():
+        raise OperatorError(
+            "no golden vectors: whatever example is taken, its label or whole number changes when "
+            "what the model gives is rounded another way",
+            hint="more held-out data, or scores beside the label",
+        )
+    return Chosen(tuple(int(row) for row in rows), e6(float((room[rows] * steps[rows]).max())))
+
+
+def _strays(expected: Arrays, others: tuple[Arrays, ...]) -> NDArray[np.float64]:
+    """How far each row moves at most; infinitely where text or a whole number is another."""
+    size = len(expected[0])
+    found = np.zeros(size)
+    for other in others:
+        for mine, theirs in zip(expected, other, strict=True):
+            if is_exact(mine):
+                differs = (mine != theirs).reshape(size, -1).any(axis=1)
+                gap = np.where(differs, np.inf, 0.0)
+            else:
+                apart = np.abs(mine.astype(np.float64) - theirs.astype(np.float64))
+                gap = apart.reshape(size, -1).max(axis=1, initial=0.0)
+            found = np.maximum(found, np.where(np.isnan(gap), np.inf, gap))
+    return found
+
+
+def is_exact(output: Array) -> bool:
+    """Whether an output has to be equal: text, truth values, and integers that are no quantities
+    (those of 8 and 16 bits are, as quantized models give them)."""
+    return output.dtype.kind in "OUb" or (output.dtype.kind in "iu" and output.dtype.itemsize > 2)
+
+
 def float_tolerance(expected: Arrays) -> float:
     """1e-5 of the largest magnitude of the outputs, and of 1 where they are smaller."""
-    return FLOAT_TOLERANCE * max(1.0, *(float(np.abs(output).max()) for output in expected))
+    found = [float(np.abs(a).max()) for a in expected if not is_exact(a) and a.size]
+    return FLOAT_TOLERANCE * max([1.0, *found])
 
 
 def output_quantum(expected: Arrays, of_file: float) -> float:
@@ -88,12 +164,11 @@ def e6(value: float) -> int:
     return math.ceil(value * 1e6) + 1
 
 
-def _turn(output: Array) -> NDArray[np.int64]:
+def turns(classes: NDArray[np.int64]) -> NDArray[np.int64]:
     """For each row, how many rows before it have its class: taking turns by class."""
-    classes = decide(output)
     seen: dict[int, int] = {}
-    turns = np.zeros(len(classes), np.int64)
+    found = np.zeros(len(classes), np.int64)
     for row, name in enumerate(classes.tolist()):
-        turns[row] = seen.get(name, 0)
-        seen[name] = turns[row] + 1
-    return turns
+        found[row] = seen.get(name, 0)
+        seen[name] = int(found[row]) + 1
+    return found

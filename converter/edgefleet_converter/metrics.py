@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+EXACT_DB = 200.0
+"""Stands for the noise of a perfect copy, which has no finite ratio."""
+
 _Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
@@ -66,15 +69,15 @@ def agreement(a: NDArray[np.generic], b: NDArray[np.generic]) -> Share:
 def sqnr_db(reference: NDArray[np.generic], copy: NDArray[np.generic]) -> float:
     """The signal to quantization noise ratio of a copy, dB: 10 log10(sum r^2 / sum (r - c)^2).
 
-    A perfect copy has no finite one; 200 dB stands for it.
+    A perfect copy has no finite one; `EXACT_DB` stands for it.
     """
     signal = float((reference.astype(np.float64) ** 2).sum())
     noise = float(((reference.astype(np.float64) - copy.astype(np.float64)) ** 2).sum())
     if noise == 0.0:
-        return 200.0
+        return EXACT_DB
     if signal == 0.0:
-        return -200.0
-    return min(200.0, 10.0 * math.log10(signal / noise))
+        return -EXACT_DB
+    return min(EXACT_DB, 10.0 * math.log10(signal / noise))
 
 
 def max_abs_err(reference: NDArray[np.generic], copy: NDArray[np.generic]) -> float:

@@ -8,38 +8,56 @@ A TFLite source is its own float model, or a finished int8 one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate
-from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
+from edgefleet_converter.arrays import Array, Arrays, load_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, texts
-from edgefleet_converter.examples import Examples, load_held_out, load_inputs
-from edgefleet_converter.recipe import Target
+from edgefleet_converter.examples import Examples
+from edgefleet_converter.feeding import lay_out, load_data
 from edgefleet_converter.runners import check_inputs
 from edgefleet_converter.sources.kind import COMES_IN, Kind, recognise
+from edgefleet_converter.sources.sklearn import INPUT
+from edgefleet_converter.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
 class FloatModel:
-    """A model file, what it answers to the held-out examples, and how far that is off."""
+    """A model file, what it answers to the held-out examples, and how far that is off.
+
+    A stateful one answers in its sequence alone: then there are no answers here.
+    """
 
     path: Path
-    answers: Answers
+    answers: Answers | None
     parity: float
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source that was read: its data, its float models by format, the class names it carries."""
+    """A source that was read: its data, its float models by format, the class names it carries.
+
+    The examples are what clients send. `as_is` is the file that came in, where a target wants that;
+    a stateful one has not been run yet. `inputs` and `outputs` name the model's tensors.
+    """
 
     kind: Kind
-    calibration: Examples
+    calibration: Examples | None
     held_out: Examples
-    models: dict[Format, FloatModel]
-    named: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    models: dict[Format, FloatModel] = field(default_factory=dict)
+    as_is: FloatModel | None = None
+    named: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> Array | None:
+        """What the model itself says first to the held-out examples; None if it was not run."""
+        found = next(iter(self.models.values()), self.as_is)
+        return None if found is None or found.answers is None else found.answers.arrays[0]
 
 
 def open_source(bench: Bench, source: Path, *, trust_pickle: bool) -> Opened:
@@ -50,24 +68,38 @@ def open_source(bench: Bench, source: Path, *, trust_pickle: bool) -> Opened:
             copy strays from its source.
     """
     kind = recognise(source)
-    _refuse_kind(kind, source, bench.recipe.targets, trust_pickle=trust_pickle)
-    data = bench.recipe.data
-    calibration = load_inputs(bench.recipe.path(data.calibration), what="calibration")
-    held_out = load_held_out(bench.recipe.path(data.held_out))
-    opened = Opened(kind, calibration, held_out, {}, ())
+    targets = bench.recipe.targets
+    _refuse_kind(kind, source, targets, trust_pickle=trust_pickle)
+    opened = Opened(kind, *load_data(bench.recipe))
     if kind is Kind.TFLITE:
-        _lay_out(bench, opened)
         opened = _open_tflite(bench, source, opened)
     else:
-        opened = _open_onnx(bench, source, opened)
-        if any(target.is_tflite for target in bench.recipe.targets):
+        if any(target.is_as_is for target in targets):
+            opened = _open_as_is(bench, source, opened)
+        if not all(target.is_as_is for target in targets):
+            opened = _open_onnx(bench, source, opened)
+        if any(target.is_tflite for target in targets):
             opened.models[Format.TFLITE] = _write_tflite(bench, opened.models[Format.ONNX])
-    specs = next(iter(opened.models.values())).answers.inputs
-    try:
-        check_inputs(specs, opened.calibration.inputs)
-    except OperatorError as error:
-        raise OperatorError(f"calibration data: {error.message}", hint=error.hint) from None
+    _check_calibration(bench, opened)
     return opened
+
+
+def _open_as_is(bench: Bench, source: Path, opened: Opened) -> Opened:
+    """An ONNX file that is packed as it is."""
+    says = bench.task("read_onnx", "reading the ONNX model", {"source": source}, {})
+    opened = replace(
+        opened,
+        inputs=texts(says["inputs"]),
+        outputs=texts(says["outputs"]),
+        named=texts(says["labels"]),
+    )
+    if bench.recipe.is_stateful:
+        return replace(opened, as_is=FloatModel(source, None, 0.0))
+    lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
+    answers = bench.run(Format.ONNX, source, what="running the ONNX model")
+    gate.refuse_not_finite(answers.arrays, what="the source model")
+    answers = replace(answers, is_int8=says["is_int8"] is True)
+    return replace(opened, as_is=FloatModel(source, answers, 0.0))
 
 
 def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
@@ -75,21 +107,16 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
     expected: Arrays | None = None
     path = source
     if opened.kind is not Kind.ONNX:
-        _lay_out(bench, opened)
+        lay_out(bench, opened.calibration, opened.held_out, (INPUT,))
         path = bench.scratch / "source.onnx"
         expected, named = _convert_sklearn(
             bench, source, path, is_pickle=opened.kind is Kind.PICKLE
         )
     tidy = bench.scratch / "model.onnx"
     says = bench.task("tidy_onnx", "reading the ONNX model", {"source": path}, {"model.onnx": tidy})
+    opened = replace(opened, inputs=texts(says["inputs"]), outputs=texts(says["outputs"]))
     if expected is None:
-        names = texts(says["inputs"])
-        opened = replace(
-            opened,
-            calibration=opened.calibration.ordered(names, what="calibration"),
-            held_out=opened.held_out.ordered(names, what="held-out"),
-        )
-        _lay_out(bench, opened)
+        lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
         expected = bench.run(Format.ONNX, path, what="running the ONNX model").arrays
     gate.refuse_not_finite(expected, what="the source model")
     opened.models[Format.ONNX] = _held_to(bench, Format.ONNX, tidy, expected)
@@ -112,12 +139,22 @@ def _convert_sklearn(
 
 
 def _write_tflite(bench: Bench, onnx: FloatModel) -> FloatModel:
+    assert onnx.answers is not None  # a stateful model is packed as it is
     path = bench.scratch / "model.tflite"
     bench.task("write_tflite", "writing TFLite", {"model.onnx": onnx.path}, {"model.tflite": path})
     return _held_to(bench, Format.TFLITE, path, onnx.answers.arrays)
 
 
 def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
+    takes, gives = bench.describe(Format.TFLITE, source)
+    opened = replace(
+        opened,
+        inputs=tuple(spec.name for spec in takes),
+        outputs=tuple(spec.name for spec in gives),
+    )
+    if bench.recipe.is_stateful:
+        return replace(opened, as_is=FloatModel(source, None, 0.0))
+    lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
     answers = bench.run(Format.TFLITE, source, what="running the TFLite model")
     gate.refuse_not_finite(answers.arrays, what="the source model")
     if answers.is_int8 and Target.TFLITE_FLOAT32 in bench.recipe.targets:
@@ -125,8 +162,9 @@ def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
             f"{source} is int8 already, so no tflite-float32 comes of it",
             hint="targets = ['tflite-int8'] packs it as it is",
         )
-    opened.models[Format.TFLITE] = FloatModel(source, answers, 0.0)
-    return opened
+    found = FloatModel(source, answers, 0.0)
+    opened.models[Format.TFLITE] = found
+    return replace(opened, as_is=found)
 
 
 def _held_to(bench: Bench, kind: Format, path: Path, expected: Arrays) -> FloatModel:
@@ -138,10 +176,14 @@ def _held_to(bench: Bench, kind: Format, path: Path, expected: Arrays) -> FloatM
     return FloatModel(path, answers, parity)
 
 
-def _lay_out(bench: Bench, opened: Opened) -> None:
-    """Put the examples where the workers take them from."""
-    save_tensors(bench.scratch / CALIBRATION, "input", opened.calibration.inputs)
-    save_tensors(bench.scratch / HELD_OUT, "input", opened.held_out.inputs)
+def _check_calibration(bench: Bench, opened: Opened) -> None:
+    found = next(iter(opened.models.values()), opened.as_is)
+    if opened.calibration is None or found is None or found.answers is None:
+        return
+    try:
+        check_inputs(found.answers.inputs, load_tensors(bench.scratch / CALIBRATION, "input"))
+    except OperatorError as error:
+        raise OperatorError(f"calibration data: {error.message}", hint=error.hint) from None
 
 
 def _refuse_kind(
@@ -157,6 +199,14 @@ def _refuse_kind(
             f"{source} is a {kind} model, which does not come in yet",
             hint=f"what comes in: {COMES_IN}",
         )
+    as_is = [target for target in targets if target.is_as_is]
+    if as_is and kind not in (Kind.ONNX, Kind.TFLITE):
+        raise OperatorError(
+            f"{source} is {kind}: devices do not run it as it is, which {as_is[0]} asks for",
+            hint="targets = ['onnx-float32', 'tflite-float32'] convert it",
+        )
+    if kind is Kind.ONNX and Target.TFLITE_AS_IS in as_is:
+        raise OperatorError(f"{source} is an ONNX model; tflite-as-is cannot be made of it")
     wrong = [target for target in targets if not target.is_tflite]
     if kind is Kind.TFLITE and wrong:
         raise OperatorError(

@@ -8,6 +8,7 @@ part and keys not at all. Pure: the same values give the same bytes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
@@ -16,11 +17,14 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, Role
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.cards import PREDICATE_TYPE, STATEMENT_TYPE
+from edgefleet_converter.join_recipe import JoinRecipe
 from edgefleet_converter.recipe import Recipe
+from edgefleet_converter.recipe_steps import AskedStep
 from edgefleet_converter.report import DataFile, Report
 from edgefleet_converter.sbom import device_files, timestamp
 
 BUILD_TYPE: Final = "urn:edgefleet:build-type:bundle:1"
+JOIN_TYPE: Final = "urn:edgefleet:build-type:join:1"
 BUILDER: Final = "urn:edgefleet:builder:edge-convert"
 
 
@@ -36,27 +40,69 @@ def render_provenance(
         source: the name of the file that came in.
         trust_pickle: whether it was said.
     """
+    parameters: dict[str, Json] = {
+        "source": PurePath(source).name,
+        "source_kind": report.source_kind,
+        "trust_pickle": trust_pickle,
+        "recipe": _recipe(recipe),
+    }
+    return _render(manifest, report, BUILD_TYPE, parameters, {"source": report.source})
+
+
+def render_join_provenance(
+    manifest: Manifest, report: Report, wish: JoinRecipe, materials: Mapping[str, DataFile]
+) -> bytes:
+    """The same of a join; `materials` are the models that were joined, by name.
+
+    A bundle's digest is that of its `bundle.json`, which is its identity [bundle-1.4].
+    """
+    data = replace(wish.data, held_out=PurePath(wish.data.held_out).name)
+    nodes = tuple(
+        node if node.step is None else replace(node, step=_plain((node.step,))[0])
+        for node in wish.nodes
+    )
+    if data.labels is not None:
+        data = replace(data, labels=PurePath(data.labels).name)
+    models = {
+        name: replace(
+            one,
+            bundle=PurePath(one.bundle).name,
+            onnx=PurePath(one.onnx).name,
+            tflite=PurePath(one.tflite).name,
+        )
+        for name, one in wish.models.items()
+    }
+    value = codec.encode(replace(wish, data=data, models=models, nodes=nodes))
+    assert isinstance(value, dict)
+    parameters: dict[str, Json] = {
+        "recipe": {name: item for name, item in value.items() if name != "folder"}
+    }
+    return _render(manifest, report, JOIN_TYPE, parameters, {"graph": report.source, **materials})
+
+
+def _render(
+    manifest: Manifest,
+    report: Report,
+    build_type: str,
+    parameters: dict[str, Json],
+    materials: Mapping[str, DataFile],
+) -> bytes:
+    data = {"calibration": report.calibration, "held-out": report.held_out}
+    inputs = {**materials, **{name: file for name, file in data.items() if file is not None}}
     statement: dict[str, Json] = {
         "_type": STATEMENT_TYPE,
         "subject": [_resource(file.path, file.sha256) for file in device_files(manifest)],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
+                "buildType": build_type,
                 "externalParameters": {
                     "model": manifest.model,
                     "version": manifest.version,
                     "created": manifest.created,
-                    "source": PurePath(source).name,
-                    "source_kind": report.source_kind,
-                    "trust_pickle": trust_pickle,
-                    "recipe": _recipe(recipe),
+                    **parameters,
                 },
-                "resolvedDependencies": [
-                    _input("source", report.source),
-                    _input("calibration", report.calibration),
-                    _input("held-out", report.held_out),
-                ],
+                "resolvedDependencies": [_input(name, file) for name, file in inputs.items()],
             },
             "runDetails": {
                 "builder": {"id": BUILDER, "version": dict(report.tools)},
@@ -85,9 +131,15 @@ def _recipe(recipe: Recipe) -> Json:
         held_out=PurePath(data.held_out).name,
         labels=None if data.labels is None else PurePath(data.labels).name,
     )
-    value = codec.encode(replace(recipe, data=told))
+    value = codec.encode(
+        replace(recipe, data=told, before=_plain(recipe.before), after=_plain(recipe.after))
+    )
     assert isinstance(value, dict)
     return {name: item for name, item in value.items() if name != "folder"}
+
+
+def _plain(steps: tuple[AskedStep, ...]) -> tuple[AskedStep, ...]:
+    return tuple(replace(step, file=PurePath(step.file).name) for step in steps)
 
 
 def _input(name: str, file: DataFile) -> Json:

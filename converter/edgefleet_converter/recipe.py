@@ -10,36 +10,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
-from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
-from edgefleet_contract.cards import is_plain
 from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_converter.licences import is_licence_expression
-
-MAX_CARD: Final = 16_000
-
-
-class Target(StrEnum):
-    """A variant that can be built: a format and a precision."""
-
-    ONNX_INT8 = "onnx-int8"
-    TFLITE_INT8 = "tflite-int8"
-    ONNX_FLOAT32 = "onnx-float32"
-    TFLITE_FLOAT32 = "tflite-float32"
-
-    @property
-    def is_int8(self) -> bool:
-        """Whether it computes in 8-bit integers."""
-        return self.value.endswith("-int8")
-
-    @property
-    def is_tflite(self) -> bool:
-        """Whether it is a TFLite file (else ONNX)."""
-        return self.value.startswith("tflite-")
+from edgefleet_converter.card import Card, card_checks
+from edgefleet_converter.recipe_steps import AskedStep, step_table
+from edgefleet_converter.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +29,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Files of examples. `labels` has one class name a line; the others are `.npy` or `.npz`."""
+    """Files of examples. `labels` has one class name a line; the others are `.npy` or `.npz`.
 
-    calibration: str
+    They are what clients send. `calibration` may be absent where every target is as it is.
+    """
+
     held_out: str
+    calibration: str = ""
     labels: str | None = None
 
 
@@ -108,26 +89,13 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """What a publisher says of the model. `licence` is an SPDX expression; empty is not said."""
-
-    description: str = ""
-    task: str = ""
-    licence: str = ""
-    authors: tuple[str, ...] = ()
-    training_data: str = ""
-    intended_use: tuple[str, ...] = ()
-    limitations: tuple[str, ...] = ()
-
-    def texts(self) -> tuple[str, ...]:
-        """Everything that it says."""
-        one = (self.description, self.task, self.licence, self.training_data)
-        return (*one, *self.authors, *self.intended_use, *self.limitations)
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that a build is told beside the model, its name, its version and the key."""
+    """Everything that a build is told beside the model, its name, its version and the key.
+
+    `before` and `after` are steps around the model; `outputs` are what clients get, where that is
+    not what the last of them gives. `state` pairs an input of the model with the output that goes
+    in next; with `hidden_state` the model keeps such tensors by itself.
+    """
 
     data: Data
     targets: tuple[Target, ...] = (Target.ONNX_INT8, Target.TFLITE_INT8)
@@ -139,12 +107,22 @@ class Recipe:
     limits: Headroom = field(default_factory=Headroom)
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
+    before: tuple[AskedStep, ...] = ()
+    after: tuple[AskedStep, ...] = ()
+    outputs: tuple[str, ...] = ()
+    state: dict[str, str] = field(default_factory=dict)
+    hidden_state: bool = False
     folder: str = "."
 
     def __post_init__(self) -> None:
         for says, holds in _checks(self):
             if not holds:
                 raise Malformed(says)
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether an answer depends on what was asked before."""
+        return bool(self.state) or self.hidden_state
 
     def path(self, name: str) -> Path:
         """A path of the recipe, taken from its folder."""
@@ -156,6 +134,14 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
     return (
         ("targets: names none", bool(recipe.targets)),
         ("targets: names one twice", len(set(recipe.targets)) == len(recipe.targets)),
+        (
+            "field 'data.calibration' is missing, and an int8 target needs it",
+            bool(recipe.data.calibration) or not any(one.is_int8 for one in recipe.targets),
+        ),
+        (
+            "state: only targets that are as they came in keep it (onnx-as-is, tflite-as-is)",
+            not recipe.is_stateful or all(one.is_as_is for one in recipe.targets),
+        ),
         ("golden.vectors: 1 to 256", 1 <= recipe.golden.vectors <= 256),
         ("measure.runs: 10 to 100000", 10 <= recipe.measure.runs <= 100_000),
         ("parity.max_abs_err: above 0", recipe.parity.max_abs_err > 0),
@@ -167,22 +153,7 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ),
         ("worker.timeout_s: 1 or more", recipe.worker.timeout_s >= 1),
         ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
-        *_card_checks(recipe.card),
-    )
-
-
-def _card_checks(card: Card) -> tuple[tuple[str, bool], ...]:
-    texts = card.texts()
-    return (
-        (
-            f"card.licence: {card.licence[:80]!r} is no SPDX expression, such as Apache-2.0",
-            not card.licence or is_licence_expression(card.licence),
-        ),
-        (
-            f"card: at most {MAX_CARD} characters together",
-            sum(len(text) for text in texts) <= MAX_CARD,
-        ),
-        ("card: a text holds control characters", all(is_plain(text) for text in texts)),
+        *card_checks(recipe.card),
     )
 
 
@@ -218,7 +189,13 @@ def parse_recipe(
     if "folder" in table:
         raise OperatorError(f"{what}: unknown field 'folder'")
     try:
-        value = {**_json(table, what), "folder": str(folder)}
+        value = {**plain_json(table, what), "folder": str(folder)}
+        for place in ("before", "after"):
+            steps = value.get(place, [])
+            if not isinstance(steps, list):
+                raise Malformed(f"{what}.{place}: expected [[{place}]] tables")
+            at = f"{what}.{place}"
+            value[place] = [step_table(one, f"{at}[{i}]") for i, one in enumerate(steps)]
         return codec.decode(Recipe, value, what=what)
     except Malformed as error:
         raise OperatorError(error.message, hint=error.hint) from None
@@ -246,13 +223,14 @@ def _apply(table: dict[str, object], override: str) -> None:
     node[parts[-1]] = value
 
 
-def _json(table: Mapping[str, object], what: str) -> dict[str, Json]:
+def plain_json(table: Mapping[str, object], what: str) -> dict[str, Json]:
+    """A table of TOML as JSON; dates are refused."""
     return {key: _value(item, f"{what}.{key}") for key, item in table.items()}
 
 
 def _value(value: object, at: str) -> Json:
     if isinstance(value, dict):
-        return _json(value, at)
+        return plain_json(value, at)
     if isinstance(value, list):
         return [_value(item, at) for item in value]
     if isinstance(value, date | time):

@@ -70,11 +70,11 @@ class Report:
     version: int
     source_kind: str
     source: DataFile
-    calibration: DataFile
     held_out: DataFile
     parity: dict[str, float]
     variants: tuple[VariantReport, ...]
     tools: dict[str, str]
+    calibration: DataFile | None = None
     schema: str = SCHEMA
 
 

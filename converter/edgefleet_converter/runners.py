@@ -15,6 +15,7 @@ import numpy as np
 from edgefleet_contract.bundle import Format, TensorSpec
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, Arrays
+from edgefleet_converter.borders import Bare, Border, border_of
 
 _ROWS = 256  # examples a call, where the batch may vary
 
@@ -56,7 +57,7 @@ class Runner(Protocol):
         ...
 
 
-def open_model(path: Path, kind: Format, kernels: Kernels = Kernels.DEFAULT) -> Runner:
+def open_model(path: Path, kind: Format, kernels: Kernels = Kernels.DEFAULT) -> Bare:
     """The model in a file, loaded from its bytes.
 
     Raises:
@@ -137,6 +138,8 @@ class OnnxRunner:
         self.outputs = tuple(_onnx_spec(node) for node in self._session.get_outputs())
         self.is_int8 = False  # the quantizer that wrote the file knows; nobody asks here
         self.quantum = 0.0
+        self.input_borders: tuple[Border | None, ...] = (None,) * len(self.inputs)
+        self.output_borders: tuple[Border | None, ...] = (None,) * len(self.outputs)
 
     def infer(self, inputs: Arrays) -> Arrays:
         """The outputs for one batch."""
@@ -168,6 +171,8 @@ class TfliteRunner:
         self.inputs = tuple(_tflite_spec(detail) for detail in self._in)
         self.outputs = tuple(_tflite_spec(detail) for detail in self._out)
         self.is_int8 = any(_is_quantized(d) for d in self._interpreter.get_tensor_details())
+        self.input_borders = tuple(border_of(detail) for detail in self._in)
+        self.output_borders = tuple(border_of(detail) for detail in self._out)
         whole = any(spec.dtype in ("int8", "uint8") for spec in self.outputs)
         self.quantum = 1.0 if whole else 0.0
         self._shapes: tuple[tuple[int, ...], ...] = tuple(tuple(d["shape"]) for d in self._in)
@@ -199,8 +204,9 @@ def _onnx_spec(node: Any) -> TensorSpec:
 def _tflite_spec(detail: dict[str, Any]) -> TensorSpec:
     signature = np.asarray(detail["shape_signature"]).tolist()
     shape = signature or np.asarray(detail["shape"]).tolist()
-    dtype = np.dtype(detail["dtype"]).name
-    return TensorSpec(str(detail["name"]), dtype, tuple(int(size) for size in shape))
+    dtype = np.dtype(detail["dtype"])
+    kind = "string" if dtype.kind == "S" else dtype.name
+    return TensorSpec(str(detail["name"]), kind, tuple(int(size) for size in shape))
 
 
 def _is_quantized(detail: dict[str, Any]) -> bool:

@@ -22,11 +22,13 @@ from edgefleet_contract.cards import (
     SHA256_PROPERTY,
     SPEC_VERSION,
 )
+from edgefleet_converter.card import Card
 from edgefleet_converter.metrics import Share
-from edgefleet_converter.recipe import Card
 from edgefleet_converter.report import DataFile, Report, VariantReport
 
-DEVICE_ROLES: Final = frozenset({Role.MODEL, Role.WEIGHTS, Role.GOLDEN, Role.LABELS})
+DEVICE_ROLES: Final = frozenset(
+    {Role.MODEL, Role.WEIGHTS, Role.GOLDEN, Role.LABELS, Role.VOCABULARY}
+)
 """Of which files the papers speak: those that a device uses."""
 
 _NOT_ON_PYPI: Final = frozenset({"python"})
@@ -116,6 +118,8 @@ def _datasets(report: Report, card: Card) -> list[Json]:
         ("calibration", report.calibration, "what the ranges of 8-bit numbers are taken from"),
         ("held-out", report.held_out, "what the figures and the golden vectors are taken from"),
     ):
+        if file is None:
+            continue
         properties: list[Json] = [_property(SHA256_PROPERTY, file.sha256), *_examples(file)]
         found.append(
             {

@@ -8,7 +8,9 @@ from rich.table import Table
 
 from edgefleet_contract.bundle import Manifest, TensorSpec
 from edgefleet_contract.cards import Metric, ModelCard, Provenance
-from edgefleet_converter.metrics import Share
+from edgefleet_contract.graph import Program
+from edgefleet_converter.metrics import EXACT_DB, Share
+from edgefleet_converter.program_words import program_lines
 from edgefleet_converter.report import Report
 from edgefleet_converter.sbom import spec_text
 
@@ -29,7 +31,7 @@ def print_report(report: Report, console: Console) -> None:
             _share(told.accuracy_float),
             _share(told.accuracy),
             _share(told.agreement),
-            "exact" if told.sqnr_db >= 200 else f"{told.sqnr_db:.1f}",
+            "exact" if told.sqnr_db >= EXACT_DB else f"{told.sqnr_db:.1f}",
             f"{speed.p50_us:.0f}" if speed else "-",
             f"{speed.p95_us:.0f}" if speed else "-",
             f"{speed.load_ms:.1f}" if speed else "-",
@@ -56,12 +58,24 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
             or "none",
         )
     console.print(table)
+    for variant in manifest.variants:
+        if variant.program is not None:
+            print_program(variant.name, variant.program, console)
     files = Table()
     for name in ("file", "role", "bytes", "sha256"):
         files.add_column(name, justify="right" if name == "bytes" else "left", no_wrap=True)
     for file in manifest.files:
         files.add_row(file.path, file.role.value, str(file.size), file.sha256[:16])
     console.print(files)
+
+
+def print_program(variant: str, program: Program, console: Console) -> None:
+    """What a variant does beside running one model, one line a node."""
+    table = Table(title=f"program of {variant}", title_justify="left", show_header=False)
+    table.add_column("line")
+    for line in program_lines(program):
+        table.add_row(escape(line))
+    console.print(table)
 
 
 def print_card(card: ModelCard, console: Console) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import gc
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import Format
+from edgefleet_contract.bundle import Format, TensorSpec
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.arrays import Array, load_tensors, save_tensors, write_npz
+from edgefleet_converter.arrays import Array, Arrays, load_tensors, save_tensors, write_npz
+from edgefleet_converter.borders import Bare, Bordered, borders_json
 from edgefleet_converter.runners import OTHER_KERNELS, open_model, run_all
 
 _PAGE = resource.getpagesize()
@@ -39,19 +42,38 @@ def compare(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's w
     return {"kernels": names}
 
 
-def run_model(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
+def describe(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
+    """The tensors of `model`, as `run_model` returns them, without running it."""
+    return _said(open_model(Path("model"), Format(format)))
+
+
+def run_model(
+    *,
+    format: str,  # noqa: A002 - the manifest's word
+    want_numbers: bool = False,
+) -> dict[str, Json]:
     """`outputs.npz`: what `model` says to `inputs.npz`.
 
-    Returns the specs of both sides, whether it is int8, and the quantum of its outputs.
+    Where its integers stand for numbers, float32 goes in through its border, and numbers come out
+    then or if they are wanted. Returns the specs of both sides, whether it is int8, the quantum of
+    its outputs, and the borders that were crossed.
     """
-    runner = open_model(Path("model"), Format(format))
-    outputs = run_all(runner, load_tensors(Path("inputs.npz"), "input"))
-    save_tensors(Path("outputs.npz"), "output", outputs)
+    inputs = load_tensors(Path("inputs.npz"), "input")
+    model = open_model(Path("model"), Format(format))
+    dtypes = [array.dtype.name for array in inputs]
+    runner = Bordered(model, dtypes, want_numbers=want_numbers)
+    save_tensors(Path("outputs.npz"), "output", run_all(runner, inputs))
+    return _said(runner)
+
+
+def _said(runner: Bare) -> dict[str, Json]:
     return {
         "inputs": [codec.encode(spec) for spec in runner.inputs],
         "outputs": [codec.encode(spec) for spec in runner.outputs],
         "is_int8": runner.is_int8,
         "quantum": runner.quantum,
+        "input_borders": borders_json(runner.input_borders),
+        "output_borders": borders_json(runner.output_borders),
     }
 
 
@@ -63,20 +85,49 @@ def measure(*, format: str, runs: int) -> dict[str, Json]:  # noqa: A002 - the m
     """
     kind = Format(format)
     examples = load_tensors(Path("inputs.npz"), "input")
+    import_runtime(kind)
+
+    def opened() -> Bare:
+        return open_model(Path("model"), kind)
+
+    return timed(opened, examples, runs)
+
+
+def import_runtime(kind: Format) -> None:
+    """Import it now, so that it is not measured."""
     if kind is Format.TFLITE:
-        import ai_edge_litert.interpreter  # noqa: F401 - imported now so that it is not measured
+        import ai_edge_litert.interpreter  # noqa: F401 - for its effect
     else:
-        import onnxruntime  # noqa: F401 - the same
+        import onnxruntime  # noqa: F401 - for its effect
+
+
+class Timed(Protocol):
+    """What is timed."""
+
+    inputs: tuple[TensorSpec, ...]
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """The outputs for one call."""
+        ...
+
+
+def timed(
+    opened: Callable[[], Timed], examples: Arrays, runs: int, *, whole_calls: bool = False
+) -> dict[str, Json]:
+    """What opening a model and running it costs; its runtime is imported already.
+
+    Args:
+        opened: loads it.
+        examples: what it is run on, each [N, …].
+        runs: how many inferences are timed.
+        whole_calls: each example is a call, and not a row of one.
+    """
     gc.collect()
     before = _resident_bytes()
     started = time.perf_counter_ns()
-    runner = open_model(Path("model"), kind)
-    size = runner.inputs[0].shape[0]
-    rows = 1 if size == -1 else size
-    batches = [
-        tuple(np.resize(array[i : i + rows], (rows, *array.shape[1:])) for array in examples)
-        for i in range(0, min(len(examples[0]), 32 * rows), rows)
-    ]
+    runner = opened()
+    size = runner.inputs[0].shape[0] if runner.inputs[0].shape else -1
+    batches = _batches(examples, 0 if whole_calls else max(size, 1))
     runner.infer(batches[0])
     load_ns = time.perf_counter_ns() - started
     times = []
@@ -93,6 +144,16 @@ def measure(*, format: str, runs: int) -> dict[str, Json]:  # noqa: A002 - the m
         "p95_us": float(p95),
         "ram_mib": max(0.0, (peak - before) / 2**20),
     }
+
+
+def _batches(examples: Arrays, rows: int) -> list[Arrays]:
+    """The first 32 calls of so many rows, or of one example each."""
+    if not rows:
+        return [tuple(array[i] for array in examples) for i in range(min(len(examples[0]), 32))]
+    return [
+        tuple(np.resize(array[i : i + rows], (rows, *array.shape[1:])) for array in examples)
+        for i in range(0, min(len(examples[0]), 32 * rows), rows)
+    ]
 
 
 def _resident_bytes() -> int:

@@ -10,15 +10,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefleet_contract.bundle import Format, Limits, Role, Variant
+from edgefleet_contract.bundle import Format, Limits, Role, TensorSpec, Variant
+from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
-from edgefleet_converter.arrays import write_npz
-from edgefleet_converter.bench import CALIBRATION, Answers, Bench, number
-from edgefleet_converter.metrics import Share
+from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
+from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
+from edgefleet_converter.judging import Seen, judge
 from edgefleet_converter.opening import FloatModel, Opened
-from edgefleet_converter.recipe import Headroom, Target
+from edgefleet_converter.recipe import Headroom
 from edgefleet_converter.report import Measured, VariantReport
 from edgefleet_converter.runners import Kernels
+from edgefleet_converter.targets import Target
+from edgefleet_converter.whole_variants import Setting, TriedWhole, try_whole
 
 RUNTIMES: Final = {
     Format.ONNX: {"onnxruntime": "1.19.0"},
@@ -35,14 +38,39 @@ class Made:
     roles: dict[str, Role]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A model that was tried: what it takes and gives, its golden vectors, its cost.
+
+    `taken` and `given` are what went in and came out, for all held-out examples; `classes` what
+    clients read out of it.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    taken: Arrays
+    given: Arrays
+    chosen: golden.Chosen
+    kernels: tuple[str, ...]
+    classes: NDArray[np.int64] | None
+    measured: Measured | None
+    program: Program | None = None
+
+
 def make_variant(
-    bench: Bench, opened: Opened, target: Target, folder: Path, truth: NDArray[np.int64] | None
+    bench: Bench,
+    opened: Opened,
+    setting: Setting,
+    target: Target,
+    folder: Path,
+    truth: NDArray[np.int64] | None,
 ) -> Made:
     """Write a target into its own folder below `folder`.
 
     Args:
         bench: does the work.
         opened: the float models and the examples.
+        setting: the steps around the model, and what clients send.
         target: what to make.
         folder: of the bundle.
         truth: the class of each held-out example, [N], if it is known.
@@ -50,16 +78,61 @@ def make_variant(
     Raises:
         OperatorError: it cannot be made, or costs more than the budget allows.
     """
-    kind = Format.TFLITE if target.is_tflite else Format.ONNX
-    base = opened.models[kind]
+    kind = target.kind
+    base = opened.as_is if target.is_as_is else opened.models[kind]
+    assert base is not None  # what the target asks for was opened
     name, vectors = f"{target}/model.{kind}", f"{target}/golden.npz"
     path = folder / name
     path.parent.mkdir()
     quantum = _write_model(bench, target, kind, base, path)
-    answers = bench.run(kind, path, what=f"running {target}")
-    gate.refuse_not_finite(answers.arrays, what=str(target))
-    if target.is_int8:
-        quantum = golden.output_quantum(answers.arrays, max(quantum, answers.quantum))
+    answers = None
+    if base.answers is not None:
+        answers = bench.run(kind, path, what=f"running {target}")
+        gate.refuse_not_finite(answers.arrays, what=str(target))
+        if target.is_int8 or base.answers.is_int8:
+            quantum = golden.output_quantum(answers.arrays, max(quantum, answers.quantum))
+    if setting.is_needed(answers):
+        tried = _whole(try_whole(bench, setting, kind, (name, path), answers, quantum))
+    else:
+        assert answers is not None  # a stateful model needs a program
+        tried = _plain(bench, kind, path, answers, quantum)
+    write_golden(folder / vectors, tried.taken, tried.given, tried.chosen.rows)
+    seen = Seen(tried.given, tried.classes, tried.program is not None)
+    figures = judge(bench, setting, target, base, answers, seen, truth)
+    raw = path.read_bytes()
+    told = VariantReport(
+        name=target.value,
+        size=len(raw),
+        size_gzip=len(gzip.compress(raw, compresslevel=6, mtime=0)),
+        sqnr_db=figures.sqnr_db,
+        max_abs_err=figures.max_abs_err,
+        golden_vectors=len(tried.chosen.rows),
+        golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
+        kernels=tried.kernels,
+        accuracy_float=figures.before,
+        accuracy=figures.after,
+        agreement=figures.agreement,
+        measured=tried.measured,
+    )
+    is_int8 = target.is_int8 or (base.answers is not None and base.answers.is_int8)
+    variant = Variant(
+        name=target.value,
+        format=kind,
+        precision="int8" if is_int8 else "float32",
+        model=name,
+        golden=vectors,
+        max_abs_err_e6=tried.chosen.max_abs_err_e6,
+        inputs=tried.inputs,
+        outputs=tried.outputs,
+        runtimes=dict(RUNTIMES[kind]),
+        limits=limits_of(tried.measured, bench.recipe.limits),
+        program=tried.program,
+    )
+    return Made(variant, told, {name: Role.MODEL, vectors: Role.GOLDEN})
+
+
+def _plain(bench: Bench, kind: Format, path: Path, answers: Answers, quantum: float) -> Tried:
+    """A model alone: clients send what it takes, and get what it gives."""
     others = bench.other_kernels(kind, path)
     chosen = golden.choose(
         answers.arrays,
@@ -68,40 +141,39 @@ def make_variant(
         quantum=quantum,
         batch=answers.inputs[0].shape[0],
     )
-    _write_golden(folder / vectors, opened, answers, chosen.rows)
-    before, after, same, sqnr = _judge(bench, target, base, answers, truth)
-    measured = bench.measure(kind, path, what=f"measuring {target}")
-    raw = path.read_bytes()
-    told = VariantReport(
-        name=target.value,
-        size=len(raw),
-        size_gzip=len(gzip.compress(raw, compresslevel=6, mtime=0)),
-        sqnr_db=sqnr,
-        max_abs_err=max(
-            metrics.max_abs_err(a, b)
-            for a, b in zip(base.answers.arrays, answers.arrays, strict=True)
-        ),
-        golden_vectors=len(chosen.rows),
-        golden_max_abs_err=chosen.max_abs_err_e6 / 1e6,
-        kernels=(Kernels.DEFAULT.value, *others),
-        accuracy_float=before,
-        accuracy=after,
-        agreement=same,
-        measured=measured,
+    return Tried(
+        answers.inputs,
+        answers.outputs,
+        load_tensors(bench.scratch / HELD_OUT, "input"),
+        answers.arrays,
+        chosen,
+        (Kernels.DEFAULT.value, *others),
+        metrics.decide(answers.arrays[0]),
+        bench.measure(kind, path, what=f"measuring {path.parent.name}"),
     )
-    variant = Variant(
-        name=target.value,
-        format=kind,
-        precision="int8" if target.is_int8 else "float32",
-        model=name,
-        golden=vectors,
-        max_abs_err_e6=chosen.max_abs_err_e6,
-        inputs=answers.inputs,
-        outputs=answers.outputs,
-        runtimes=dict(RUNTIMES[kind]),
-        limits=limits_of(measured, bench.recipe.limits),
+
+
+def _whole(tried: TriedWhole) -> Tried:
+    answers = tried.answers
+    return Tried(
+        answers.inputs,
+        answers.outputs,
+        answers.taken,
+        answers.arrays,
+        tried.chosen,
+        (Kernels.DEFAULT.value, *tried.kernels),
+        tried.classes,
+        tried.measured,
+        tried.program,
     )
-    return Made(variant, told, {name: Role.MODEL, vectors: Role.GOLDEN})
+
+
+def write_golden(path: Path, taken: Arrays, given: Arrays, rows: tuple[int, ...]) -> None:
+    """The chosen examples and their answers. A row's answer does not depend on its batch."""
+    chosen = list(rows)
+    inputs = {f"input.{i}": array[chosen] for i, array in enumerate(taken)}
+    outputs = {f"output.{i}": array[chosen] for i, array in enumerate(given)}
+    write_npz(path, inputs | outputs)
 
 
 def limits_of(measured: Measured | None, room: Headroom) -> dict[str, Limits]:
@@ -118,7 +190,7 @@ def limits_of(measured: Measured | None, room: Headroom) -> dict[str, Limits]:
 
 def _write_model(bench: Bench, target: Target, kind: Format, base: FloatModel, path: Path) -> float:
     """Put the model file in place; the quantum that the quantizer named, else 0."""
-    if not target.is_int8 or base.answers.is_int8:
+    if not target.is_int8 or (base.answers is not None and base.answers.is_int8):
         path.write_bytes(base.path.read_bytes())
         return 0.0
     says = bench.task(
@@ -128,32 +200,3 @@ def _write_model(bench: Bench, target: Target, kind: Format, base: FloatModel, p
         {f"int8.{kind}": path},
     )
     return number(says["quantum"])
-
-
-def _judge(
-    bench: Bench,
-    target: Target,
-    base: FloatModel,
-    answers: Answers,
-    truth: NDArray[np.int64] | None,
-) -> tuple[Share | None, Share | None, Share | None, float]:
-    """Accuracy before and after, agreement, SQNR; within the budget."""
-    float_outputs, outputs = base.answers.arrays, answers.arrays
-    before, after, same = None, None, None
-    if truth is not None:
-        before = metrics.accuracy(float_outputs[0], truth)
-        after = metrics.accuracy(outputs[0], truth)
-    if truth is not None or metrics.are_probabilities(float_outputs[0]):
-        same = metrics.agreement(float_outputs[0], outputs[0])
-    sqnr = min(metrics.sqnr_db(a, b) for a, b in zip(float_outputs, outputs, strict=True))
-    drop = gate.accuracy_drop(before, after, same)
-    gate.refuse_over_budget(drop, sqnr, bench.recipe.budget, what=str(target))
-    return before, after, same, sqnr
-
-
-def _write_golden(path: Path, opened: Opened, answers: Answers, rows: tuple[int, ...]) -> None:
-    """The answers to the chosen rows. A row's answer does not depend on its batch."""
-    chosen = list(rows)
-    inputs = {f"input.{i}": array[chosen] for i, array in enumerate(opened.held_out.inputs)}
-    outputs = {f"output.{i}": array[chosen] for i, array in enumerate(answers.arrays)}
-    write_npz(path, inputs | outputs)

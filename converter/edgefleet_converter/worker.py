@@ -31,9 +31,14 @@ TASKS: Final = {
     "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
     "write_tflite": "edgefleet_converter.passes.write_tflite:write",
     "quantize_tflite": "edgefleet_converter.passes.quantize_tflite:quantize",
+    "read_onnx": "edgefleet_converter.sources.onnx:read",
+    "describe": "edgefleet_converter.trial:describe",
     "run_model": "edgefleet_converter.trial:run_model",
     "compare": "edgefleet_converter.trial:compare",
     "measure": "edgefleet_converter.trial:measure",
+    "run_whole": "edgefleet_converter.whole_trial:run",
+    "compare_whole": "edgefleet_converter.whole_trial:compare",
+    "measure_whole": "edgefleet_converter.whole_trial:measure",
 }
 HINT: Final = "pip install 'edgefleet[converter]'"
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.recipe import Data, Recipe, Target, load_recipe, parse_recipe
+from edgefleet_converter.recipe import Data, Recipe, load_recipe, parse_recipe
+from edgefleet_converter.targets import Target
 
 DATA = '[data]\ncalibration = "c.npy"\nheld_out = "h.npz"\n'
 

@@ -10,8 +10,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from edgefleet_contract.bundle import Role
 from edgefleet_contract.cards import SBOM, ModelCard, differing, parse_card
+from edgefleet_converter.card import Card
 from edgefleet_converter.pipeline import Built
-from edgefleet_converter.recipe import Card
 from edgefleet_converter.sbom import render_sbom
 
 FULL = Card(

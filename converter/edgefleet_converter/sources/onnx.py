@@ -24,13 +24,17 @@ NEWEST_OPSET: Final = 21
 NEWEST_IR: Final = 10
 OLDEST_OPSET: Final = 13  # per-channel DequantizeLinear begins here
 BASE_OPSET: Final = 17
+_QUANTIZED: Final = frozenset(
+    {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
+)
 DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
 
 
 def tidy() -> dict[str, Json]:
     """`model.onnx` from `source`: same function, fewer nodes, known versions.
 
-    Returns `inputs`: their names, and `labels`: class names from the model's metadata, if any.
+    Returns `inputs` and `outputs`: their names, and `labels`: class names from the model's
+    metadata, if any.
     """
     model = parse(Path("source").read_bytes())
     _check(model)
@@ -44,7 +48,35 @@ def tidy() -> dict[str, Json]:
     onnx.save(model, "model.onnx")
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs: list[Json] = [v.name for v in model.graph.input if v.name not in weights]
-    return {"labels": list(_labels(model)), "inputs": inputs}
+    outputs: list[Json] = [v.name for v in model.graph.output]
+    return {"labels": list(_labels(model)), "inputs": inputs, "outputs": outputs}
+
+
+def read() -> dict[str, Json]:
+    """The names of what `source` takes and gives, its class names, and whether it is int8.
+
+    For a file that is packed as it is: it must be one that the oldest runtime loads.
+
+    Raises:
+        OperatorError: it is not, or needs other files or operators of others.
+    """
+    model = parse(Path("source").read_bytes())
+    _check(model)
+    _refuse_foreign(model)
+    found = max((e.version for e in model.opset_import if e.domain in DOMAINS[:2]), default=0)
+    if found > NEWEST_OPSET or model.ir_version > NEWEST_IR:
+        raise OperatorError(
+            f"opset {found} and IR version {model.ir_version} need a newer runtime than "
+            f"onnxruntime {OLDEST_RUNTIME}",
+            hint=f"export it with opset {NEWEST_OPSET} and IR version {NEWEST_IR} at most",
+        )
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return {
+        "labels": list(_labels(model)),
+        "inputs": [v.name for v in model.graph.input if v.name not in weights],
+        "outputs": [v.name for v in model.graph.output],
+        "is_int8": any(node.op_type in _QUANTIZED for node in model.graph.node),
+    }
 
 
 def parse(raw: bytes) -> ModelProto:
