@@ -17,6 +17,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card, card_checks
 from edgefleet_converter.recipe_steps import AskedStep, step_table
+from edgefleet_converter.search.wishes import Search, search_checks
 from edgefleet_converter.targets import Target
 
 
@@ -102,6 +103,7 @@ class Recipe:
     source: Source = field(default_factory=Source)
     parity: Parity = field(default_factory=Parity)
     budget: Budget = field(default_factory=Budget)
+    search: Search = field(default_factory=Search)
     golden: Golden = field(default_factory=Golden)
     measure: Measure = field(default_factory=Measure)
     limits: Headroom = field(default_factory=Headroom)
@@ -154,6 +156,7 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ("worker.timeout_s: 1 or more", recipe.worker.timeout_s >= 1),
         ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
         *card_checks(recipe.card),
+        *search_checks(recipe.search, can_measure=recipe.measure.enabled),
     )
 
 
