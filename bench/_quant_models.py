@@ -74,13 +74,11 @@ def train_cnn(*, epochs: int = 8, seed: int = 0) -> dict[str, Floats]:
                 m += 0.1 * grad
                 v *= 0.999
                 v += 0.001 * grad**2
-                p[name] -= 2e-3 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+                p[name] -= 4e-3 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
     return p
 
 
-def _gradients(
-    p: dict[str, Floats], x: Floats, y: NDArray[np.int64]
-) -> dict[str, Floats]:
+def _gradients(p: dict[str, Floats], x: Floats, y: NDArray[np.int64]) -> dict[str, Floats]:
     n = len(x)
     k1 = columns(x)
     a1 = np.maximum(k1 @ p["w1"] + p["b1"], 0)
@@ -269,7 +267,10 @@ def _sklearn_mlp(
     network = MLPClassifier((64, 32), max_iter=300, random_state=0)
     fitted = make_pipeline(StandardScaler(), network).fit(x, y)
     model = to_onnx(
-        fitted, x[:1], options={id(fitted): {"zipmap": False}}, target_opset={"": 17, "ai.onnx.ml": 3}
+        fitted,
+        x[:1],
+        options={id(fitted): {"zipmap": False}},
+        target_opset={"": 17, "ai.onnx.ml": 3},
     )
     names = [value.name for value in model.graph.output]
     del model.graph.output[names.index("label")]

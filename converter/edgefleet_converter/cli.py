@@ -1,4 +1,4 @@
-"""`edge-convert`: build, join, verify, inspect and keys, on a terminal.
+"""`edge-convert`: build, join, search, verify, inspect and keys, on a terminal.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
 Model libraries are loaded by the commands that need them.
@@ -23,6 +23,7 @@ from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import AsJson, Created, Passphrase, PinFile, print_json
+from edgefleet_converter.cli_search import search
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -42,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
+app.command()(search)
 
 
 @app.command()
@@ -199,7 +201,7 @@ def inspect(
             }
         )
     else:
-        console = _console()
+        console = results_console()
         print_manifest(manifest, console)
         if report is not None:
             from edgefleet_converter.report import Report
@@ -257,7 +259,7 @@ def _tell(built: Built, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(built.path), "report": codec.encode(built.report)})
         return
-    print_report(built.report, _console())
+    print_report(built.report, results_console())
     typer.echo(str(built.path))
 
 
@@ -272,6 +274,6 @@ def _report(bundle: Path, manifest: Manifest) -> Json:
     return value
 
 
-def _console() -> Console:
+def results_console() -> Console:
     """Where results go; a pipe gets lines as wide as they are."""
     return Console() if sys.stdout.isatty() else Console(width=140)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def dense(seed: int, widths: list[int], act: str, kinds: list[str]) -> onnx.Mode
     """A chain of dense layers whose channels are of very different sizes."""
     rng = np.random.default_rng(seed)
     constants, nodes, last = {}, [], "x"
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         sizes = np.exp(rng.uniform(-3, 3, b))
         w = (rng.normal(size=(a, b)) * sizes / a**0.5).astype(np.float32)
         bias = (rng.normal(size=b) * sizes).astype(np.float32)
@@ -95,9 +96,7 @@ def image_net(*, group: int, pool: str, flat: str) -> onnx.ModelProto:
     sizes = np.exp(rng.uniform(-3, 3, 6)).astype(np.float32)
     side = 1 if pool.startswith("Global") else 4
     given = {} if side == 1 else {"kernel_shape": [2, 2], "strides": [2, 2]}
-    flatten = (
-        one("Flatten", ["p"], "f") if flat == "Flatten" else one("Reshape", ["p", "to"], "f")
-    )
+    flatten = one("Flatten", ["p"], "f") if flat == "Flatten" else one("Reshape", ["p", "to"], "f")
     constants = {
         "w1": weights(6, 2, 3, 3, seed=1) * sizes.reshape(-1, 1, 1, 1),
         "b1": weights(6, seed=2) * sizes,

@@ -23,7 +23,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Fidelity:
     """A candidate on some examples. What needs classes or a metric is absent without them."""
 
     sqnr_db: float
@@ -44,7 +44,7 @@ class CandidateReport:
     name: str
     size: int
     size_zstd: int
-    tested: Tested | None
+    fidelity: Fidelity | None
     outside: str = ""
     p50_us: float | None = None
     is_front: bool = False
@@ -65,7 +65,7 @@ class SearchReport:
     search_examples: int
     confirm_examples: int
     candidates: tuple[CandidateReport, ...]
-    confirmed: Tested | None = None
+    confirmed: Fidelity | None = None
     accuracy_float: Share | None = None
     metric_float: float | None = None
     hardware: str | None = None
@@ -79,7 +79,7 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
 
     >>> drop = paired_drop(np.ones(100, bool), np.arange(100) >= 3)
     >>> round(drop.value, 4), round(drop.low, 4), round(drop.high, 4)
-    (0.03, -0.0125, 0.0713)
+    (0.03, -0.0132, 0.072)
     """
     n = len(before)
     lost, won = int((before & ~after).sum()), int((~before & after).sum())

@@ -26,7 +26,7 @@ from edgefleet_converter.opening import Opened
 from edgefleet_converter.search import mixing, ranking
 from edgefleet_converter.search.cache import Cache, cache_folder
 from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
-from edgefleet_converter.search.figures import CandidateReport, SearchReport, Tested, paired_drop
+from edgefleet_converter.search.figures import CandidateReport, SearchReport, Fidelity, paired_drop
 from edgefleet_converter.search.split import part, rows_of
 from edgefleet_converter.search.workshop import Made, Workshop
 from edgefleet_converter.targets import Target
@@ -96,13 +96,13 @@ class Hunt:
         found = {one: found[one] for one in new if one in found}
         fit = [one for one, made in found.items() if not made.error]
         scores = self._scores([found[one].outputs for one in fit])
-        tested = {
-            one: test(self.seen, found[one].outputs, score)
+        fidelity = {
+            one: fidelity_of(self.seen, found[one].outputs, score)
             for one, score in zip(fit, scores, strict=True)
         }
         for one, made in found.items():
             self.made[one] = made
-            self.told[one] = self._report(one, made, tested.get(one))
+            self.told[one] = self._report(one, made, fidelity.get(one))
 
     def is_inside(self, one: Candidate) -> bool:
         """Whether a candidate is inside the budget; made now if it was not."""
@@ -117,12 +117,12 @@ class Hunt:
             return [None] * len(outputs)
         return self.shop.scores(outputs, self.seen.scored)
 
-    def _report(self, one: Candidate, made: Made, tested: Tested | None) -> CandidateReport:
-        why = made.error if tested is None else ranking.outside(tested, self.bounds)
+    def _report(self, one: Candidate, made: Made, fidelity: Fidelity | None) -> CandidateReport:
+        why = made.error if fidelity is None else ranking.outside(fidelity, self.bounds)
         if one.is_dynamic and self.shop.kind is Format.ONNX and not self.is_batch_fixed:
             why = why or BATCH_DEPENDS
         size = len(zstd.compress(made.model, level=ZSTD_LEVEL)) if made.model else 0
-        return CandidateReport(one.name, len(made.model), size, tested, why)
+        return CandidateReport(one.name, len(made.model), size, fidelity, why)
 
 
 def hunt(
@@ -195,19 +195,19 @@ def hunt(
     return Found(run.made[one].model, run.made[one].quantum, report)
 
 
-def test(examples: Examples, outputs: Arrays, metric: float | None) -> Tested:
+def fidelity_of(examples: Examples, outputs: Arrays, metric: float | None) -> Fidelity:
     """The figures of a candidate that said `outputs`; NaN and infinity are the worst noise."""
     pairs = zip(examples.answers, outputs, strict=True)
     sqnr = min(metrics.sqnr_db(a, b) if _is_finite(b) else -metrics.EXACT_DB for a, b in pairs)
     before = examples.before
     if not examples.has_classes:
-        return Tested(sqnr, metric=metric)
+        return Fidelity(sqnr, metric=metric)
     same = metrics.agreement(examples.answers[0], outputs[0])
     if before is None:
-        return Tested(sqnr, agreement=same, metric=metric)
+        return Fidelity(sqnr, agreement=same, metric=metric)
     after = np.asarray(metrics.decide(outputs[0]) == examples.truth, np.bool_)
     right = metrics.wilson(int(after.sum()), len(after))
-    return Tested(sqnr, right, paired_drop(before, after), same, metric)
+    return Fidelity(sqnr, right, paired_drop(before, after), same, metric)
 
 
 def _is_finite(array: NDArray[np.generic]) -> bool:
@@ -259,10 +259,10 @@ def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
         return
     run.try_all([replace(base, floats=(layer,)) for layer in layers])
     gains = {
-        layer: told.tested.sqnr_db
+        layer: told.fidelity.sqnr_db
         for layer in layers
         if (told := run.told.get(replace(base, floats=(layer,)))) is not None
-        and told.tested is not None
+        and told.fidelity is not None
     }
     order = mixing.rank(layers, gains)
     sets = dict.fromkeys((base.operators, *graphs[base.alpha].operators, Operators.LINEAR))
@@ -285,7 +285,7 @@ def _time(run: Hunt, inputs: Path) -> str | None:
     wanted = [
         one
         for one, told in run.told.items()
-        if told.tested is not None and (not told.outside or not one.floats)
+        if told.fidelity is not None and (not told.outside or not one.floats)
     ]
     if not wanted:
         return None
@@ -295,7 +295,7 @@ def _time(run: Hunt, inputs: Path) -> str | None:
     return hardware_here()
 
 
-def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Tested:
+def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Fidelity:
     """The figures of the choice on examples that the search did not see.
 
     Raises:
@@ -315,20 +315,21 @@ def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Tested:
     if bench.recipe.search.metric:
         before, score = run.shop.scores([kept.answers, outputs], kept.scored)
         bounds = replace(bounds, metric_float=before)
-    tested = test(kept, outputs, score)
-    if why := ranking.outside(tested, bounds):
+    fidelity = fidelity_of(kept, outputs, score)
+    if why := ranking.outside(fidelity, bounds, for_certain=True):
         raise OperatorError(
             f"{run.target}: {one.name} was inside the budget on the examples that the search saw, "
             f"and is not on the {len(kept.answers[0])} that it did not: {why}",
             hint="more held-out examples, or a larger budget",
         )
-    return tested
+    return fidelity
 
 
 def _nothing(run: Hunt) -> OperatorError:
-    nearest = ranking.most_exact(list(run.told.values()))
+    told = [one for one in run.told.values() if one.outside != BATCH_DEPENDS]
+    nearest = ranking.most_exact(told)
     if nearest is None:
-        why = next((told.outside for told in run.told.values()), "the time limit came first")
+        why = next((one.outside for one in told), "the time limit came first")
         return OperatorError(f"{run.target}: no candidate could be made: {why}")
     late = "" if run.is_complete else "; the time limit ended the search"
     return OperatorError(
