@@ -33,7 +33,7 @@ from edgefleet_converter.arrays import load_tensors, save_tensors
 from edgefleet_converter.bench import Bench
 from edgefleet_converter.metrics import accuracy, agreement, sqnr_db
 from edgefleet_converter.opening import Opened, open_source
-from edgefleet_converter.recipe import Recipe, parse_recipe
+from edgefleet_converter.recipe import parse_recipe
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.hunt import hunt
 from edgefleet_converter.search.workshop import Workshop
@@ -141,21 +141,19 @@ def run_peer(name: str, model: Path, calibration: Path, made: Path) -> None:
 
 def measure(task: Task, formats: tuple[Format, ...], scratch: Path, cache: Path) -> list[Row]:
     """All rows of a model."""
-    (scratch / "m.onnx").write_bytes(task.model)
+    (scratch / "source").write_bytes(task.model)
     np.save(scratch / "calibration.npy", task.calibration)
     np.savez(scratch / "held_out.npz", x=task.held_out, y=task.truth)
     recipe = parse_recipe(RECIPE, folder=scratch)
     bench = Bench(recipe, scratch, lambda _: None)
-    opened = open_source(bench, scratch / "m.onnx", trust_pickle=False)
+    opened = open_source(bench, scratch / "source", trust_pickle=False)
     rows: list[Row] = []
     for kind in formats:
-        rows += _of_format(bench, recipe, opened, task, kind, cache)
+        rows += _of_format(bench, opened, task, kind, cache)
     return rows
 
 
-def _of_format(
-    bench: Bench, recipe: Recipe, opened: Opened, task: Task, kind: Format, cache: Path
-) -> list[Row]:
+def _of_format(bench: Bench, opened: Opened, task: Task, kind: Format, cache: Path) -> list[Row]:
     target = Target.TFLITE_INT8 if kind is Format.TFLITE else Target.ONNX_INT8
     base = opened.models[kind]
     files: list[tuple[Row, Path]] = [(Row(task.name, kind.value, "float32"), base.path)]
@@ -183,7 +181,7 @@ def _of_format(
             drop = confirmed.accuracy_drop
             row.confirmed_drop = (drop.value, drop.low, drop.high)
 
-    def fixed(row: Row, path: Path) -> None:
+    def fixed(_: Row, path: Path) -> None:
         bench.task(
             f"quantize_{kind}",
             "quantizing",

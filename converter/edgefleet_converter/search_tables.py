@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgefleet_converter.metrics import Share
-from edgefleet_converter.search.figures import CandidateReport, Drop, SearchReport, Fidelity
+from edgefleet_converter.search.figures import CandidateReport, Drop, Fidelity, SearchReport
 
 
 def print_search(report: SearchReport, console: Console) -> None:

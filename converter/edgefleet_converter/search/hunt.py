@@ -26,7 +26,7 @@ from edgefleet_converter.opening import Opened
 from edgefleet_converter.search import mixing, ranking
 from edgefleet_converter.search.cache import Cache, cache_folder
 from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
-from edgefleet_converter.search.figures import CandidateReport, SearchReport, Fidelity, paired_drop
+from edgefleet_converter.search.figures import CandidateReport, Fidelity, SearchReport, paired_drop
 from edgefleet_converter.search.split import part, rows_of
 from edgefleet_converter.search.workshop import Made, Workshop
 from edgefleet_converter.targets import Target
@@ -249,7 +249,7 @@ def _graphs(shop: Workshop) -> dict[float, Graph]:
 
 def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
     """Leave layers float, as few as bring a candidate inside the budget."""
-    fixed = {one: told for one, told in run.told.items() if not one.is_dynamic}
+    fixed = {one: told for one, told in run.told.items() if told.outside != BATCH_DEPENDS}
     exact = ranking.most_exact(list(fixed.values()))
     if exact is None:
         return
@@ -276,7 +276,7 @@ def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
         if prefix is not None:
             mixing.without_idle(prefix, judge)
             return
-        if run.shop.kind is Format.TFLITE:
+        if base.is_dynamic:
             return  # it has one set
 
 
