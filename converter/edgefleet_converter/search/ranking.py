@@ -89,7 +89,7 @@ def _beats(a: CandidateReport, b: CandidateReport) -> bool:
 
 
 def _figures(one: CandidateReport) -> tuple[float, float, float]:
-    return -_sqnr(one), float(one.size_zstd), one.p50_us or 0.0
+    return -_sqnr(one), float(one.size_zstd), one.p50_us or float("inf")
 
 
 def _sqnr(one: CandidateReport) -> float:

@@ -53,6 +53,6 @@ def search_checks(search: Search, *, can_measure: bool) -> tuple[tuple[str, bool
         ("search.metric: module:function", not search.metric or (bool(colon) and is_named)),
         (
             f"search.objective: {search.objective} needs measure.enabled",
-            can_measure or not search.enabled or not search.objective.needs_latency,
+            can_measure or not search.objective.needs_latency,
         ),
     )
