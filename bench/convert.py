@@ -289,7 +289,8 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="bench-convert-") as folder:
             cache = options.cache or Path(folder) / "cache"
             rows += measure(make(), (Format.ONNX, Format.TFLITE), Path(folder), cache)
-            sys.stderr.write(f"{name}: done\n")
+            mine = [asdict(row) for row in rows if row.model == name]
+            sys.stderr.write(f"{name}: {json.dumps(mine)}\n")
     found = summary(rows)
     if options.json:
         print(json.dumps({**found, "table": [asdict(row) for row in rows]}, indent=2))

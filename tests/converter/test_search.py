@@ -27,7 +27,7 @@ from edgefleet_converter.runners import open_model
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.candidate import Candidate
 from edgefleet_converter.search.entry import Entry, read_entry, write_entry
-from edgefleet_converter.search.hunt import BATCH_DEPENDS, Found, hunt
+from edgefleet_converter.search.hunt import BATCH_DEPENDS, NEVER, OLD_RUNTIME, Found, hunt
 from edgefleet_converter.search.workshop import Workshop
 from edgefleet_converter.targets import Target
 from tests.converter.conftest import CREATED, Digits
@@ -156,10 +156,7 @@ def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
 def test_onnx_with_dynamic_ranges_is_shown_and_not_taken(desk: Desk, found: Found) -> None:
     dynamic = [one for one in found.report.candidates if one.name.endswith("dynamic")]
     assert len(dynamic) == 3
-    assert {one.outside for one in dynamic} <= {BATCH_DEPENDS} | {
-        one.outside for one in dynamic if "SQNR" in one.outside
-    }
-    assert any(one.outside == BATCH_DEPENDS for one in dynamic)
+    assert {one.outside for one in dynamic} == {BATCH_DEPENDS}
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +190,7 @@ def test_where_no_candidate_is_inside_layers_stay_float(desk: Desk, found: Found
     best = max(
         one.fidelity.sqnr_db
         for one in found.report.candidates
-        if one.fidelity is not None and one.outside != BATCH_DEPENDS
+        if one.fidelity is not None and one.outside not in NEVER
     )
     mixed = desk.hunt(Target.ONNX_INT8, f"search.min_sqnr_db={best + 1.5}")
     chosen = next(one for one in mixed.report.candidates if one.name == mixed.report.chosen)
@@ -213,19 +210,17 @@ def test_what_cannot_be_had_is_refused_with_the_nearest(desk: Desk) -> None:
         desk.hunt(Target.ONNX_INT8, "search.min_sqnr_db=150")
 
 
-def test_tflite_is_searched_as_well(desk: Desk) -> None:
+def test_tflite_is_searched_as_well_and_layers_of_it_stay_float_too(desk: Desk) -> None:
     found = desk.hunt(Target.TFLITE_INT8)
-    names = {one.name for one in found.report.candidates}
-    assert names == {
-        f"{eq}{how}" for eq in ("", "eq0.5-", "eq0.75-") for how in ("minmax-all", "dynamic")
-    }
+    told = {one.name: one for one in found.report.candidates}
+    ways = ("minmax-all", "dynamic")
+    assert set(told) == {f"{eq}{how}" for eq in ("", "eq0.5-", "eq0.75-") for how in ways}
     assert found.report.chosen.startswith("eq")
-
-
-def test_layers_of_tflite_stay_float_too(desk: Desk) -> None:
-    found = desk.hunt(Target.TFLITE_INT8)
-    best = max(one.fidelity.sqnr_db for one in found.report.candidates if one.fidelity is not None)
-    mixed = desk.hunt(Target.TFLITE_INT8, f"search.min_sqnr_db={best + 0.1}")
+    assert {told[name].outside for name in told if "dynamic" in name} == {OLD_RUNTIME}
+    chosen = told[found.report.chosen].fidelity
+    assert chosen is not None
+    bounds = (f"search.min_sqnr_db={chosen.sqnr_db + 0.1}", "search.max_accuracy_drop=1.0")
+    mixed = desk.hunt(Target.TFLITE_INT8, *bounds)
     assert "float(" in mixed.report.chosen
     assert mixed.model != found.model
 

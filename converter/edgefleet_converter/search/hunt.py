@@ -33,6 +33,8 @@ from edgefleet_converter.targets import Target
 
 ZSTD_LEVEL: Final = 19
 BATCH_DEPENDS: Final = "its answers depend on what else is in the batch"
+OLD_RUNTIME: Final = "tflite-runtime 2.14, which the bundle allows, computes it wrongly"
+NEVER: Final = frozenset({BATCH_DEPENDS, OLD_RUNTIME})
 _TIMING_S: Final = 8.0
 _KEPT: Final = "confirm.npz"
 
@@ -112,6 +114,12 @@ class Hunt:
         self.try_all([one])
         return one in self.told and not self.told[one].outside
 
+    def _never(self) -> str:
+        """Why dynamic ranges are not taken, however good they are; empty where they may be."""
+        if self.shop.kind is Format.TFLITE:
+            return OLD_RUNTIME
+        return "" if self.is_batch_fixed else BATCH_DEPENDS
+
     def _scores(self, outputs: Sequence[Arrays]) -> Sequence[float | None]:
         if not self.shop.bench.recipe.search.metric or not outputs:
             return [None] * len(outputs)
@@ -119,8 +127,8 @@ class Hunt:
 
     def _report(self, one: Candidate, made: Made, fidelity: Fidelity | None) -> CandidateReport:
         why = made.error if fidelity is None else ranking.outside(fidelity, self.bounds)
-        if one.is_dynamic and self.shop.kind is Format.ONNX and not self.is_batch_fixed:
-            why = why or BATCH_DEPENDS
+        if one.is_dynamic and not made.error:
+            why = self._never() or why
         size = len(zstd.compress(made.model, level=ZSTD_LEVEL)) if made.model else 0
         return CandidateReport(one.name, len(made.model), size, fidelity, why)
 
@@ -249,7 +257,7 @@ def _graphs(shop: Workshop) -> dict[float, Graph]:
 
 def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
     """Leave layers float, as few as bring a candidate inside the budget."""
-    fixed = {one: told for one, told in run.told.items() if told.outside != BATCH_DEPENDS}
+    fixed = {one: told for one, told in run.told.items() if told.outside not in NEVER}
     exact = ranking.most_exact(list(fixed.values()))
     if exact is None:
         return
@@ -326,7 +334,7 @@ def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Fidelity:
 
 
 def _nothing(run: Hunt) -> OperatorError:
-    told = [one for one in run.told.values() if one.outside != BATCH_DEPENDS]
+    told = [one for one in run.told.values() if one.outside not in NEVER]
     nearest = ranking.most_exact(told)
     if nearest is None:
         why = next((one.outside for one in told), "the time limit came first")
