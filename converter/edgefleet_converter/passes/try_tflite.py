@@ -16,10 +16,11 @@ from edgefleet_converter.passes.try_onnx import reason_of, run_made
 from edgefleet_converter.search.entry import write_entry
 
 _LINEAR: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
+_ENDS: Final = ("SOFTMAX", "LOGISTIC")  # 8 bits of a probability are most of the noise at times
 
 
 def read_layers() -> dict[str, Json]:
-    """`graph`, an entry that says which linear operators `model.tflite` has, by their scopes.
+    """`graph`, an entry that says which operators of `model.tflite` may stay float, by scope.
 
     Raises:
         OperatorError: there is none.
@@ -29,7 +30,7 @@ def read_layers() -> dict[str, Json]:
     layers: list[Json] = [
         get_op_scope(operator, graph.tensors)
         for place, operator in enumerate(graph.operators)
-        if get_op_name_by_index(model, 0, place) in _LINEAR
+        if get_op_name_by_index(model, 0, place) in (*_LINEAR, *_ENDS)
     ]
     if not layers:
         raise OperatorError("nothing to quantize: no convolution and no dense layer")
