@@ -139,16 +139,17 @@ def run_peer(name: str, model: Path, calibration: Path, made: Path) -> None:
         made.write_bytes((Path(folder) / "int8").read_bytes())
 
 
-def measure(task: Task, formats: tuple[Format, ...], scratch: Path, cache: Path) -> list[Row]:
+def measure(task: Task, scratch: Path, cache: Path) -> list[Row]:
     """All rows of a model."""
     (scratch / "source").write_bytes(task.model)
     np.save(scratch / "calibration.npy", task.calibration)
     np.savez(scratch / "held_out.npz", x=task.held_out, y=task.truth)
-    recipe = parse_recipe(RECIPE, folder=scratch)
+    targets = [f"{kind}-int8" for kind in task.formats]
+    recipe = parse_recipe(RECIPE, folder=scratch, overrides=[f"targets={targets}"])
     bench = Bench(recipe, scratch, lambda _: None)
     opened = open_source(bench, scratch / "source", trust_pickle=False)
     rows: list[Row] = []
-    for kind in formats:
+    for kind in map(Format, task.formats):
         rows += _of_format(bench, opened, task, kind, cache)
     return rows
 
@@ -288,7 +289,7 @@ def main(argv: list[str]) -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="bench-convert-") as folder:
             cache = options.cache or Path(folder) / "cache"
-            rows += measure(make(), (Format.ONNX, Format.TFLITE), Path(folder), cache)
+            rows += measure(make(), Path(folder), cache)
             mine = [asdict(row) for row in rows if row.model == name]
             sys.stderr.write(f"{name}: {json.dumps(mine)}\n")
     found = summary(rows)
