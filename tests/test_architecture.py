@@ -16,6 +16,9 @@ CORES = {
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
     ),
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
+    "converter/edgefleet_converter": (
+        *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
+    ),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),

@@ -183,9 +183,13 @@ class Bench:
 
 def measured_here(says: dict[str, Json]) -> Measured:
     """What a worker measured, with the hardware class of this machine."""
+    return codec.decode(Measured, {**says, "hardware": hardware_here()}, what="measurement")
+
+
+def hardware_here() -> str:
+    """The hardware class of this machine."""
     machine = platform.machine()
-    hardware = _HARDWARE.get(machine, machine)
-    return codec.decode(Measured, {**says, "hardware": hardware}, what="measurement")
+    return _HARDWARE.get(machine, machine)
 
 
 def number(value: Json) -> float:

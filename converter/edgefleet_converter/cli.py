@@ -30,6 +30,7 @@ from edgefleet_converter.cli_options import (
 )
 from edgefleet_converter.cli_prune import prune, prune_channels
 from edgefleet_converter.cli_schema import schema
+from edgefleet_converter.cli_search import search
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.signing import open_signer, read_public_file
 
@@ -49,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
-for _command in (verify, report, diff, export, schema, prune, prune_channels):
+for _command in (verify, report, diff, export, schema, prune, prune_channels, search):
     app.command()(_command)
 
 
@@ -193,7 +194,7 @@ def inspect(
             }
         )
     else:
-        console = _console()
+        console = results_console()
         print_manifest(manifest, console)
         if told is not None:
             from edgefleet_converter.report import Report
@@ -263,10 +264,10 @@ def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> Non
     if as_json:
         print_json({"path": str(built.path), "report": codec.encode(built.report)})
         return
-    print_report(built.report, _console())
+    print_report(built.report, results_console())
     typer.echo(str(built.path))
 
 
-def _console() -> Console:
+def results_console() -> Console:
     """Where results go; a pipe gets lines as wide as they are."""
     return Console() if sys.stdout.isatty() else Console(width=140)

@@ -20,6 +20,7 @@ from edgefleet_converter.hardware import Hardware
 from edgefleet_converter.readers.wish import Audio, Images, Table, wish_checks
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.recipe_steps import AskedStep, step_table
+from edgefleet_converter.search.wishes import Search, search_checks
 from edgefleet_converter.targets import Target
 
 
@@ -109,6 +110,7 @@ class Recipe:
     source: Source = field(default_factory=Source)
     parity: Parity = field(default_factory=Parity)
     budget: Budget = field(default_factory=Budget)
+    search: Search = field(default_factory=Search)
     golden: Golden = field(default_factory=Golden)
     measure: Measure = field(default_factory=Measure)
     limits: Headroom = field(default_factory=Headroom)
@@ -173,6 +175,7 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
         *wish_checks(recipe.data.images, recipe.data.audio, recipe.data.table),
         *card_checks(recipe.card),
+        *search_checks(recipe.search, can_measure=recipe.measure.enabled),
     )
 
 

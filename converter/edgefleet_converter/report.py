@@ -12,6 +12,7 @@ from typing import Final
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
 from edgefleet_converter.metrics import Share
+from edgefleet_converter.search.figures import SearchReport
 
 SCHEMA: Final = "edgefleet.report/1"
 MAX_FLIPS: Final = 200
@@ -58,7 +59,8 @@ class VariantReport:
 
     `accuracy_float` and `accuracy` need labels; `agreement` compares decisions with the float
     model; `sqnr_db` the outputs. `size_gzip` is what compression leaves, level 6. `kernels` names
-    the implementations that were compared to choose the golden vectors.
+    the implementations that were compared to choose the golden vectors. `search` is what the int8
+    recipe was chosen from, where it was searched for.
     """
 
     name: str
@@ -75,6 +77,7 @@ class VariantReport:
     flips: tuple[Flip, ...] | None = None
     """The most frequent first; None where decisions were not compared."""
     measured: Measured | None = None
+    search: SearchReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ def timed(
     started = time.perf_counter_ns()
     runner = opened()
     size = runner.inputs[0].shape[0] if runner.inputs[0].shape else -1
-    batches = _batches(examples, 0 if whole_calls else max(size, 1))
+    batches = calls_of(examples, 0 if whole_calls else max(size, 1))
     runner.infer(batches[0])
     load_ns = time.perf_counter_ns() - started
     times = []
@@ -146,7 +146,7 @@ def timed(
     }
 
 
-def _batches(examples: Arrays, rows: int) -> list[Arrays]:
+def calls_of(examples: Arrays, rows: int) -> list[Arrays]:
     """The first 32 calls of so many rows, or of one example each."""
     if not rows:
         return [tuple(array[i] for array in examples) for i in range(min(len(examples[0]), 32))]

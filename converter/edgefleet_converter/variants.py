@@ -21,6 +21,7 @@ from edgefleet_converter.opening import FloatModel, Opened
 from edgefleet_converter.recipe import Headroom
 from edgefleet_converter.report import Measured, VariantReport
 from edgefleet_converter.runners import Kernels
+from edgefleet_converter.search.figures import SearchReport
 from edgefleet_converter.targets import Target
 from edgefleet_converter.whole_variants import Setting, TriedWhole, try_whole
 
@@ -85,7 +86,7 @@ def make_variant(
     name, vectors = f"{target}/model.{kind}", f"{target}/golden.npz"
     path = folder / name
     path.parent.mkdir()
-    quantum = _write_model(bench, target, kind, base, path)
+    quantum, searched = _write_model(bench, opened, target, base, path, truth)
     answers = None
     if base.answers is not None:
         answers = bench.run(kind, path, what=f"running {target}")
@@ -115,6 +116,7 @@ def make_variant(
         accuracy=figures.after,
         agreement=figures.agreement,
         measured=tried.measured,
+        search=searched,
     )
     fitting = fit(
         kind,
@@ -199,15 +201,29 @@ def limits_of(measured: Measured | None, room: Headroom) -> dict[str, Limits]:
     return {measured.hardware: limits}
 
 
-def _write_model(bench: Bench, target: Target, kind: Format, base: FloatModel, path: Path) -> float:
-    """Put the model file in place; the quantum that the quantizer named, else 0."""
+def _write_model(
+    bench: Bench,
+    opened: Opened,
+    target: Target,
+    base: FloatModel,
+    path: Path,
+    truth: NDArray[np.int64] | None,
+) -> tuple[float, SearchReport | None]:
+    """Put the model file in place: the quantum that the quantizer named, else 0; its search."""
+    kind = target.kind
     if not target.is_int8 or (base.answers is not None and base.answers.is_int8):
         path.write_bytes(base.path.read_bytes())
-        return 0.0
+        return 0.0, None
+    if bench.recipe.search.enabled:
+        from edgefleet_converter.search.hunt import hunt
+
+        found = hunt(bench, opened, target, truth)
+        path.write_bytes(found.model)
+        return found.quantum, found.report
     says = bench.task(
         f"quantize_{kind}",
         f"quantizing {target}",
         {f"model.{kind}": base.path, "calibration.npz": bench.scratch / CALIBRATION},
         {f"int8.{kind}": path},
     )
-    return number(says["quantum"])
+    return number(says["quantum"]), None

@@ -7,6 +7,7 @@ and computes garbage silently: the versions are stamped afterwards.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,34 +32,62 @@ def quantize() -> dict[str, Json]:
 
     Returns `quantum`: the largest step of an output.
     """
-    raw = Path("model.tflite").read_bytes()
-    wanted = _recipe()
+    return {"quantum": quantize_file(Path("model.tflite"), Path("int8.tflite"))}
+
+
+def quantize_file(
+    source: Path, made: Path, *, is_dynamic: bool = False, floats: tuple[str, ...] = ()
+) -> float:
+    """Write the int8 file; the largest step of an output.
+
+    Args:
+        source: the float file; static ranges are taken from `calibration.npz` beside it.
+        made: where it goes.
+        is_dynamic: only weights are 8-bit in the file, ranges are taken at each inference.
+        floats: scopes of the operators that stay float32.
+    """
+    raw = source.read_bytes()
+    wanted = _recipe(is_dynamic=is_dynamic, floats=floats)
     qt = quantizer.Quantizer(bytearray(raw), wanted)
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(wanted)
-    calibrator = Calibrator(raw, num_threads=1, qsv_update_func=min_max_update)
-    examples = _feeds(parse(raw), load_tensors(Path("calibration.npz"), "input"))
-    calibrator.calibrate({SIGNATURE_KEY: examples}, manager)
-    result = qt.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
+    ranges = None
+    if not is_dynamic:
+        calibrator = Calibrator(raw, num_threads=1, qsv_update_func=min_max_update)
+        examples = _feeds(parse(raw), load_tensors(Path("calibration.npz"), "input"))
+        calibrator.calibrate({SIGNATURE_KEY: examples}, manager)
+        ranges = calibrator.get_model_qsvs()
+    result = qt.quantize(ranges, enable_progress_report=False)
     if result.quantized_model is None:
         raise OperatorError("nothing to quantize")
     model = parse(bytes(result.quantized_model))
     stamp(model, like=parse(raw))
-    Path("int8.tflite").write_bytes(serialize(model))
-    return {"quantum": output_quantum(model)}
+    made.write_bytes(serialize(model))
+    return output_quantum(model)
 
 
-def _recipe() -> Any:
-    """8-bit everything but what crosses the border of the model."""
+def _recipe(*, is_dynamic: bool, floats: tuple[str, ...]) -> Any:
+    """8-bit everything but what crosses the border of the model, and the layers left float."""
     manager = recipe_manager.RecipeManager()
-    manager.add_static_config(
-        regex=_ALL,
-        operation_name=TFLOperationName.ALL_SUPPORTED,
-        activation_num_bits=8,
-        weight_num_bits=8,
-    )
+    if is_dynamic:
+        manager.add_dynamic_config(
+            regex=_ALL, operation_name=TFLOperationName.ALL_SUPPORTED, num_bits=8
+        )
+    else:
+        manager.add_static_config(
+            regex=_ALL,
+            operation_name=TFLOperationName.ALL_SUPPORTED,
+            activation_num_bits=8,
+            weight_num_bits=8,
+        )
     for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         manager.add_quantization_config(_ALL, border, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    for scope in floats:
+        manager.add_quantization_config(
+            f"^{re.escape(scope)}",
+            TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=AlgorithmName.NO_QUANTIZE,
+        )
     return manager.get_quantization_recipe()
 
 

@@ -1,0 +1,68 @@
+"""`edge-convert search`: what int8 costs and brings, by every candidate; nothing is built."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from edgefleet_contract import codec
+from edgefleet_converter.cli_options import AsJson, print_json
+
+if TYPE_CHECKING:
+    from edgefleet_converter.search.figures import SearchReport
+
+
+def search(
+    source: Annotated[
+        Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
+    ],
+    recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where results are kept for the next run; default: EDGE_CONVERT_CACHE, or the "
+            "user's cache folder.",
+            show_default=False,
+        ),
+    ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for int8 recipes of the recipe's int8 targets, and show all candidates."""
+    from edgefleet_converter.recipe import load_recipe
+    from edgefleet_converter.search.look import look
+
+    wanted = load_recipe(recipe, overrides or ())
+    talk = Console(stderr=True)
+    status = talk.status("starting") if talk.is_terminal else None
+    with status or nullcontext():
+        reports = look(
+            source,
+            wanted,
+            cache=cache,
+            trust_pickle=trust_pickle,
+            progress=status.update if status is not None else lambda _: None,
+        )
+    if as_json:
+        print_json({"searches": [codec.encode(report) for report in reports]})
+        return
+    _show(reports)
+
+
+def _show(reports: tuple[SearchReport, ...]) -> None:
+    from edgefleet_converter.cli import results_console
+    from edgefleet_converter.search_tables import print_search
+
+    console = results_console()
+    for report in reports:
+        print_search(report, console)

@@ -1,0 +1,99 @@
+"""One way to make a float model int8, and the list of those that are tried. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from edgefleet_contract.canonical import Json
+
+ALPHAS: Final = (0.0, 0.5, 0.75)
+"""Strengths of equalization (SmoothQuant's alpha); 0 stands for the graph as it is."""
+
+
+class Ranges(StrEnum):
+    """Where 8-bit ranges end: the extremes seen, or so many percent of the values at each end."""
+
+    MINMAX = "minmax"
+    P99_999 = "p99.999"
+    P99_99 = "p99.99"
+
+
+class Operators(StrEnum):
+    """Which operators become 8-bit: all that can, the linear ones alone, or all with float ends.
+
+    `float-out`: as `all`, but what the dense layers give stays float32.
+    """
+
+    ALL = "all"
+    LINEAR = "linear"
+    FLOAT_OUT = "float-out"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A float graph that candidates start from, and what is known of it.
+
+    `layers` are its linear operators in order; `ranges` those that differ from one another,
+    `operators` the sets that do. `links` is how many layers were rescaled.
+    """
+
+    alpha: float
+    links: int
+    layers: tuple[str, ...]
+    ranges: tuple[Ranges, ...] = (Ranges.MINMAX,)
+    operators: tuple[Operators, ...] = (Operators.ALL,)
+    is_dynamic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A recipe of int8. `floats` names the layers that stay float32.
+
+    Dynamic: weights are 8-bit, ranges of activations are taken at each inference.
+    """
+
+    alpha: float = 0.0
+    ranges: Ranges = Ranges.MINMAX
+    operators: Operators = Operators.ALL
+    is_dynamic: bool = False
+    floats: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Short words in a fixed order; two candidates of a search have two names."""
+        words = [f"eq{self.alpha:g}"] if self.alpha else []
+        words += ["dynamic"] if self.is_dynamic else [self.ranges.value, self.operators.value]
+        words += [f"float({'+'.join(self.floats)})"] if self.floats else []
+        return "-".join(words)
+
+    def params(self) -> dict[str, Json]:
+        """For a worker, and for the digest that the cache goes by."""
+        return {
+            "alpha": self.alpha,
+            "ranges": self.ranges.value,
+            "operators": self.operators.value,
+            "is_dynamic": self.is_dynamic,
+            "floats": list(self.floats),
+        }
+
+
+def candidates(graphs: Mapping[float, Graph]) -> tuple[Candidate, ...]:
+    """All candidates that whole graphs give, the plainest first.
+
+    A graph in which equalization found nothing to rescale gives none beside the one as it is.
+    """
+    found: list[Candidate] = []
+    for alpha, graph in graphs.items():
+        if alpha and not graph.links:
+            continue
+        found += [
+            Candidate(alpha, ranges, operators)
+            for operators in graph.operators
+            for ranges in graph.ranges
+        ]
+        if graph.is_dynamic:
+            found.append(Candidate(alpha, is_dynamic=True))
+    return tuple(found)

@@ -1,0 +1,88 @@
+"""What the report says of a search: every candidate with its figures. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefleet_converter.metrics import Share
+
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Accuracy that is lost, as a share of the same examples, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """A candidate on some examples. What needs classes or a metric is absent without them."""
+
+    sqnr_db: float
+    accuracy: Share | None = None
+    accuracy_drop: Drop | None = None
+    agreement: Share | None = None
+    metric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """One candidate. `outside` says what it is over; empty where it is inside the budget.
+
+    `p50_us` is one inference on the machine of the build, one thread; candidates were measured in
+    turns. `is_front`: no other is better in one thing and no worse in the others.
+    """
+
+    name: str
+    size: int
+    size_zstd: int
+    fidelity: Fidelity | None
+    outside: str = ""
+    p50_us: float | None = None
+    is_front: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """A search: the choice and all that it was chosen from.
+
+    `is_complete` is False where the time limit ended it. `confirmed` are the figures of the choice
+    on examples that the search did not see; `metric_float` is the float model's.
+    """
+
+    target: str
+    objective: str
+    chosen: str
+    is_complete: bool
+    search_examples: int
+    confirm_examples: int
+    candidates: tuple[CandidateReport, ...]
+    confirmed: Fidelity | None = None
+    accuracy_float: Share | None = None
+    metric_float: float | None = None
+    hardware: str | None = None
+
+
+def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
+    """The share of examples that are right before, less that after, both [N].
+
+    The interval is the adjusted Wald interval for paired proportions (Bonett & Price, JEBS 37,
+    2012): one is added to each of the two counts of examples that changed.
+
+    >>> drop = paired_drop(np.ones(100, bool), np.arange(100) >= 3)
+    >>> round(drop.value, 4), round(drop.low, 4), round(drop.high, 4)
+    (0.03, -0.0132, 0.072)
+    """
+    n = len(before)
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    p, q = (lost + 1) / (n + 2), (won + 1) / (n + 2)
+    half = _Z95 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return Drop((lost - won) / n, p - q - half, p - q + half)

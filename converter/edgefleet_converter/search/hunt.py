@@ -1,0 +1,347 @@
+"""The search for one int8 target: candidates made, judged and timed; one chosen and confirmed.
+
+Only the time limit and, where the objective asks for speed, measured times make two runs differ.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from backports import zstd
+from numpy.typing import NDArray
+
+from edgefleet_contract.bundle import Format
+from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import OperatorError
+from edgefleet_converter import gate, metrics
+from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
+from edgefleet_converter.bench import HELD_OUT, Bench, hardware_here
+from edgefleet_converter.opening import Opened
+from edgefleet_converter.search import mixing, ranking
+from edgefleet_converter.search.cache import Cache, cache_folder
+from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
+from edgefleet_converter.search.figures import CandidateReport, Fidelity, SearchReport, paired_drop
+from edgefleet_converter.search.split import part, rows_of
+from edgefleet_converter.search.workshop import Made, Workshop
+from edgefleet_converter.targets import Target
+
+ZSTD_LEVEL: Final = 19
+BATCH_DEPENDS: Final = "its answers depend on what else is in the batch"
+OLD_RUNTIME: Final = "tflite-runtime 2.14, which the bundle allows, computes it wrongly"
+NEVER: Final = frozenset({BATCH_DEPENDS, OLD_RUNTIME})
+_TIMING_S: Final = 8.0
+_KEPT: Final = "confirm.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The choice of a search: its file, the largest step of its output, and the account."""
+
+    model: bytes
+    quantum: float
+    report: SearchReport
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Examples of one part: what the float model says, and what is known of them.
+
+    `has_classes`: whether decisions count. `scored` is the truth as it was brought, or nothing.
+    """
+
+    answers: Arrays
+    truth: NDArray[np.int64] | None
+    has_classes: bool
+    scored: Arrays = ()
+
+    @property
+    def before(self) -> NDArray[np.bool_] | None:
+        """Whether the float model is right, [N], where that is known."""
+        if self.truth is None or not self.has_classes:
+            return None
+        return np.asarray(metrics.decide(self.answers[0]) == self.truth, np.bool_)
+
+
+@dataclass(slots=True)
+class Hunt:
+    """A search that runs. What was made is in `made`, in the order in which it was made."""
+
+    shop: Workshop
+    target: Target
+    seen: Examples
+    bounds: ranking.Bounds
+    until: float
+    is_batch_fixed: bool
+    made: dict[Candidate, Made] = field(default_factory=dict)
+    told: dict[Candidate, CandidateReport] = field(default_factory=dict)
+    is_complete: bool = True
+
+    def try_all(self, wanted: Sequence[Candidate]) -> None:
+        """Make and judge what was not made before, until the time is up."""
+        new = [one for one in wanted if one not in self.made]
+        begun = time.monotonic()
+
+        def on(done: int) -> bool:
+            now = time.monotonic()
+            left = f", about {(now - begun) / done * (len(new) - done):.0f} s left" if done else ""
+            self.shop.bench.progress(f"searching {self.target}: {done} of {len(new)}{left}")
+            return now < self.until
+
+        found = self.shop.make(new, on)
+        self.is_complete &= len(found) == len(new)
+        found = {one: found[one] for one in new if one in found}
+        fit = [one for one, made in found.items() if not made.error]
+        scores = self._scores([found[one].outputs for one in fit])
+        fidelity = {
+            one: fidelity_of(self.seen, found[one].outputs, score)
+            for one, score in zip(fit, scores, strict=True)
+        }
+        for one, made in found.items():
+            self.made[one] = made
+            self.told[one] = self._report(one, made, fidelity.get(one))
+
+    def is_inside(self, one: Candidate) -> bool:
+        """Whether a candidate is inside the budget; made now if it was not."""
+        if one not in self.told and time.monotonic() >= self.until:
+            self.is_complete = False
+            return False
+        self.try_all([one])
+        return one in self.told and not self.told[one].outside
+
+    def _never(self) -> str:
+        """Why dynamic ranges are not taken, however good they are; empty where they may be."""
+        if self.shop.kind is Format.TFLITE:
+            return OLD_RUNTIME
+        return "" if self.is_batch_fixed else BATCH_DEPENDS
+
+    def _scores(self, outputs: Sequence[Arrays]) -> Sequence[float | None]:
+        if not self.shop.bench.recipe.search.metric or not outputs:
+            return [None] * len(outputs)
+        return self.shop.scores(outputs, self.seen.scored)
+
+    def _report(self, one: Candidate, made: Made, fidelity: Fidelity | None) -> CandidateReport:
+        why = made.error if fidelity is None else ranking.outside(fidelity, self.bounds)
+        if one.is_dynamic and not made.error:
+            why = self._never() or why
+        size = len(zstd.compress(made.model, level=ZSTD_LEVEL)) if made.model else 0
+        return CandidateReport(one.name, len(made.model), size, fidelity, why)
+
+
+def hunt(
+    bench: Bench,
+    opened: Opened,
+    target: Target,
+    truth: NDArray[np.int64] | None,
+    *,
+    cache: Cache | None = None,
+) -> Found:
+    """The int8 model of a target that the recipe's `[search]` finds.
+
+    Args:
+        bench: does the work; its recipe has the bounds.
+        opened: the float models and the examples.
+        target: an int8 one, of a float model.
+        truth: the class of each held-out example, [N], if it is known.
+        cache: of results; by default the user's.
+
+    Raises:
+        OperatorError: nothing is inside the budget, or the choice is not once it is confirmed.
+    """
+    search = bench.recipe.search
+    base = opened.models[target.kind]
+    assert base.answers is not None  # an int8 target has no state
+    cut = part(len(base.answers.arrays[0]), search.confirm_share)
+    inputs = load_tensors(bench.scratch / HELD_OUT, "input")
+    shown = bench.scratch / "search.npz"
+    save_tensors(shown, "input", rows_of(inputs, cut.seen))
+    save_tensors(bench.scratch / _KEPT, "input", rows_of(inputs, cut.kept))
+    seen, kept = (
+        _examples(bench, opened, base.answers.arrays, truth, rows) for rows in (cut.seen, cut.kept)
+    )
+    sources = {kind: model.path for kind, model in opened.models.items()}
+    shop = Workshop(bench, target.kind, sources, shown, cache or Cache(cache_folder(os.environ)))
+    bounds = _bounds(bench, shop, seen)
+    run = Hunt(
+        shop,
+        target,
+        seen,
+        bounds,
+        time.monotonic() + search.time_limit_s,
+        base.answers.inputs[0].shape[:1] == (1,),
+    )
+    graphs = _graphs(shop)
+    run.try_all(candidates(graphs))
+    if ranking.best(list(run.told.values()), search.objective.SIZE) is None:
+        _mix(run, graphs)
+    hardware = _time(run, shown) if bench.recipe.measure.enabled else None
+    chosen = ranking.best(list(run.told.values()), search.objective)
+    if chosen is None:
+        raise _nothing(run)
+    one = next(candidate for candidate, told in run.told.items() if told.name == chosen.name)
+    confirmed = _confirm(run, one, kept)
+    shop.cache.trim()
+    before = seen.before
+    report = SearchReport(
+        target=target.value,
+        objective=search.objective.value,
+        chosen=chosen.name,
+        is_complete=run.is_complete,
+        search_examples=len(cut.seen),
+        confirm_examples=len(cut.kept),
+        candidates=ranking.with_front(list(run.told.values())),
+        confirmed=confirmed,
+        accuracy_float=None if before is None else metrics.wilson(int(before.sum()), len(before)),
+        metric_float=bounds.metric_float,
+        hardware=hardware,
+    )
+    return Found(run.made[one].model, run.made[one].quantum, report)
+
+
+def fidelity_of(examples: Examples, outputs: Arrays, metric: float | None) -> Fidelity:
+    """The figures of a candidate that said `outputs`; NaN and infinity are the worst noise."""
+    pairs = zip(examples.answers, outputs, strict=True)
+    sqnr = min(metrics.sqnr_db(a, b) if _is_finite(b) else -metrics.EXACT_DB for a, b in pairs)
+    before = examples.before
+    if not examples.has_classes:
+        return Fidelity(sqnr, metric=metric)
+    same = metrics.agreement(examples.answers[0], outputs[0])
+    if before is None:
+        return Fidelity(sqnr, agreement=same, metric=metric)
+    after = np.asarray(metrics.decide(outputs[0]) == examples.truth, np.bool_)
+    right = metrics.wilson(int(after.sum()), len(after))
+    return Fidelity(sqnr, right, paired_drop(before, after), same, metric)
+
+
+def _is_finite(array: NDArray[np.generic]) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _examples(
+    bench: Bench,
+    opened: Opened,
+    answers: Arrays,
+    truth: NDArray[np.int64] | None,
+    rows: NDArray[np.int64],
+) -> Examples:
+    """One part. Behind steps after the model, decisions are not read in what the model gives."""
+    mine = rows_of(answers, rows)
+    is_decided = truth is not None or metrics.are_probabilities(answers[0])
+    has_classes = (is_decided and not bench.recipe.after) or bench.recipe.search.min_agreement > 0
+    raw = opened.held_out.truth
+    known = None if truth is None or bench.recipe.after else truth[rows]
+    return Examples(mine, known, has_classes, () if raw is None else (raw[rows],))
+
+
+def _bounds(bench: Bench, shop: Workshop, seen: Examples) -> ranking.Bounds:
+    search, budget = bench.recipe.search, bench.recipe.budget
+    drop, sqnr = search.max_accuracy_drop, search.min_sqnr_db
+    return ranking.Bounds(
+        budget.max_accuracy_drop if drop is None else drop,
+        budget.min_sqnr_db if sqnr is None else sqnr,
+        search.min_agreement,
+        search.max_metric_drop,
+        shop.scores([seen.answers], seen.scored)[0] if search.metric else None,
+    )
+
+
+def _graphs(shop: Workshop) -> dict[float, Graph]:
+    found = {alpha: shop.graph(alpha) for alpha in ALPHAS}
+    return {alpha: graph for alpha, graph in found.items() if graph is not None}
+
+
+def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
+    """Leave layers float, as few as bring a candidate inside the budget."""
+    fixed = {one: told for one, told in run.told.items() if told.outside not in NEVER}
+    exact = ranking.most_exact(list(fixed.values()))
+    if exact is None:
+        return
+    base = next(one for one, told in fixed.items() if told.name == exact.name)
+    layers = graphs[base.alpha].layers
+    if len(layers) < 2:
+        return
+    run.try_all([replace(base, floats=(layer,)) for layer in layers])
+    gains = {
+        layer: told.fidelity.sqnr_db
+        for layer in layers
+        if (told := run.told.get(replace(base, floats=(layer,)))) is not None
+        and told.fidelity is not None
+    }
+    order = mixing.rank(layers, gains)
+    sets = dict.fromkeys((base.operators, *graphs[base.alpha].operators, Operators.LINEAR))
+    for operators in sets:
+        start = replace(base, operators=operators)
+
+        def judge(floats: tuple[str, ...], start: Candidate = start) -> bool:
+            return run.is_inside(replace(start, floats=floats))
+
+        prefix = mixing.shortest_prefix(order, judge)
+        if prefix is not None:
+            mixing.without_idle(prefix, judge)
+            return
+        if base.is_dynamic:
+            return  # it has one set
+
+
+def _time(run: Hunt, inputs: Path) -> str | None:
+    """Measure what may be chosen, and the candidates that are not mixed, in one process."""
+    wanted = [
+        one
+        for one, told in run.told.items()
+        if told.fidelity is not None and (not told.outside or not one.floats)
+    ]
+    if not wanted:
+        return None
+    times = run.shop.times([run.made[one].model for one in wanted], inputs, _TIMING_S)
+    for one, p50 in zip(wanted, times, strict=True):
+        run.told[one] = replace(run.told[one], p50_us=p50)
+    return hardware_here()
+
+
+def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Fidelity:
+    """The figures of the choice on examples that the search did not see.
+
+    Raises:
+        OperatorError: they are outside the budget. Nothing else is tried then: what is tried until
+            it fits is not confirmed by that.
+    """
+    bench = run.shop.bench
+    path, answers = bench.scratch / "chosen", bench.scratch / "chosen.npz"
+    path.write_bytes(run.made[one].model)
+    what = f"confirming {run.target} {one.name}"
+    params: dict[str, Json] = {"format": run.shop.kind.value}
+    files = {"model": path, "inputs.npz": bench.scratch / _KEPT}
+    bench.task("run_model", what, files, {"outputs.npz": answers}, **params)
+    outputs = load_tensors(answers, "output")
+    gate.refuse_not_finite(outputs, what=what)
+    bounds, score = run.bounds, None
+    if bench.recipe.search.metric:
+        before, score = run.shop.scores([kept.answers, outputs], kept.scored)
+        bounds = replace(bounds, metric_float=before)
+    fidelity = fidelity_of(kept, outputs, score)
+    if why := ranking.outside(fidelity, bounds, for_certain=True):
+        raise OperatorError(
+            f"{run.target}: {one.name} was inside the budget on the examples that the search saw, "
+            f"and is not on the {len(kept.answers[0])} that it did not: {why}",
+            hint="more held-out examples, or a larger budget",
+        )
+    return fidelity
+
+
+def _nothing(run: Hunt) -> OperatorError:
+    told = [one for one in run.told.values() if one.outside not in NEVER]
+    nearest = ranking.most_exact(told)
+    if nearest is None:
+        why = next((one.outside for one in told), "the time limit came first")
+        return OperatorError(f"{run.target}: no candidate could be made: {why}")
+    late = "" if run.is_complete else "; the time limit ended the search"
+    return OperatorError(
+        f"{run.target}: none of {len(run.told)} candidates is inside the budget; the nearest, "
+        f"{nearest.name}: {nearest.outside}{late}",
+        hint="calibration data that looks like what devices see, a float32 target, or more time",
+    )
