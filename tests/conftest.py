@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-LONGEST: Final = ("test_packaging.py",)
+LONGEST: Final = ("test_packaging.py", "test_search.py", "test_prune_guide.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
