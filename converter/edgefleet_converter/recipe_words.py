@@ -8,10 +8,9 @@ from typing import Final
 WORDS: Final[Mapping[str, str]] = {
     "targets": "what to build, in the publisher's order of preference: a device takes the first "
     "variant that it can run",
-    "data.calibration": "examples from which the 8-bit ranges are taken: .npy, or .npz with one "
-    "array for each input",
-    "data.held_out": "examples that training did not see: .npy, or .npz; an array y holds the true "
-    "classes",
+    "data.calibration": "examples from which the 8-bit ranges are taken: a file, a folder or "
+    "module:function, see section 3",
+    "data.held_out": "examples that training did not see, likewise; y holds the true classes",
     "data.labels": "a text file with one class name a line",
     "source.trusted_types": "classes in a .skops file that may be loaded beside scikit-learn's own",
     "parity.max_abs_err": "how far a float copy may stray from its source",

@@ -51,6 +51,7 @@ def test_the_kernel_ends_a_trial_before_a_shadow_before_a_worker_before_the_rest
         trying = asyncio.run_coroutine_threadsafe(trial, here.loop)
         names = {"edge-trial", "edge-shadow", "edge-worker", "edge-front"}
         until(lambda: names <= set(found()) and found()["edge-trial"] == child.TRIAL_ADJ)
+        until(lambda: found()["edge-shadow"] == child.SHADOW_ADJ)  # it has its name before that
         seen = found()
         trying.cancel()
         shadowing.cancel()
