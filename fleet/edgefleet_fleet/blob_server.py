@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from edgefleet_contract.blocks import Block, Status
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.errors import Malformed
+from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.messages import BlobRequest, parse
 from edgefleet_contract.topics import Channel, match, topic
 from edgefleet_fleet.deltas import SOON_S
@@ -155,8 +155,8 @@ class BlobServer:
             return Block(wish.request, wish.sha256, wish.offset, size, b"".join(pieces))
         except (NotFound, FileNotFoundError):
             return wish.answer(Status.UNKNOWN)
-        except OSError as error:
-            log.error("blob %s cannot be read: %s", wish.sha256[:8], error.strerror)
+        except (OSError, OperatorError) as error:
+            log.error("blob %s cannot be read: %s", wish.sha256[:8], error)
             return None
 
     def _delta_block(self, wish: _Wish, base: Digest) -> Block:

@@ -15,7 +15,7 @@ import typer
 
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.trust import release_path
-from edgefleet_fleet import cli_enrolment
+from edgefleet_fleet import cli_backup, cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_keys import keys, load_key
@@ -56,6 +56,8 @@ for name, group in (
     ("rollouts", rollouts),
 ):
     app.add_typer(group, name=name)
+app.command("backup")(cli_backup.backup)
+app.command("restore")(cli_backup.restore)
 
 
 @app.callback()

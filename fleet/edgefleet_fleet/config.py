@@ -56,8 +56,9 @@ class Config:
     `name` is the fleet's (empty: what the data directory says). `listen` is `host:port`, port 0
     for any free one. `public_url` and `public_host` are how devices reach the HTTP service and the
     broker (empty: derived from `listen`). `tls` is `off` or `own`; `tls_cert` and `tls_key` are PEM
-    files for TLS with a certificate from elsewhere. `certificate_days` and `order_days` are lives
-    in days; `telemetry_keep` is how many samples are kept per device and stream.
+    files for TLS with a certificate from elsewhere. `shelf` is where blobs lie, `s3://bucket/prefix`
+    (empty: `blobs/` of the data directory). `certificate_days` and `order_days` are lives in days;
+    `telemetry_keep` is how many samples are kept per device and stream.
     """
 
     name: str = ""
@@ -70,6 +71,7 @@ class Config:
     mqtt_listen: str = ""
     mqtt_port: int = 8883
     database_url: str = ""
+    shelf: str = ""
     certificate_days: int = 90
     order_days: int = 7
     telemetry_keep: int = 360

@@ -50,6 +50,10 @@ class Shelf(Protocol):
         """The size of a blob, bytes; None where it is not there."""
         ...
 
+    def digests(self) -> Iterator[Digest]:
+        """Every blob that is there, in the order of the digests."""
+        ...
+
     def read(self, digest: Digest, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes of a blob, from `start`, in pieces.
 

@@ -22,9 +22,9 @@ from typing import Final
 import uvicorn
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.mosquitto import Mosquitto
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
+from edgefleet_fleet.adapters.shelves import open_shelf
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.api import Services, create_app, services_of
 from edgefleet_fleet.config import Config
@@ -72,11 +72,10 @@ def open_room(data: DataDir, config: Config, *, http_port: int) -> Room:
             tx.ledger.set_setting("fleet", fleet)
         authority = data.prepare(fleet, public_host=config.broker_host())
         token = data.read_token()
+        shelf = open_shelf(config, data)
     except BaseException:
         store.close()
         raise
-    shelf = FileShelf(data.blobs)
-    shelf.prepare()
     room = Room(
         fleet=fleet,
         config=config,

@@ -20,6 +20,7 @@ from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.users import hash_token
 from edgefleet_fleet.work import Room
+from tests.fleet import objects
 from tests.fleet.device import Device, Identity, enrol
 from tests.fleet.postgres import Cluster
 from tests.fleet.running import Fleet, free_port, require
@@ -46,6 +47,21 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     found.migrate()
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of an S3 server, for the whole run."""
+    with objects.running() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a shelf in a new bucket; the environment says where its server is."""
+    for name, value in {**objects.ENVIRONMENT, "AWS_ENDPOINT_URL_S3": object_store}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{objects.new_bucket()}/edge/fleet"
 
 
 @pytest.fixture

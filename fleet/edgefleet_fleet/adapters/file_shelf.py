@@ -8,7 +8,6 @@ on the next start.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_contract.reasons import Reason
+from edgefleet_contract.errors import OperatorError
+from edgefleet_fleet.adapters.gather import PIECE, gather
 from edgefleet_fleet.datadir import sync_folder
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.ports import Readable
 
-_PIECE: Final = 256 * 1024
 _PART: Final = ".part-"
 
 
@@ -66,24 +64,9 @@ class FileShelf:
 
     def _write(self, path: Path, digest: Digest, source: Readable, max_bytes: int) -> int:
         part = path.with_name(f"{_PART}{secrets.token_hex(8)}")
-        hasher, size = hashlib.sha256(), 0
         try:
             with part.open("xb") as file:
-                while piece := source.read(_PIECE):
-                    size += len(piece)
-                    if size > max_bytes:
-                        raise Malformed(
-                            f"blob {digest[:8]}: more than the {max_bytes} bytes that it may have",
-                            reason=Reason.TOO_LARGE,
-                        )
-                    hasher.update(piece)
-                    file.write(piece)
-                if hasher.hexdigest() != digest:
-                    raise Malformed(
-                        f"blob {digest[:8]}: the bytes that arrived hash to "
-                        f"{hasher.hexdigest()[:8]}",
-                        reason=Reason.DIGEST_MISMATCH,
-                    )
+                size = gather(digest, source, file, max_bytes=max_bytes)
                 file.flush()
                 os.fsync(file.fileno())
             part.chmod(0o444)
@@ -99,6 +82,12 @@ class FileShelf:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
             return None
+
+    def digests(self) -> Iterator[Digest]:
+        """Every blob that is there, in the order of the digests."""
+        for path in sorted(self._root.glob("??/*")):
+            if not path.name.startswith(_PART):
+                yield Digest(path.name)
 
     def read(self, digest: Digest, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes of a blob, from `start`, in pieces.
@@ -118,7 +107,7 @@ def _pieces(file: BinaryIO, start: int, length: int | None) -> Iterator[bytes]:
         file.seek(start)
         left = length
         while left is None or left > 0:
-            piece = file.read(_PIECE if left is None else min(_PIECE, left))
+            piece = file.read(PIECE if left is None else min(PIECE, left))
             if not piece:
                 return
             if left is not None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 
 from edgefleet_contract.errors import OperatorError, TransientError
@@ -33,6 +34,7 @@ from edgefleet_fleet.adapters.sql.users import Users
 
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
+_READS: Final = "edgefleet_reads"  # a transaction that writes nothing
 
 
 class Transaction:
@@ -59,8 +61,8 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
 
-    def migrate(self) -> None:
-        """Bring the schema to the newest revision.
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the schema up to a revision, the newest by default.
 
         Raises:
             OperatorError: the data base cannot be reached, or is of a newer release.
@@ -74,7 +76,7 @@ class Store:
                     connection.commit()
                 config.attributes["connection"] = connection
                 try:
-                    command.upgrade(config, "head")
+                    command.upgrade(config, revision)
                     connection.commit()
                 finally:
                     if connection.dialect.name == "postgresql":
@@ -101,6 +103,46 @@ class Store:
                 yield Transaction(connection)
         except sa.exc.OperationalError as error:
             raise TransientError(f"the data base does not answer: {_first_line(error)}") from error
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A connection that sees one moment of the data base, and holds nobody up.
+
+        Raises:
+            OperatorError: the data base cannot be read.
+        """
+        options: dict[str, Any] = {_READS: True}
+        if self.dialect == "postgresql":
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        try:
+            engine = self._engine.execution_options(**options)
+            with engine.connect() as connection, connection.begin():
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise OperatorError(f"the data base cannot be read: {_first_line(error)}") from None
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[sa.Connection]:
+        """A connection to fill an empty data base in one transaction.
+
+        Raises:
+            OperatorError: what is loaded does not fit.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise OperatorError(f"the data base refuses it: {_first_line(error)}") from None
+
+    def fleet(self) -> str:
+        """The name of the fleet; empty where none is known yet."""
+        with self.begin() as tx:
+            return tx.ledger.setting("fleet") or ""
+
+    def revision(self) -> str:
+        """The revision of the schema; empty where there is none yet."""
+        with self._engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
 
     @property
     def dialect(self) -> str:
@@ -154,7 +196,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,79 @@
+"""`fleet backup`, `fleet restore`: a control room in one file, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from edgefleet_contract.errors import OperatorError
+from edgefleet_fleet import backup as backups
+from edgefleet_fleet import cli_show as show
+from edgefleet_fleet.adapters.shelves import open_shelf
+from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
+from edgefleet_fleet.cli_options import Data, Json, data_dir
+from edgefleet_fleet.config import load
+from edgefleet_fleet.datadir import DataDir
+
+File = Annotated[Path, typer.Argument(help="The backup, a tar file.", metavar="FILE")]
+ConfigFile = Annotated[Path | None, typer.Option(help="A fleet.toml.")]
+
+
+def backup(
+    file: File,
+    data: Data = None,
+    config: ConfigFile = None,
+    blobs: Annotated[bool, typer.Option(help="With the files of all bundles.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Write data base, keys and blobs to one file, while the service runs.
+
+    The file holds every secret of the fleet: keep it as you keep the keys.
+    """
+    folder = DataDir(data_dir(data))
+    if not folder.token.exists():
+        raise OperatorError(f"{folder.root} is no data directory", hint="name it with --data")
+    if config is None and folder.config.exists():
+        config = folder.config
+    found = load(config, os.environ)
+    url = found.database_url or sqlite_url(folder.database)
+    with contextlib.closing(Store(url)) as store, _progress() as tell:
+        shelf = open_shelf(found, folder)
+        size = backups.write(file, folder, store, shelf, blobs=blobs, tell=tell)
+    show.one({"file": str(file), "size": size}, as_json=as_json, line=f"{file}: {size} bytes")
+
+
+def restore(
+    file: File,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a control room of a backup: a new data directory, or nothing.
+
+    The data base and the shelf are those of --config or of FLEET_DATABASE_URL, by default in the
+    data directory; a backup of SQLite restores into PostgreSQL, and the other way round.
+    """
+    folder = DataDir(data_dir(data))
+    with _progress() as tell:
+        about = backups.restore(file, folder, load(config, os.environ), tell=tell)
+    view = {"fleet": about.fleet, "created": about.created, "data": str(folder.root)}
+    show.one(view, as_json=as_json, line=f"fleet {about.fleet!r} in {folder.root}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[backups.Tell]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def tell(what: str, done: int, of: int) -> None:
+            bar.update(task, description=what, completed=done, total=of or None)
+
+        yield tell
