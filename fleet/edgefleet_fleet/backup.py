@@ -32,6 +32,7 @@ import sqlalchemy as sa
 from edgefleet_contract import __version__, codec
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_fleet.adapters.gather import PIECE
 from edgefleet_fleet.adapters.shelves import open_shelf
 from edgefleet_fleet.adapters.sql import dump
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
@@ -179,11 +180,11 @@ def _check(file: Path, tell: Tell) -> None:
             content = _content(file, tar, member)
             if member.name == _SUMS:
                 lines = content.read(member.size).decode("ascii", "replace").splitlines()
-                said = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
+                said = {name: digest for digest, _, name in (x.partition("  ") for x in lines)}
                 if said != found or tar.next() is not None:
                     raise _damaged(file, "its sums are not those of its content")
                 return
-            found[member.name] = hashlib.file_digest(content, "sha256").hexdigest()
+            found[member.name] = _sum_of(content)
     raise _damaged(file, "it ends too early")
 
 
@@ -229,6 +230,13 @@ def _damaged(file: Path, why: str) -> OperatorError:
     )
 
 
+def _sum_of(content: IO[bytes]) -> str:
+    hasher = hashlib.sha256()
+    while piece := content.read(PIECE):
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
 class _Writer:
     """Adds members to a tar file, and their sums at its end."""
 
@@ -243,9 +251,9 @@ class _Writer:
     def add_file(self, name: str, content: IO[bytes]) -> None:
         """A member that is a file, from its beginning."""
         content.seek(0)
-        self._sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
+        self._sums[name] = _sum_of(content)
         member = tarfile.TarInfo(name)
-        member.size, member.mode = content.seek(0, os.SEEK_END), 0o600
+        member.size, member.mode = content.tell(), 0o600
         content.seek(0)
         self._tar.addfile(member, content)
 
