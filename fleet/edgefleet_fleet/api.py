@@ -25,6 +25,7 @@ from edgefleet_fleet.ingest import Ingest
 from edgefleet_fleet.library import Library
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.users import Users
+from edgefleet_fleet.webhook_sender import Webhooks
 from edgefleet_fleet.work import Room
 
 OPEN: Final = frozenset(
@@ -60,6 +61,7 @@ class Services:
     ingest: Ingest
     deltas: Deltas
     blobs: BlobServer
+    webhooks: Webhooks
 
 
 def services_of(room: Room, publications: Publications) -> Services:
@@ -76,6 +78,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         Ingest(room, deployments),
         deltas,
         BlobServer(library, deltas, fleet=room.fleet),
+        Webhooks(room),
     )
 
 
@@ -89,6 +92,7 @@ def create_app(services: Services) -> FastAPI:
         api_stream,
         api_trust,
         api_users,
+        api_webhooks,
     )
     from edgefleet_fleet.dashboard import pages
 
@@ -109,6 +113,7 @@ def create_app(services: Services) -> FastAPI:
         api_bundles,
         api_rollouts,
         api_stream,
+        api_webhooks,
     ):
         app.include_router(module.router)
     pages.install(app, services)

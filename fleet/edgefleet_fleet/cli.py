@@ -29,6 +29,7 @@ from edgefleet_fleet.cli_options import (
     data_dir,
 )
 from edgefleet_fleet.cli_users import users
+from edgefleet_fleet.cli_webhooks import webhooks
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_filter, parse_waves
 from edgefleet_fleet.config import Config, load
@@ -54,6 +55,7 @@ for name, group in (
     ("devices", devices),
     ("bundles", bundles),
     ("rollouts", rollouts),
+    ("webhooks", webhooks),
 ):
     app.add_typer(group, name=name)
 app.command("backup")(cli_backup.backup)

@@ -271,7 +271,6 @@ class Deployments:
             except machine.NotInTable as error:
                 raise Conflict(f"rollout {rollout}: {error}") from None
             self._settle(work, dirty)
-            work.record(f"rollout.{type(event).__name__.lower()}", rollout)
 
     def _begin(self, work: Work, row: RolloutRow, devices: tuple[str, ...]) -> None:
         dirty: set[str] = set()
@@ -299,6 +298,8 @@ class Deployments:
         work.tx.rollouts.keep(row.id, old, new, at=work.now)
         if (old.state, old.wave) != (new.state, new.wave):
             cause = f" ({new.cause})" if new.cause else ""
+            wave = f"wave {new.wave + 1}{cause}"
+            work.record(f"rollout.{new.state}", row.id, wave)
             log.info(
                 "rollout %s: %s wave %d -> %s wave %d%s",
                 *(row.id, old.state, old.wave + 1, new.state, new.wave + 1, cause),

@@ -154,6 +154,7 @@ async def _run(
         asyncio.create_task(_tell_time(services)),
         asyncio.create_task(_stay_watched()),
         asyncio.create_task(services.deltas.run()),
+        asyncio.create_task(services.webhooks.run()),
     ]
     if broker is not None:
         tasks.append(asyncio.create_task(broker.keep()))

@@ -38,6 +38,18 @@ class Ledger:
             )
         )
 
+    def newest(self) -> int:
+        """The number of the newest row of the audit trail; 0 where there is none."""
+        return self._connection.execute(sa.select(sa.func.max(audit.c.id))).scalar() or 0
+
+    def after(self, number: int, *, limit: int) -> list[tuple[int, AuditRow]]:
+        """The rows behind a row of the audit trail with their numbers, oldest first."""
+        query = sa.select(audit).where(audit.c.id > number).order_by(audit.c.id).limit(limit)
+        return [
+            (row.id, AuditRow(row.at, row.who, row.what, row.subject, row.detail, row.address))
+            for row in self._connection.execute(query)
+        ]
+
     def audit(self, *, limit: int = 200) -> tuple[AuditRow, ...]:
         """The newest rows of the audit trail, newest first."""
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)

@@ -31,6 +31,7 @@ from edgefleet_fleet.adapters.sql.rollouts import Rollouts
 from edgefleet_fleet.adapters.sql.sealings import Sealings
 from edgefleet_fleet.adapters.sql.trust_documents import TrustDocuments
 from edgefleet_fleet.adapters.sql.users import Users
+from edgefleet_fleet.adapters.sql.webhooks import Webhooks
 
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
@@ -53,6 +54,7 @@ class Transaction:
         self.ledger = Ledger(connection)
         self.trust = TrustDocuments(connection)
         self.users = Users(connection)
+        self.webhooks = Webhooks(connection)
 
 
 class Store:

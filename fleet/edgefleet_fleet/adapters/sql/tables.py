@@ -217,6 +217,22 @@ telemetry = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Index("ix_telemetry_device_stream_id", "device", "stream", "id"),
 )
+webhook = sa.Table(
+    "webhook",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("secret", sa.String(64), nullable=False),
+    sa.Column("events", sa.JSON, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", _TIME, nullable=False),
+    sa.Column("failing_since", _TIME, nullable=True),
+    sa.Column("last_error", sa.Text, nullable=False),
+    sa.Column("stopped", sa.Boolean, nullable=False),
+)
 audit = sa.Table(
     "audit",
     metadata,
