@@ -24,6 +24,7 @@ from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.ingest import Ingest
 from edgefleet_fleet.library import Library
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.uploads import Uploads
 from edgefleet_fleet.users import Users
 from edgefleet_fleet.webhook_sender import Webhooks
 from edgefleet_fleet.work import Room
@@ -62,6 +63,7 @@ class Services:
     deltas: Deltas
     blobs: BlobServer
     webhooks: Webhooks
+    uploads: Uploads
 
 
 def services_of(room: Room, publications: Publications) -> Services:
@@ -79,6 +81,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         deltas,
         BlobServer(library, deltas, fleet=room.fleet),
         Webhooks(room),
+        Uploads(room, room.keys.uploads),
     )
 
 

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet import views
+from edgefleet_fleet import registry, views
 from edgefleet_fleet.api_common import Publisher, Reader, TheServices
 
 router = APIRouter(prefix="/api/v1", tags=["bundles"])
@@ -45,11 +46,23 @@ def receive_bundle(body: BundleBody, services: TheServices, actor: Publisher) ->
 
 
 @router.put("/blobs/{sha256}")
-async def put_blob(sha256: str, request: Request, services: TheServices, _actor: Publisher) -> Any:
-    """Upload a blob that an announced bundle names."""
+async def put_blob(
+    sha256: str,
+    request: Request,
+    services: TheServices,
+    _actor: Publisher,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> Any:
+    """Upload a blob that an announced bundle names, or the rest of one that broke off."""
     source = _Upload(request.stream(), asyncio.get_running_loop())
-    size = await asyncio.to_thread(services.library.put_blob, sha256, source)
+    size = await asyncio.to_thread(services.uploads.put, sha256, source, offset=offset)
     return {"sha256": sha256, "size": size}
+
+
+@router.get("/blobs/{sha256}/upload")
+def show_upload(sha256: str, services: TheServices, _actor: Publisher) -> Any:
+    """How many bytes of a blob are there: where its upload goes on."""
+    return {"sha256": sha256, "offset": services.uploads.offset(sha256)}
 
 
 @router.post("/bundles/{digest}/complete")
@@ -73,6 +86,27 @@ def show_bundle(digest: str, services: TheServices, _actor: Reader) -> Any:
     """One bundle (by digest, the beginning of it, or `model-version`) with files and report."""
     with services.room.store.begin() as tx:
         return views.bundle_detail(tx, services.room.shelf, digest)
+
+
+@router.delete("/bundles/{digest}", status_code=204)
+def remove_bundle(digest: str, services: TheServices, actor: Publisher) -> Response:
+    """Take a bundle away that nothing refers to."""
+    services.library.remove(digest, actor=actor)
+    return Response(status_code=204)
+
+
+@router.get("/models")
+def list_models(services: TheServices, _actor: Reader) -> Any:
+    """The models: their versions, and how many devices run them."""
+    with services.room.store.begin() as tx:
+        return {"models": registry.models(tx)}
+
+
+@router.get("/models/{model}")
+def show_model(model: str, services: TheServices, _actor: Reader) -> Any:
+    """One model: every version, its variants, who signed it, and where it is."""
+    with services.room.store.begin() as tx:
+        return registry.model(tx, services.publications, services.room.shelf, model)
 
 
 class _Upload:

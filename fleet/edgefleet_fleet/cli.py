@@ -18,6 +18,7 @@ from edgefleet_contract.trust import release_path
 from edgefleet_fleet import cli_backup, cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
+from edgefleet_fleet.cli_bundles import bundles, models
 from edgefleet_fleet.cli_keys import keys, load_key
 from edgefleet_fleet.cli_options import (
     CA_VARIABLE,
@@ -36,7 +37,7 @@ from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE
 from edgefleet_fleet.policy_file import read_policy
-from edgefleet_fleet.push import BundleDir, check_files, read_bundle, upload
+from edgefleet_fleet.push import BundleDir, check_files, read_bundle
 
 app = typer.Typer(
     name="fleet",
@@ -47,13 +48,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 devices = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
-bundles = typer.Typer(help="The bundles on the shelf.", no_args_is_help=True)
 rollouts = typer.Typer(help="The rollouts, running and past.", no_args_is_help=True)
 for name, group in (
     ("keys", keys),
     ("users", users),
     ("devices", devices),
     ("bundles", bundles),
+    ("models", models),
     ("rollouts", rollouts),
     ("webhooks", webhooks),
 ):
@@ -251,7 +252,7 @@ def push_model(
     found = read_bundle(bundle)
     if not no_check:
         check_files(found)
-    taken = upload(room, found, check=not no_check, progress=show.talk)
+    taken = show.upload(room, found, check=not no_check)
     if sealed and taken["in_clear"]:
         show.talk("an earlier rollout hands this bundle out in the clear: sealing hides it no more")
     if key is not None:
@@ -343,45 +344,6 @@ def devices_forget(device: str, url: Url = DEFAULT_URL, data: Data = None) -> No
     """Take a device out of the fleet; its name may be enrolled again by any key."""
     client(url, data).delete(f"/devices/{show.quote(device)}")
     show.talk(f"{device} is forgotten")
-
-
-@bundles.command("list")
-def bundles_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
-    """The bundles, newest first."""
-    found = client(url, data).get("/bundles")["bundles"]
-    columns = ("name", "digest", "size", "signer", "complete", "created_at")
-    show.rows(found, as_json=as_json, columns=columns)
-
-
-@bundles.command("show")
-def bundles_show(
-    bundle: Annotated[str, typer.Argument(help="model-version, or the digest's beginning.")],
-    as_json: Json = False,
-    url: Url = DEFAULT_URL,
-    data: Data = None,
-) -> None:
-    """One bundle with its files."""
-    found = client(url, data).get(f"/bundles/{show.quote(bundle)}")
-    show.bundle(found, as_json=as_json)
-
-
-@bundles.command("push")
-def bundles_push(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's directory.", metavar="DIR")],
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Push what the fleet does not verify.")
-    ] = False,
-    as_json: Json = False,
-    url: Url = DEFAULT_URL,
-    data: Data = None,
-) -> None:
-    """Upload a bundle without rolling it out."""
-    room = client(url, data)
-    found = read_bundle(bundle)
-    if not no_check:
-        check_files(found)
-    view = upload(room, found, check=not no_check, progress=show.talk)
-    show.one(view, as_json=as_json, line=view["digest"])
 
 
 @rollouts.command("list")

@@ -9,9 +9,13 @@ from urllib.parse import quote as quote_url
 
 import typer
 from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
 from rich.table import Table
 
+from edgefleet_fleet import push
 from edgefleet_fleet import watch as watching
+from edgefleet_fleet.client import Client
+from edgefleet_fleet.push import BundleDir
 
 STDERR: Final = Console(stderr=True)
 _STDOUT: Final = Console()
@@ -38,6 +42,23 @@ def one(value: Any, *, as_json: bool, line: str) -> None:
         json(value)
     else:
         typer.echo(line)
+
+
+def upload(room: Client, bundle: BundleDir, *, check: bool) -> Any:
+    """Bring a bundle to the control room, with a bar on a terminal; its view there."""
+    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
+    is_quiet = not STDERR.is_terminal
+    with Progress(*columns, console=STDERR, transient=True, disable=is_quiet) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(path: str, there: int, size: int) -> None:
+            if path not in tasks:
+                tasks[path] = bar.add_task(path, total=size)
+                if is_quiet:
+                    talk(f"{path} ({size:,} bytes)")
+            bar.update(tasks[path], completed=there)
+
+        return push.upload(room, bundle, check=check, progress=progress)
 
 
 def started(view: Any, *, as_json: bool) -> int:

@@ -7,8 +7,9 @@ named, else against the system's.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import requests
 
@@ -18,6 +19,7 @@ from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 
 _TIMEOUT: Final = (5, 60)
+_PIECE: Final = 256 * 1024
 
 
 class Client:
@@ -44,11 +46,16 @@ class Client:
         """`DELETE /api/v1{path}`."""
         self._call("DELETE", path)
 
-    def put_file(self, path: str, file: Path) -> Any:
-        """Upload a file to `/api/v1{path}`, streamed."""
+    def put_file(
+        self, path: str, file: Path, *, offset: int = 0, sent: Callable[[int], None] | None = None
+    ) -> Any:
+        """Upload a file to `/api/v1{path}` from `offset` on, streamed; `sent` hears of progress."""
         try:
             with file.open("rb") as source:
-                return self._call("PUT", path, data=source, timeout=(5, 3600))
+                source.seek(offset)
+                pieces = _pieces(source, sent or (lambda _count: None))
+                url = f"{path}?offset={offset}"
+                return self._call("PUT", url, data=pieces, timeout=(5, 3600))
         except OSError as error:
             raise OperatorError(f"cannot read {file}: {error.strerror}") from None
 
@@ -84,6 +91,12 @@ class Client:
             f"cannot reach the control room at {self.url} ({kind})",
             hint="is `fleet serve` running? name it with --url or FLEET_URL; https:// with TLS",
         )
+
+
+def _pieces(source: IO[bytes], sent: Callable[[int], None]) -> Iterator[bytes]:
+    while piece := source.read(_PIECE):
+        yield piece
+        sent(len(piece))
 
 
 def _system_authorities() -> str | bool:

@@ -1,6 +1,6 @@
 """The data directory: where everything of a control room lies, and how it is first made.
 
-    fleet.db  blobs/  deltas/  keys/ (0700)  broker/  operator.token (0600)  lock
+    fleet.db  blobs/  uploads/  deltas/  keys/ (0700)  broker/  operator.token (0600)  lock
 
 Rules: a secret is written with mode 0600 into a folder of mode 0700, whole or not at all (write,
 fsync, rename, fsync of the folder); keys are made once and never replaced; certificates of the
@@ -45,6 +45,11 @@ class DataDir:
     def blobs(self) -> Path:
         """The shelf: content-addressed files."""
         return self.root / "blobs"
+
+    @property
+    def uploads(self) -> Path:
+        """Blobs that are on their way to the shelf."""
+        return self.root / "uploads"
 
     @property
     def deltas(self) -> Path:

@@ -11,12 +11,12 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from edgefleet_contract.bundle import (
     CHUNK_SIZE,
     Digest,
     Manifest,
-    is_digest,
     parse_manifest,
     sha256,
 )
@@ -24,10 +24,14 @@ from edgefleet_contract.errors import Malformed, OperatorError, Unverified
 from edgefleet_contract.model_signature import open_bundle
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.errors import Conflict, NotFound
-from edgefleet_fleet.ports import Readable
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle, BundleFile
+from edgefleet_fleet.registry import references
 from edgefleet_fleet.work import Actor, Room, Work
+
+_IN_USE: Final = (
+    "roll out another version first; a release is taken back with `fleet keys revoke version`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +90,6 @@ class Library:
             missing = self._missing(work, digest)
         return Received(bundle, missing)
 
-    def put_blob(self, digest: str, source: Readable) -> int:
-        """Take a blob that a bundle names; its size.
-
-        Raises:
-            Malformed: not a digest, or bytes of another digest or size.
-            NotFound: no bundle names it.
-        """
-        if not is_digest(digest):
-            raise Malformed("a blob is named by 64 lower-case hex digits")
-        with self._room.store.begin() as tx:
-            size = tx.bundles.wants(digest)
-        if size is None:
-            raise NotFound(f"no bundle names blob {digest[:8]}")
-        return self._room.shelf.put(Digest(digest), source, max_bytes=size)
-
     def size(self, digest: Digest) -> int | None:
         """The size of a blob that anybody may have; None where there is none."""
         found = self._room.shelf.size(digest)
@@ -149,6 +138,30 @@ class Library:
             found = work.tx.bundles.get(digest, signature_sha256)
             assert found is not None
         return found
+
+    def remove(self, digest: str, *, actor: Actor) -> int:
+        """Take a bundle away with the blobs that no other names; how many blobs went.
+
+        Raises:
+            NotFound: there is no such bundle.
+            Conflict: something refers to it: a release, a rollout that is not over, an order, or
+                a device that runs it.
+        """
+        with self._room.work(actor) as work:
+            bundle = work.tx.bundles.get(digest)
+            if bundle is None:
+                raise NotFound(f"there is no bundle {digest[:8]}", hint="fleet bundles list")
+            name = f"{bundle.model}-{bundle.version}"
+            uses = references(work.tx, self._publications, bundle)
+            if uses:
+                raise Conflict(f"{name} is in use: {', '.join(uses[:5])}", hint=_IN_USE)
+            blobs = work.tx.bundles.remove(bundle.digest)
+            work.record("bundle.remove", name, digest[:8])
+            work.changed("bundle", digest)
+        self._handed_out.difference_update(blobs)
+        for blob in blobs:  # after the commit: a blob without a bundle is only room on the disk
+            self._room.shelf.remove(blob)
+        return len(blobs)
 
     def manifest(self, digest: Digest) -> Manifest:
         """The manifest of a bundle on the shelf.

@@ -50,6 +50,10 @@ class Shelf(Protocol):
         """The size of a blob, bytes; None where it is not there."""
         ...
 
+    def remove(self, digest: Digest) -> None:
+        """Take a blob away, if it is there."""
+        ...
+
     def digests(self) -> Iterator[Digest]:
         """Every blob that is there, in the order of the digests."""
         ...

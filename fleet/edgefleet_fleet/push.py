@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_contract.bundle import MANIFEST, SIGNATURE, Manifest, parse_manifest, sha256
-from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError, TransientError
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.client import Client
+from edgefleet_fleet.errors import Conflict
+
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,13 @@ def check_files(bundle: BundleDir) -> None:
 
 
 def upload(
-    client: Client, bundle: BundleDir, *, check: bool, progress: Callable[[str], None]
+    client: Client, bundle: BundleDir, *, check: bool, progress: Callable[[str, int, int], None]
 ) -> Any:
-    """Bring a bundle to the control room; its view there."""
+    """Bring a bundle to the control room; its view there.
+
+    What broke off goes on where it ended, now or at the next call. `progress` hears a path, how
+    many of its bytes are there, and how many it has.
+    """
     answer = client.post(
         "/bundles",
         {
@@ -92,8 +101,27 @@ def upload(
         },
     )
     for blob in answer["missing"]:
-        progress(f"{blob['path']} ({blob['size']:,} bytes)")
-        client.put_file(f"/blobs/{blob['sha256']}", bundle.root / blob["path"])
+        _send(client, bundle.root / blob["path"], blob, progress)
     return client.post(
         f"/bundles/{bundle.digest}/complete", {"signature_sha256": bundle.signature_sha256}
     )
+
+
+def _send(client: Client, file: Path, blob: Any, progress: Callable[[str, int, int], None]) -> None:
+    for tries in count(1):
+        try:
+            there = client.get(f"/blobs/{blob['sha256']}/upload")["offset"]
+
+            def sent(more: int) -> None:
+                nonlocal there
+                there += more
+                progress(blob["path"], there, blob["size"])
+
+            progress(blob["path"], there, blob["size"])
+            client.put_file(f"/blobs/{blob['sha256']}", file, offset=there, sent=sent)
+        except (TransientError, Conflict):
+            if tries == _TRIES:
+                raise
+            time.sleep(2**tries)
+        else:
+            return

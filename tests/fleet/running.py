@@ -104,7 +104,7 @@ class Fleet:
     def push(self, folder: Path, **wish: object) -> str:
         """Upload a bundle, release it and roll it out; the rollout's id."""
         bundle = read_bundle(folder)
-        upload(self.client, bundle, check=True, progress=lambda _: None)
+        upload(self.client, bundle, check=True, progress=lambda *_: None)
         trust, key = self.client.get("/trust"), PrivateKey.load(self.key)
         named = (bundle.manifest.model, bundle.manifest.version)
         release = ceremony.release(trust, key, *named, bundle.manifest_bytes)

@@ -117,7 +117,7 @@ def release(services: Services, publisher: PrivateKey, folder: Path) -> None:
 def push(services: Services, folder: Path, *, check: bool = True) -> Bundle:
     received = receive(services, folder, check=check)
     for file in received.missing:
-        services.library.put_blob(file.sha256, io.BytesIO((folder / file.path).read_bytes()))
+        services.uploads.put(file.sha256, io.BytesIO((folder / file.path).read_bytes()))
     bundle = received.bundle
     return services.library.complete(bundle.digest, bundle.signature_sha256, actor=ME)
 

@@ -90,11 +90,11 @@ def test_the_shelf_takes_only_what_a_bundle_names(
     services: Services, publisher: PrivateKey, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFound):
-        services.library.put_blob(sha256(b"stray"), io.BytesIO(b"stray"))
+        services.uploads.put(sha256(b"stray"), io.BytesIO(b"stray"))
     with pytest.raises(Malformed):
-        services.library.put_blob("../../etc/passwd", io.BytesIO(b""))
+        services.uploads.put("../../etc/passwd", io.BytesIO(b""))
     folder = write_bundle(tmp_path, publisher)
     (file, _) = receive(services, folder).missing
     with pytest.raises(Malformed) as refused:
-        services.library.put_blob(file.sha256, io.BytesIO(b"x" * file.size))
+        services.uploads.put(file.sha256, io.BytesIO(b"x" * file.size))
     assert refused.value.reason is Reason.DIGEST_MISMATCH

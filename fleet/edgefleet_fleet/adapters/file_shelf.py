@@ -83,6 +83,13 @@ class FileShelf:
         except FileNotFoundError:
             return None
 
+    def remove(self, digest: Digest) -> None:
+        """Take a blob away, if it is there."""
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise OperatorError(f"blob {digest[:8]}: {error.strerror}") from None
+
     def digests(self) -> Iterator[Digest]:
         """Every blob that is there, in the order of the digests."""
         for path in sorted(self._root.glob("??/*")):

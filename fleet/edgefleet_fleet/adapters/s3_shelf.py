@@ -104,6 +104,13 @@ class S3Shelf:
                 return None
             raise self._trouble(f"blob {digest[:8]}", error) from None
 
+    def remove(self, digest: Digest) -> None:
+        """Take a blob away, if it is there."""
+        try:
+            self._client.delete_object(**self._name(digest))
+        except self._errors as error:
+            raise self._trouble(f"blob {digest[:8]}", error) from None
+
     def digests(self) -> Iterator[Digest]:
         """Every blob that is there, in the order of the digests."""
         root = f"{self._prefix}/" if self._prefix else ""

@@ -150,6 +150,24 @@ class Bundles:
             found.size,
         )
 
+    def remove(self, digest: Digest) -> tuple[Digest, ...]:
+        """Forget a bundle under all its signatures; the blobs that nothing names any more."""
+        query = sa.select(table.c.signature_sha256).where(table.c.digest == digest)
+        mine = {digest, *(Digest(row[0]) for row in self._connection.execute(query))}
+        for file in self.files(digest):
+            mine |= {file.sha256, file.chunk_list_sha256}
+        self._connection.execute(files.delete().where(files.c.bundle == digest))
+        self._connection.execute(table.delete().where(table.c.digest == digest))
+        for named in (
+            files.c.sha256,
+            files.c.chunk_list_sha256,
+            table.c.digest,
+            table.c.signature_sha256,
+        ):
+            others = self._connection.execute(sa.select(named).where(named.in_(sorted(mine))))
+            mine -= {Digest(row[0]) for row in others}
+        return tuple(sorted(mine))
+
     @staticmethod
     def _is(digest: str, signature_sha256: str) -> Any:
         return sa.and_(table.c.digest == digest, table.c.signature_sha256 == signature_sha256)
