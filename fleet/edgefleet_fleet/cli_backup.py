@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_fleet import backup as backups
 from edgefleet_fleet import cli_show as show
-from edgefleet_fleet.adapters.shelves import open_shelf
-from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.cli_options import Data, Json, data_dir
 from edgefleet_fleet.config import load
 from edgefleet_fleet.datadir import DataDir
@@ -36,6 +33,10 @@ def backup(
 
     The file holds every secret of the fleet: keep it as you keep the keys.
     """
+    from edgefleet_fleet import backup as backups
+    from edgefleet_fleet.adapters.shelves import open_shelf
+    from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
+
     folder = DataDir(data_dir(data))
     if not folder.token.exists():
         raise OperatorError(f"{folder.root} is no data directory", hint="name it with --data")
@@ -60,6 +61,8 @@ def restore(
     The data base and the shelf are those of --config or of FLEET_DATABASE_URL, by default in the
     data directory; a backup of SQLite restores into PostgreSQL, and the other way round.
     """
+    from edgefleet_fleet import backup as backups
+
     folder = DataDir(data_dir(data))
     with _progress() as tell:
         about = backups.restore(file, folder, load(config, os.environ), tell=tell)
@@ -68,7 +71,7 @@ def restore(
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[backups.Tell]:
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
