@@ -34,12 +34,11 @@ def table(tried: list[Tried]) -> str:
             continue
         figures = [_figure(one.parity.get(f"{kind}-float32")) for kind in ("onnx", "tflite")]
         noise = ", ".join(
-            f"{one.sqnr_db[name]:.1f}"
+            f"{one.sqnr_db[name]:.1f}" if name in one.sqnr_db else "-"
             for name in ("onnx-int8", "tflite-int8")
-            if name in one.sqnr_db
         )
         lines.append(
-            f"| {one.source} | {one.kind} | {' | '.join(figures)} | {noise or '-'} "
+            f"| {one.source} | {one.kind} | {' | '.join(figures)} | {noise} "
             f"| {one.seconds:.0f} |"
         )
     return "\n".join(lines) + "\n"
