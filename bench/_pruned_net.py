@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ class ResNet(nn.Module):
         self.stem_norm = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         blocks: list[nn.Module] = []
-        for stage, (taken, given) in enumerate(zip(widths, widths[1:], strict=False)):
+        for stage, (taken, given) in enumerate(pairwise(widths)):
             blocks += [Block(taken, given, 1 if stage == 0 else 2), Block(given, given, 1)]
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Linear(widths[-1], 10)
@@ -66,9 +67,8 @@ def trained() -> nn.Module:
 
 
 def finetune(model: nn.Module) -> None:
-    """One epoch after each cut, two where the network is a third or less of what it was."""
-    count = sum(one.numel() for one in model.parameters())
-    train(model, epochs=2 if count < 1_000_000 else 1, rate=0.02)
+    """One epoch after each cut."""
+    train(model, epochs=1, rate=0.02)
 
 
 def train(model: nn.Module, *, epochs: int, rate: float) -> None:
@@ -95,7 +95,9 @@ def train(model: nn.Module, *, epochs: int, rate: float) -> None:
             optimizer.step()
             cycle.step()
             told += lost.item() / batches
-        print(f"epoch {epoch}: loss {told:.4f}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+        print(
+            f"epoch {epoch}: loss {told:.4f}, {time.monotonic() - started:.0f} s", file=sys.stderr
+        )
     model.eval()
 
 

@@ -5,7 +5,7 @@
 The environment of the frameworks is made once, in `.cache/toolchains`, with pinned versions. Its
 Python writes the models; then each is built as a user would. Ends with code 1 if a source that must
 come in does not, if one that must be refused is not, or if a copy strays by over 1e-5. `--write`
-puts the table into docs/design/sources.md.
+puts the table into docs/design/sources.md; of one family, it puts its rows there alone.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def main() -> int:
             wrong += bool(says)
             print(f"{case.source}: {says or 'as it should be'}", file=sys.stderr, flush=True)
     if asked.write:
-        write(tried, versions(toolchain))
+        write(tried, versions(toolchain), is_part=asked.only is not None)
     if asked.json:
         print(json.dumps({"wrong": wrong, "tried": [asdict(one) for one in tried]}))
     else:

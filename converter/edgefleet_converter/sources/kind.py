@@ -30,6 +30,8 @@ _TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # 0x1950a86a20f9469c
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _XGBOOST_UBJ = re.compile(rb"\{[iUIlL][\x00-\x0f]*(learner|version|Config)")
 _MAX_FOLDER_FILES: Final = 10_000
+_MAX_FILE: Final = 2**31 - 1
+"""Bytes that a protobuf message or a flatbuffer can have; readers of larger ones fail at random."""
 
 
 class Kind(StrEnum):
@@ -139,6 +141,12 @@ def _refuse_part(path: Path, kind: Kind) -> None:
     Raises:
         OperatorError: saying so.
     """
+    size = path.stat().st_size
+    if kind in (Kind.ONNX, Kind.TFLITE) and size > _MAX_FILE:
+        raise OperatorError(
+            f"{path} has {size / 2**30:.1f} GiB, and {kind} files can have 2 GiB at most",
+            hint="float16 weights halve a model; a larger one is for no device that is known here",
+        )
     if kind is Kind.LIGHTGBM:
         with path.open("rb") as file:
             whole = any(line.startswith(b"end of trees") for line in file)
@@ -153,7 +161,7 @@ def _refuse_part(path: Path, kind: Kind) -> None:
             hint="save the whole model: model.save('m.keras')",
         )
     if kind is Kind.XGBOOST_JSON:
-        if path.stat().st_size > zips.MAX_BYTES:
+        if size > zips.MAX_BYTES:
             raise OperatorError(f"{path} has more than {zips.MAX_BYTES >> 30} GiB")
         try:
             found = json.loads(path.read_bytes())

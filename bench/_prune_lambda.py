@@ -1,0 +1,115 @@
+"""Part one of `bench prune`: single weights become zero, and the model becomes int8."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from bench._prune_channels import prune
+from bench._prune_shop import Figures, Shop, update_size
+from edgefleet_contract.bundle import Format
+from edgefleet_converter.arrays import Arrays
+from edgefleet_converter.bench import Bench
+from edgefleet_converter.passes.prune_onnx import (
+    all_weights,
+    hard_threshold,
+    lambda_for,
+    weight_names,
+)
+from edgefleet_converter.pruning import prune_model, write_pruned
+from edgefleet_converter.recipe_prune import Prune
+
+SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+BUDGET = 0.01
+
+
+@dataclass
+class Row:
+    """One lambda. `float_` is the pruned model before int8, `uniform` one of the same share of
+    zeros in each layer, as float. `update` is what travels to whoever has the row before."""
+
+    name: str
+    lambda_: float
+    norm0: int
+    weights: int
+    float_: Figures
+    int8: Figures
+    update: int | None = None
+    uniform: Figures | None = None
+    layers: dict[str, float] = field(default_factory=dict)
+    """The share of each layer that is not zero."""
+
+
+def sweep_lambda(folder: Path, toolchain: Path, scratch: Path) -> list[Row]:
+    """A row for each share of zeros, and one for the lambda that a budget of a point allows."""
+    shop = Shop(folder, scratch / "lambda")
+    prune(folder, toolchain, scratch / "exported", ratio=0.5, finetune="")
+    base = shop.opened(scratch / "exported" / "whole.onnx")
+    whole = scratch / "whole.onnx"
+    shutil.copy(base, whole)
+    shop.figures(whole)
+    weights = all_weights(onnx.load(whole))
+    rows: list[Row] = []
+    files: list[Path] = []
+    for share in SHARES:
+        name = f"{round(100 * share)} %"
+        tried = write_pruned(shop.bench, whole, lambda_=lambda_for(weights, share))
+        path = scratch / f"pruned-{share}.onnx"
+        shutil.copy(tried.path, path)
+        made = shop.int8(path, f"pruned-{share}")
+        rows.append(
+            Row(
+                name,
+                tried.lambda_,
+                tried.norm0,
+                tried.weights,
+                shop.figures(path),
+                shop.figures(made),
+                update_size(files[-1], made) if files else None,
+                _uniform(shop, whole, share, scratch) if share else None,
+                {one.name: one.norm0 / one.weights for one in tried.layers},
+            )
+        )
+        files.append(made)
+    answers = shop.bench.run(Format.ONNX, whole, what="running the whole model").arrays
+    rows.append(_inside_budget(shop, whole, answers))
+    files.append(shop.bench.scratch / "budget.int8.onnx")
+    for row, p50 in zip(rows, shop.times([whole, *files])[1:], strict=True):
+        row.int8 = replace(row.int8, p50_us=p50)
+    return rows
+
+
+def _inside_budget(shop: Shop, whole: Path, before: Arrays) -> Row:
+    recipe = replace(shop.bench.recipe, prune=Prune(max_accuracy_drop=BUDGET))
+    bench = Bench(recipe, shop.bench.scratch, shop.bench.progress)
+    found = prune_model(bench, whole, before, shop.truth)
+    path = shop.bench.scratch / "budget.onnx"
+    shutil.copy(found.path, path)
+    told = found.told
+    return Row(
+        "budget of 1 point",
+        told.lambda_,
+        told.norm0,
+        told.weights,
+        shop.figures(path),
+        shop.figures(shop.int8(path, "budget")),
+    )
+
+
+def _uniform(shop: Shop, whole: Path, share: float, scratch: Path) -> Figures:
+    """The same share of zeros, taken from each layer by a lambda of its own."""
+    model = onnx.load(whole)
+    names = set(weight_names(model))
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            w = np.asarray(numpy_helper.to_array(tensor), np.float32)
+            pruned = hard_threshold(w, lambda_for(w.ravel(), share))
+            tensor.CopyFrom(numpy_helper.from_array(pruned, tensor.name))
+    path = scratch / "uniform.onnx"
+    onnx.save(model, path)
+    return shop.figures(path)
