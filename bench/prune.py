@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--toolchain", type=Path, default=os.environ.get("EDGE_CONVERT_TOOLCHAIN"))
     parser.add_argument("--only", choices=("lambda", "channels"))
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
+    parser.add_argument("--no-budget", action="store_true", help="no lambda is searched for")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(argv)
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
     cuts: list[Cut] = []
     with tempfile.TemporaryDirectory(prefix="bench-prune-") as name:
         if options.only != "channels":
-            rows = sweep_lambda(folder, toolchain, Path(name))
+            rows = sweep_lambda(folder, toolchain, Path(name), with_budget=not options.no_budget)
         if options.only != "lambda":
             cuts = cut_channels(folder, toolchain, Path(name), options.ratios)
     if options.write:
