@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ import onnx
 from sklearn.datasets import load_digits
 
 from edgefleet_contract.keys import PrivateKey
+from edgefleet_converter.pipeline import build
+from edgefleet_converter.recipe import parse_recipe
 from tests.converter import models
 from tests.converter.conftest import CREATED, ROOT
 
@@ -127,7 +129,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="same-bytes-") as name:
         folder = Path(name) / "given"
         folder.mkdir()
-        lay_ground(folder, lambda line, out: convert(folder, line, out, {}))
+        lay_ground(folder, trained(Path(name) / "trained"))
         for case in argv or CASES:
             found = differing(folder, Path(name) / case, CASES[case])
             wrong += bool(found)
@@ -207,10 +209,8 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def lay_ground(
-    folder: Path, convert: Callable[[tuple[str, ...], Path], None], *, source: Path | None = None
-) -> None:
-    """Real digits, a model of them in three formats, a CNN, recipes and a key."""
+def lay_ground(folder: Path, digits: Mapping[str, bytes]) -> None:
+    """Real digits, a model of them in several formats (by suffix), a CNN, recipes and a key."""
     PrivateKey.generate_p256().save(folder / "key.pem")
     pixels, truth = load_digits(return_X_y=True)
     x = pixels.astype(np.float32)
@@ -229,19 +229,35 @@ def lay_ground(
     (folder / "tflite.toml").write_text(DATA.format(targets=one))
     images = DATA.replace("calibration.npy", "images.npy").replace("held_out.", "held_out_images.")
     (folder / "cnn.toml").write_text(images.format(targets=both))
-    (folder / "float.toml").write_text(DATA.format(targets='["onnx-float32", "tflite-float32"]'))
     (folder / "pictures.toml").write_text(PICTURES)
     (folder / "join.toml").write_text(JOIN)
     onnx.save(models.cnn(), folder / "cnn.onnx")
-    if source is None:
-        command = [sys.executable, str(ROOT / "demo" / "train_digits.py"), str(folder / "trained")]
-        subprocess.run(command, check=True, capture_output=True)
-        source = folder / "trained" / "digits.skops"
-    (folder / "digits.skops").write_bytes(source.read_bytes())
-    convert(("build", "digits.skops", "--recipe", "float.toml"), folder / "float")
-    for kind in ("onnx", "tflite"):
-        made = folder / "float" / "m-1" / f"{kind}-float32" / f"model.{kind}"
-        (folder / f"digits.{kind}").write_bytes(made.read_bytes())
+    for suffix, raw in digits.items():
+        (folder / f"digits.{suffix}").write_bytes(raw)
+
+
+def trained(folder: Path) -> dict[str, bytes]:
+    """The demo's model as scikit-learn, ONNX and TFLite."""
+    command = [sys.executable, str(ROOT / "demo" / "train_digits.py"), str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    recipe = DATA.format(targets='["onnx-float32", "tflite-float32"]')
+    built = build(
+        folder / "digits.skops",
+        parse_recipe(recipe, folder=folder),
+        out=folder / "out",
+        model="m",
+        version=1,
+        key=PrivateKey.generate_p256(),
+    )
+    return {"skops": (folder / "digits.skops").read_bytes()} | float_models(built.path)
+
+
+def float_models(bundle: Path) -> dict[str, bytes]:
+    """Those of a bundle, by suffix."""
+    return {
+        kind: (bundle / f"{kind}-float32" / f"model.{kind}").read_bytes()
+        for kind in ("onnx", "tflite")
+    }
 
 
 if __name__ == "__main__":
