@@ -37,6 +37,7 @@ def table(tried: list[Tried]) -> str:
             f"{one.sqnr_db[name]:.1f}" if name in one.sqnr_db else "-"
             for name in ("onnx-int8", "tflite-int8")
         )
+        noise = noise if one.sqnr_db else "-"
         lines.append(
             f"| {one.source} | {one.kind} | {' | '.join(figures)} | {noise} | {one.seconds:.0f} |"
         )
