@@ -13,7 +13,7 @@ NOWAIT ?=
 FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers arm64
-.PHONY: models streams channels toolchains hostile fuzz networks crash-states kill-matrix powercut
+.PHONY: models streams channels toolchains same-bytes hostile fuzz networks crash-states kill-matrix powercut
 .PHONY: memory lock clean
 
 help:
@@ -107,6 +107,9 @@ bench-peers: env broker ## serving beside MLServer, KServe, LitServe and BentoML
 
 toolchains: env ## a model of every framework, converted and held against it (TOOLCHAIN=venv; else 4 GB)
 	@$(BIN)/python -m tests.toolchains --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
+
+same-bytes: env ## builds with searches, pruning, steps and joins, twice in unlike environments
+	@$(BIN)/python -m tests.converter.same_bytes
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

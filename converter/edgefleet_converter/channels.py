@@ -102,6 +102,7 @@ def prune_channels(
                 "finetune": wish.finetune,
                 "ratio": wish.ratio,
                 "steps": wish.steps,
+                "round_to": wish.round_to,
             },
             python=python_of(toolchain),
         )

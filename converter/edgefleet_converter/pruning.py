@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format
+from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate, metrics
 from edgefleet_converter.arrays import Arrays
@@ -42,13 +43,23 @@ class PrunedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A tensor of weights: its name, how many are not zero, of how many."""
+
+    name: str
+    norm0: int
+    weights: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
-    """One try: the file, its lambda, how many weights are not zero, of how many."""
+    """One try: the file, its lambda, how many weights are not zero, of how many, by layer."""
 
     path: Path
     lambda_: float
     norm0: int
     weights: int
+    layers: tuple[Layer, ...]
 
 
 def prune_model(
@@ -114,7 +125,20 @@ def write_pruned(
         share=share,
     )
     return Tried(
-        made, number(says["lambda"]), int(number(says["norm0"])), int(number(says["weights"]))
+        made,
+        number(says["lambda"]),
+        int(number(says["norm0"])),
+        int(number(says["weights"])),
+        _layers(says["layers"]),
+    )
+
+
+def _layers(told: Json) -> tuple[Layer, ...]:
+    rows = told if isinstance(told, list) else []
+    return tuple(
+        Layer(str(row[0]), int(number(row[1])), int(number(row[2])))
+        for row in rows
+        if isinstance(row, list)
     )
 
 

@@ -12,11 +12,14 @@ from edgefleet_contract.errors import Malformed
 class Structured:
     """Channels to cut out of a PyTorch model: a share of them, in steps, trained after each.
 
-    `finetune` is `module:function`, called with the model after each step.
+    `finetune` is `module:function`, called with the model after each step. What a layer keeps is a
+    multiple of `round_to`: runtimes work on eight channels at a time, and widths that are none make
+    them fall back to slow kernels.
     """
 
     ratio: float = 0.5
     steps: int = 3
+    round_to: int = 8
     finetune: str = ""
 
     def __post_init__(self) -> None:
@@ -24,6 +27,8 @@ class Structured:
             raise Malformed("ratio: above 0 and below 1")
         if not 1 <= self.steps <= 100:
             raise Malformed("steps: 1 to 100")
+        if not 1 <= self.round_to <= 64:
+            raise Malformed("round_to: 1 to 64")
         module, colon, function = self.finetune.partition(":")
         if self.finetune and not (module and colon and function.isidentifier()):
             raise Malformed(f"finetune: {self.finetune[:80]!r} is not module:function")

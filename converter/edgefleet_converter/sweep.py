@@ -26,7 +26,7 @@ from edgefleet_converter.labels import find_labels
 from edgefleet_converter.loss import cross_entropy
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.opening import open_source
-from edgefleet_converter.pruning import write_pruned
+from edgefleet_converter.pruning import Layer, write_pruned
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import DataFile, Measured
@@ -40,8 +40,8 @@ ZSTD_LEVEL: Final = 19
 class Point:
     """An int8 model of one lambda. `loss`: cross-entropy, nats, where classes are known.
 
-    `norm0` of `weights` are not zero. `agreement` and `sqnr_db` are against the float model that
-    came in, `size_zstd` is the file at level 19.
+    `norm0` of `weights` are not zero, by layer in `layers`. `agreement` and `sqnr_db` are against
+    the float model that came in, `size_zstd` is the file at level 19.
     """
 
     lambda_: float
@@ -54,6 +54,7 @@ class Point:
     accuracy: Share | None = None
     agreement: Share | None = None
     measured: Measured | None = None
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ def _point(
         accuracy=None if truth is None else metrics.accuracy(own, truth),
         agreement=metrics.agreement(reference, own) if has_classes else None,
         measured=bench.measure(Format.ONNX, made, what=f"measuring at {at}"),
+        layers=tried.layers,
     )
 
 

@@ -25,7 +25,7 @@ held_out = "held_out.npz"
 enabled = false
 """
 CUT = '[prune.structured]\nratio = 0.5\nsteps = 2\nfinetune = "m:f"\n'
-STAMP = {"finetune": "m:f", "ratio": 0.5, "steps": 2}
+STAMP = {"finetune": "m:f", "ratio": 0.5, "round_to": 8, "steps": 2}
 
 
 def built(folder: Path, stamp: object) -> Built:
@@ -46,7 +46,7 @@ def test_a_model_that_was_cut_as_the_recipe_says_is_built(tmp_path: Path) -> Non
     assert told == {"structured": STAMP}
 
 
-@pytest.mark.parametrize("stamp", [None, STAMP | {"ratio": 0.25}])
+@pytest.mark.parametrize("stamp", [None, STAMP | {"ratio": 0.25}, STAMP | {"round_to": 1}])
 def test_a_model_that_was_not_is_refused(tmp_path: Path, stamp: object) -> None:
     with pytest.raises(OperatorError, match=r"not as prune\.structured") as caught:
         built(tmp_path, stamp)

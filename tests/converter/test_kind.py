@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -63,3 +64,32 @@ def test_an_onnx_cut_anywhere_after_its_head_is_still_called_onnx(tmp_path: Path
     path = tmp_path / "m"
     path.write_bytes(raw[: len(raw) // 2])
     assert recognise(path) is Kind.ONNX
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"), [(b"\x08\x09\x3a\xff\xff\xff\xff\x0a", "ONNX"), (b"\x1c\0\0\0TFL3", "TFLite")]
+)
+def test_what_no_reader_of_its_format_can_hold_is_refused_unread(
+    tmp_path: Path, head: bytes, kind: str
+) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(head)
+    with path.open("r+b") as file:
+        file.truncate(2**31)  # sparse: no bytes are on the disk
+    with pytest.raises(OperatorError, match=rf"has 2\.0 GiB, and {kind} files can have 2 GiB"):
+        recognise(path)
+
+
+@pytest.mark.parametrize("head", [b"tree\nversion=v4\n", b"\x89HDF\r\n\x1a\n"])
+def test_a_long_line_is_not_read_into_memory(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(head)
+    with path.open("r+b") as file:
+        file.truncate(100 * 2**20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OperatorError):
+            recognise(path)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()

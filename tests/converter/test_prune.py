@@ -137,6 +137,9 @@ def test_a_sweep_tells_what_each_lambda_costs(
     none, some, every = found["points"]
     assert [point["lambda"] for point in found["points"]] == [0, 0.0005, 1000]
     assert none["norm0"] == none["weights"] > some["norm0"] > every["norm0"] == 0
+    assert [sum(layer["norm0"] for layer in one["layers"]) for one in (none, some, every)] == [
+        one["norm0"] for one in (none, some, every)
+    ]
     assert none["size_zstd"] > some["size_zstd"] > every["size_zstd"]
     assert none["accuracy"]["value"] > 0.95 > 0.2 > every["accuracy"]["value"]
     # without a weight, the best that biases can do is to know how often each class comes

@@ -34,6 +34,17 @@ def torch_models(folder: Path, tiny: bool) -> None:
     if tiny:
         torch.save(module, folder / "legacy.pt", _use_new_zipfile_serialization=False)
         return
+    torch.onnx.export(
+        module,
+        (example,),
+        folder / "exported.onnx",
+        dynamo=True,
+        opset_version=18,
+        input_names=["image"],
+        dynamic_shapes=batch,
+        external_data=False,
+        verbose=False,
+    )
     fixed = torch.export.export(module, (torch.rand(4, 3, 16, 16),))
     torch.export.save(fixed, folder / "fixed.pt2")
     torch.export.save(

@@ -34,23 +34,31 @@ def table(tried: list[Tried]) -> str:
             continue
         figures = [_figure(one.parity.get(f"{kind}-float32")) for kind in ("onnx", "tflite")]
         noise = ", ".join(
-            f"{one.sqnr_db[name]:.1f}"
+            f"{one.sqnr_db[name]:.1f}" if name in one.sqnr_db else "-"
             for name in ("onnx-int8", "tflite-int8")
-            if name in one.sqnr_db
         )
+        noise = noise if one.sqnr_db else "-"
         lines.append(
-            f"| {one.source} | {one.kind} | {' | '.join(figures)} | {noise or '-'} "
-            f"| {one.seconds:.0f} |"
+            f"| {one.source} | {one.kind} | {' | '.join(figures)} | {noise} | {one.seconds:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def write(tried: list[Tried], versions: str) -> None:
-    """Put the table into its page."""
+def write(tried: list[Tried], versions: str, *, is_part: bool) -> None:
+    """Put the table into its page; rows of a part stand for the old ones of the same source."""
     text = PAGE.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{versions}\n\n{table(tried)}\n{END}{after}", "utf-8")
+    old, _, after = rest.partition(END)
+    made = table(tried).splitlines()
+    if is_part:
+        sources = {_source(row) for row in made}
+        made += [r for r in old.splitlines() if r.startswith("|") and _source(r) not in sources]
+    body = "\n".join(made)
+    PAGE.write_text(f"{before}{BEGIN}\n{versions}\n\n{body}\n\n{END}{after}", "utf-8")
+
+
+def _source(row: str) -> str:
+    return row.split("|")[1].strip()
 
 
 def _figure(value: float | None) -> str:

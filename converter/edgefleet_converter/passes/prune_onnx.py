@@ -43,12 +43,24 @@ those under a thousandth of the largest are as good as zero: no points of a grid
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A model with zeros: what lambda did it, how many weights are not zero, of how many."""
+    """A model with zeros: what lambda did it, how many weights are not zero, of how many.
+
+    `layers` has the two counts of each tensor, in the order of the file.
+    """
 
     model: ModelProto
     lambda_: float
-    norm0: int
-    weights: int
+    layers: dict[str, tuple[int, int]]
+
+    @property
+    def norm0(self) -> int:
+        """How many weights are not zero."""
+        return sum(left for left, _ in self.layers.values())
+
+    @property
+    def weights(self) -> int:
+        """How many there are."""
+        return sum(size for _, size in self.layers.values())
 
 
 def hard_threshold(weights: Floats, lambda_: float) -> Floats:
@@ -136,28 +148,33 @@ def prune(model: ModelProto, lambda_: float) -> Pruned:
     names = set(weight_names(model))
     made = ModelProto()
     made.CopyFrom(model)
-    norm0 = size = 0
+    layers: dict[str, tuple[int, int]] = {}
     for tensor in made.graph.initializer:
         if tensor.name not in names:
             continue
         weights = hard_threshold(_array(tensor), lambda_)
-        norm0 += int(np.count_nonzero(weights))
-        size += weights.size
+        layers[tensor.name] = int(np.count_nonzero(weights)), weights.size
         tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
-    return Pruned(made, lambda_, norm0, size)
+    return Pruned(made, lambda_, layers)
 
 
 def write_pruned(*, lambda_: float | None = None, share: float | None = None) -> dict[str, Json]:
     """`pruned.onnx` from `model.onnx`, by a lambda or a share of weights to zero. A worker task.
 
-    Returns `lambda`, `norm0` and `weights`.
+    Returns `lambda`, `norm0`, `weights`, and `layers`: the name and the two counts of each.
     """
     model = onnx.load("model.onnx", load_external_data=False)
     if lambda_ is None:
         lambda_ = lambda_for(all_weights(model), share or 0.0)
     made = prune(model, lambda_)
     onnx.save(made.model, Path("pruned.onnx"))
-    return {"lambda": made.lambda_, "norm0": made.norm0, "weights": made.weights}
+    layers: list[Json] = [[name, *counts] for name, counts in made.layers.items()]
+    return {
+        "lambda": made.lambda_,
+        "norm0": made.norm0,
+        "weights": made.weights,
+        "layers": layers,
+    }
 
 
 def choose_grid(*, points: int) -> dict[str, Json]:

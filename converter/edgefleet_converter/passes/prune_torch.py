@@ -32,7 +32,9 @@ OPSET: Final = 18
 _MOVES: Final = ("TBackward", "TransposeBackward", "PermuteBackward", "ViewBackward")
 
 
-def cut(*, factory: str, search: str, finetune: str, ratio: float, steps: int) -> dict[str, Json]:
+def cut(
+    *, factory: str, search: str, finetune: str, ratio: float, steps: int, round_to: int
+) -> dict[str, Json]:
     """`whole.onnx` and `cut.onnx` of the model that the factory gives, for `inputs.npz`.
 
     Returns the parameters and the multiply-adds of one example, before and after.
@@ -54,6 +56,7 @@ def cut(*, factory: str, search: str, finetune: str, ratio: float, steps: int) -
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
         iterative_steps=steps,
+        round_to=round_to,
         ignored_layers=_last_layers(model, example),
     )
     for _ in range(steps):
@@ -68,7 +71,7 @@ def cut(*, factory: str, search: str, finetune: str, ratio: float, steps: int) -
         raise OperatorError(
             f"nothing was cut: no layer of {factory} has channels to spare at this ratio"
         )
-    stamp = {"finetune": finetune, "ratio": ratio, "steps": steps}
+    stamp = {"finetune": finetune, "ratio": ratio, "round_to": round_to, "steps": steps}
     _export(model, example, "cut.onnx", json.dumps(stamp, sort_keys=True))
     return {"before": before, "after": after}
 

@@ -30,6 +30,10 @@ _TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # 0x1950a86a20f9469c
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _XGBOOST_UBJ = re.compile(rb"\{[iUIlL][\x00-\x0f]*(learner|version|Config)")
 _MAX_FOLDER_FILES: Final = 10_000
+_MAX_FILE: Final = 2**31 - 1
+"""Bytes that a protobuf message or a flatbuffer can have; readers of larger ones fail at random."""
+_MAX_PARSED: Final = 256 * 2**20
+"""Bytes of JSON that are parsed here; Python's objects take ten times as many."""
 
 
 class Kind(StrEnum):
@@ -139,22 +143,27 @@ def _refuse_part(path: Path, kind: Kind) -> None:
     Raises:
         OperatorError: saying so.
     """
-    if kind is Kind.LIGHTGBM:
-        with path.open("rb") as file:
-            whole = any(line.startswith(b"end of trees") for line in file)
-        if not whole:
-            raise OperatorError(
-                f"{path} is a LightGBM model without its end",
-                hint="it may be truncated: compare its size with the original",
-            )
+    size = path.stat().st_size
+    if kind in (Kind.ONNX, Kind.TFLITE) and size > _MAX_FILE:
+        raise OperatorError(
+            f"{path} has {size / 2**30:.1f} GiB, and {kind} files can have 2 GiB at most",
+            hint="float16 weights halve a model; a larger one is for no device that is known here",
+        )
+    if kind is Kind.LIGHTGBM and not _mentions(path, b"\nend of trees"):
+        raise OperatorError(
+            f"{path} is a LightGBM model without its end",
+            hint="it may be truncated: compare its size with the original",
+        )
     if kind is Kind.KERAS_H5 and not _mentions(path, b"model_config"):
         raise OperatorError(
             f"{path} is HDF5 without a model_config: weights alone, or no Keras model",
             hint="save the whole model: model.save('m.keras')",
         )
     if kind is Kind.XGBOOST_JSON:
-        if path.stat().st_size > zips.MAX_BYTES:
+        if size > zips.MAX_BYTES:
             raise OperatorError(f"{path} has more than {zips.MAX_BYTES >> 30} GiB")
+        if size > _MAX_PARSED:
+            return  # XGBoost itself finds out, in a worker with bounded memory
         try:
             found = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:

@@ -92,7 +92,7 @@ def parse(raw: bytes) -> ModelProto:
     """The model in bytes.
 
     Raises:
-        OperatorError: they are not a whole ONNX model.
+        OperatorError: they are not a whole ONNX model, or its weights are in other files.
     """
     try:
         model = onnx.load_model_from_string(raw)
@@ -103,6 +103,12 @@ def parse(raw: bytes) -> ModelProto:
         ) from None
     if not model.graph.node:
         raise OperatorError("the ONNX model has no operators")
+    for tensor in model.graph.initializer:  # before ONNX' checker, which calls that not valid
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise OperatorError(
+                f"the weights of {tensor.name!r} are in another file",
+                hint="save it as one file: onnx.save(model, path, save_as_external_data=False)",
+            )
     return model
 
 
@@ -124,12 +130,6 @@ def _refuse_foreign(model: ModelProto) -> None:
             f"operators outside of ONNX: {names}",
             hint=f"domains that come in: {', '.join(name or 'ai.onnx' for name in DOMAINS[1:])}",
         )
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise OperatorError(
-                f"the weights of {tensor.name!r} are in another file",
-                hint="save it as one file: onnx.save(model, path, save_as_external_data=False)",
-            )
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         if value.name not in weights and value.type.WhichOneof("value") != "tensor_type":
