@@ -69,7 +69,7 @@ def judge(
     own = seen.classes
     if not seen.is_program:
         reference: NDArray[np.int64] | None = metrics.decide(float_outputs[0])
-    elif target.is_int8 and not base.answers.is_int8:
+    elif target.is_quantized and not base.answers.is_int8:
         reference = classes_of(bench, setting, target.kind, base.path, base.answers)
     else:
         reference = own

@@ -209,14 +209,20 @@ def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
     lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
     answers = bench.run(Format.TFLITE, source, what="running the TFLite model")
     gate.refuse_not_finite(answers.arrays, what="the source model")
-    if answers.is_int8 and Target.TFLITE_FLOAT32 in bench.recipe.targets:
-        raise OperatorError(
-            f"{source} is int8 already, so no tflite-float32 comes of it",
-            hint="targets = ['tflite-int8'] packs it as it is",
-        )
+    _refuse_int8(source, answers, bench.recipe.targets)
     found = FloatModel(source, answers, 0.0)
     opened.models[Format.TFLITE] = found
     return replace(opened, as_is=found)
+
+
+def _refuse_int8(source: Path, answers: Answers, targets: tuple[Target, ...]) -> None:
+    """Refuse to make anything but int8 of what is int8 already."""
+    others = [one for one in targets if not (one.is_int8 or one.is_as_is)]
+    if answers.is_int8 and others:
+        raise OperatorError(
+            f"{source} is int8 already, so no {others[0]} comes of it",
+            hint="targets = ['tflite-int8'] packs it as it is",
+        )
 
 
 def _held_to(

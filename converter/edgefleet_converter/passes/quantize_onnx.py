@@ -1,7 +1,11 @@
 """int8 ONNX: static QDQ by onnxruntime, uint8 activations, int8 weights per channel.
 
 Inputs and outputs stay float32. Softmax and the like stay float: they cost little and lose much.
-Unsigned activations with signed weights are what processors with VNNI multiply fastest.
+Unsigned activations with signed weights are what processors with VNNI multiply fastest. Activations
+of 16 bits are signed and symmetric, as TFLite has them; onnxruntime has no kernels that multiply
+them, and computes in float32 between the roundings. Their weights are turned into float32 by plain
+operators, which it does once while it loads: a DequantizeLinear it would run at each inference, and
+newer releases join it with a Gemm that rounds activations to 8 bits.
 """
 
 from __future__ import annotations
@@ -36,29 +40,46 @@ def quantize() -> dict[str, Json]:
 
     Returns `quantum`: the largest step of a quantized output, 0 where every output is float.
     """
-    model = onnx.load("model.onnx")
+    return {"quantum": quantize_file(Path("model.onnx"), Path("int8.onnx"))}
+
+
+def quantize_file(source: Path, made: Path, *, is_int16: bool = False) -> float:
+    """Write the quantized file; the largest step of a quantized output, 0 where all are float.
+
+    Args:
+        source: the float file; ranges are taken from `calibration.npz` beside it.
+        made: where it goes.
+        is_int16: activations have 16 bits, weights 8 as ever.
+
+    Raises:
+        OperatorError: there is no layer to quantize.
+    """
+    model = onnx.load(source)
     present = {node.op_type for node in model.graph.node}
     if not present & {"Gemm", "MatMul", "Conv"}:
         raise OperatorError(
             f"nothing to quantize: the operators are {', '.join(sorted(present))}",
-            hint="take the int8 target out of the recipe; a float32 target works",
+            hint="take the target out of the recipe; a float32 target works",
         )
     quantize_static(
-        "model.onnx",
-        "int8.onnx",
+        source,
+        made,
         _Reader(model),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=[name for name in OPERATORS if name in present],
         per_channel=True,
-        activation_type=QuantType.QUInt8,
+        activation_type=QuantType.QInt16 if is_int16 else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"ActivationSymmetric": True} if is_int16 else None,
     )
-    quantized = onnx.load("int8.onnx")
+    quantized = onnx.load(made)
     quantized.ir_version = model.ir_version
+    if is_int16:
+        _unfold_weights(quantized)
     onnx.checker.check_model(quantized, full_check=True)
-    onnx.save(quantized, "int8.onnx")
-    return {"quantum": output_quantum(quantized)}
+    onnx.save(quantized, made)
+    return output_quantum(quantized)
 
 
 def output_quantum(model: onnx.ModelProto) -> float:
@@ -71,6 +92,34 @@ def output_quantum(model: onnx.ModelProto) -> float:
     }
     values = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name in scales]
     return max((float(value.max()) for value in values), default=0.0)
+
+
+def _unfold_weights(model: onnx.ModelProto) -> None:
+    """Cast and Mul for each DequantizeLinear of a constant around zero."""
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        values = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if values is None or (len(node.input) > 2 and constants[node.input[2]].any()):
+            nodes.append(node)
+            continue
+        axis = next((one.i for one in node.attribute if one.name == "axis"), 1)
+        scale = constants[node.input[1]]
+        shape = [1] * values.ndim
+        if scale.size > 1:
+            shape[axis] = scale.size
+        output, factor = node.output[0], f"{node.output[0]}.factor"
+        graph.initializer.append(numpy_helper.from_array(scale.reshape(shape), factor))
+        nodes += [
+            onnx.helper.make_node("Cast", [node.input[0]], [f"{output}.cast"], to=1),
+            onnx.helper.make_node("Mul", [f"{output}.cast", factor], [output]),
+        ]
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    for field, items in (("node", nodes), ("initializer", kept)):
+        graph.ClearField(field)
+        getattr(graph, field).extend(items)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
