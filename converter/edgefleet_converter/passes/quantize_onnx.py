@@ -3,9 +3,7 @@
 Inputs and outputs stay float32. Softmax and the like stay float: they cost little and lose much.
 Unsigned activations with signed weights are what processors with VNNI multiply fastest. Activations
 of 16 bits are signed and symmetric, as TFLite has them; onnxruntime has no kernels that multiply
-them, and computes in float32 between the roundings. Their weights are turned into float32 by plain
-operators, which it does once while it loads: a DequantizeLinear it would run at each inference, and
-newer releases join it with a Gemm that rounds activations to 8 bits.
+them, and computes in float32 between the roundings (`wide_onnx`).
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from onnxruntime.quantization import (
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.passes.wide_onnx import keep_float_sums
 
 OPERATORS: Final = (
     *("Gemm", "MatMul", "Conv", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool"),
@@ -76,7 +75,7 @@ def quantize_file(source: Path, made: Path, *, is_int16: bool = False) -> float:
     quantized = onnx.load(made)
     quantized.ir_version = model.ir_version
     if is_int16:
-        _unfold_weights(quantized)
+        keep_float_sums(quantized)
     onnx.checker.check_model(quantized, full_check=True)
     onnx.save(quantized, made)
     return output_quantum(quantized)
@@ -92,34 +91,6 @@ def output_quantum(model: onnx.ModelProto) -> float:
     }
     values = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name in scales]
     return max((float(value.max()) for value in values), default=0.0)
-
-
-def _unfold_weights(model: onnx.ModelProto) -> None:
-    """Cast and Mul for each DequantizeLinear of a constant around zero."""
-    graph = model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        values = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if values is None or (len(node.input) > 2 and constants[node.input[2]].any()):
-            nodes.append(node)
-            continue
-        axis = next((one.i for one in node.attribute if one.name == "axis"), 1)
-        scale = constants[node.input[1]]
-        shape = [1] * values.ndim
-        if scale.size > 1:
-            shape[axis] = scale.size
-        output, factor = node.output[0], f"{node.output[0]}.factor"
-        graph.initializer.append(numpy_helper.from_array(scale.reshape(shape), factor))
-        nodes += [
-            onnx.helper.make_node("Cast", [node.input[0]], [f"{output}.cast"], to=1),
-            onnx.helper.make_node("Mul", [f"{output}.cast", factor], [output]),
-        ]
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, items in (("node", nodes), ("initializer", kept)):
-        graph.ClearField(field)
-        getattr(graph, field).extend(items)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
