@@ -26,6 +26,8 @@ from edgefleet_converter.passes.stamp_tflite import stamp
 from edgefleet_converter.passes.tflite_file import SIGNATURE_KEY, parse, serialize
 
 _ALL: Final = ".*"
+_ALWAYS_FLOAT: Final = (TFLOperationName.DIV, TFLOperationName.SQRT)
+"""The quantizer takes them, and runtimes that devices have do not."""
 
 
 class Way(StrEnum):
@@ -103,7 +105,7 @@ def _recipe(way: Way, floats: tuple[str, ...]) -> Any:
             activation_num_bits=16 if way is Way.INT16X8 else 8,
             weight_num_bits=8,
         )
-    for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
+    for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT, *_ALWAYS_FLOAT):
         manager.add_quantization_config(_ALL, border, algorithm_key=AlgorithmName.NO_QUANTIZE)
     for scope in floats:
         manager.add_quantization_config(

@@ -21,7 +21,7 @@ _INT4: Final = schema.TensorType.INT4
 _INT8: Final = schema.TensorType.INT8
 _INT16: Final = schema.TensorType.INT16
 
-_ALWAYS_ONE: Final = frozenset({Op.RESHAPE, Op.HARD_SWISH, Op.SQRT, Op.CEIL, Op.FLOOR, Op.NEG})
+_ALWAYS_ONE: Final = frozenset({Op.RESHAPE, Op.HARD_SWISH})
 _ONE_TWO_THREE: Final = frozenset(
     {
         *(Op.RELU, Op.RELU6, Op.LOGISTIC, Op.TANH, Op.SOFTMAX, Op.MEAN, Op.CONCATENATION),
@@ -37,7 +37,9 @@ _BY_TYPE: Final[dict[int, dict[int, int]]] = {
     Op.MAXIMUM: {_FLOAT: 1, _INT8: 2, _INT16: 4},
     Op.MINIMUM: {_FLOAT: 1, _INT8: 2, _INT16: 4},
     Op.LEAKY_RELU: {_FLOAT: 1, _INT8: 1, _INT16: 2},
-    Op.DIV: {_FLOAT: 1},
+    Op.SUM: {_FLOAT: 1, _INT8: 2},
+    Op.GELU: {_FLOAT: 1, _INT8: 2},
+    **{code: {_FLOAT: 1} for code in (Op.ABS, Op.DIV, Op.ELU, Op.EXP, Op.NEG, Op.PRELU, Op.SQRT)},
 }
 
 
@@ -60,9 +62,7 @@ def _types(operator: Any, tensors: list[Any]) -> tuple[int, int]:
 def _is_by_channel(tensor: Any) -> bool:
     quantization = tensor.quantization
     return (
-        quantization is not None
-        and quantization.scale is not None
-        and len(quantization.scale) > 1
+        quantization is not None and quantization.scale is not None and len(quantization.scale) > 1
     )
 
 
@@ -146,6 +146,13 @@ def _pad(operator: Any, tensors: list[Any]) -> int | None:
     return {_FLOAT: 1, _INT8: 2, _INT16: 3}.get(tensors[operator.inputs[0]].type)
 
 
+def _slice(operator: Any, tensors: list[Any]) -> int | None:
+    kind = tensors[operator.inputs[0]].type
+    if _rank(operator.inputs[0], tensors) > 4:
+        return 4 if kind in (_FLOAT, _INT8, _INT16) else None
+    return {_FLOAT: 1, _INT8: 2, _INT16: 4}.get(kind)
+
+
 def _resize(operator: Any, tensors: list[Any]) -> int | None:
     kind, options = tensors[operator.inputs[0]].type, operator.builtinOptions
     if kind == _INT16:
@@ -165,6 +172,7 @@ _SPECIAL: Final[dict[int, Callable[[Any, list[Any]], int | None]]] = {
     Op.TRANSPOSE: _transpose,
     Op.PAD: _pad,
     Op.PADV2: _pad,
+    Op.STRIDED_SLICE: _slice,
     Op.RESIZE_BILINEAR: _resize,
     Op.RESIZE_NEAREST_NEIGHBOR: _resize,
 }

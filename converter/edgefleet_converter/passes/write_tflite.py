@@ -15,10 +15,20 @@ from onnx import ModelProto
 
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.passes import tflite_images, tflite_operators
+from edgefleet_converter.passes import (
+    tflite_curves,
+    tflite_images,
+    tflite_operators,
+    tflite_shapes,
+)
 from edgefleet_converter.passes.tflite_translation import Translation, attributes
 
-HANDLERS: Final = {**tflite_operators.HANDLERS, **tflite_images.HANDLERS}
+HANDLERS: Final = {
+    **tflite_operators.HANDLERS,
+    **tflite_curves.HANDLERS,
+    **tflite_images.HANDLERS,
+    **tflite_shapes.HANDLERS,
+}
 """Every operator that is written, and how."""
 
 
