@@ -228,12 +228,13 @@ CASES: dict[str, onnx.ModelProto] = {
                     "Resize",
                     ["x", "", "", "s"],
                     mode="linear",
+                    axes=[2, 3],
                     coordinate_transformation_mode=where,
                 )
             ],
             IMAGE,
             [4, 16, 10],
-            s=np.asarray([5, 4, 16, 10]),
+            s=np.asarray([16, 10]),
         )
         for where in ("half_pixel", "align_corners")
     },
@@ -279,6 +280,28 @@ CASES: dict[str, onnx.ModelProto] = {
         w=weights(3, 4, 3, 3),
         v=weights(3, 3, 1, 1),
         c=weights(3, 1, 1),
+    ),
+    "series": case(
+        [
+            one("Conv", ["x", "w"], "a", pads=[1, 1], strides=[2], group=2),
+            one("Relu", ["a"], "r"),
+            one("Add", ["r", "c"], "s"),
+            one("MaxPool", ["s"], "m", kernel_shape=[2], strides=[2]),
+            one("Concat", ["m", "m"], "d", axis=1),
+            one("AveragePool", ["d"], "v", kernel_shape=[3], pads=[1, 1]),
+            one("GlobalAveragePool", ["v"], "p"),
+            one("Mul", ["v", "p"]),
+        ],
+        [4, 18],
+        [12, 4],
+        w=weights(6, 2, 3),
+        c=weights(6, 1),
+    ),
+    "a series beside the windows": case(
+        [one("Conv", ["x", "w"], "a", pads=[2, 0], group=4), one("Sub", ["x", "a"])],
+        [4, 9],
+        [4, 9],
+        w=weights(4, 1, 3),
     ),
     "a bias of one value a channel": case(
         [one("Conv", ["x", "w"], "a"), one("Add", ["a", "c"])],

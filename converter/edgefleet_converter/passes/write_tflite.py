@@ -21,6 +21,7 @@ from edgefleet_converter.passes import (
     tflite_operators,
     tflite_shapes,
 )
+from edgefleet_converter.passes.lift_series import lift_series
 from edgefleet_converter.passes.tflite_translation import Translation, attributes
 
 HANDLERS: Final = {
@@ -46,6 +47,7 @@ def translate(model: ModelProto, path: Path) -> None:
         OperatorError: naming every operator and node that cannot be written.
     """
     refuse_unsupported(model)
+    model = lift_series(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     translation = Translation.begin(inferred)
     graph = inferred.graph
