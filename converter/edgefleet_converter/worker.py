@@ -33,6 +33,7 @@ TASKS: Final = {
     "torch_convert": "edgefleet_converter.sources.torch:convert",
     "tensorflow_read": "edgefleet_converter.sources.tensorflow:read",
     "tensorflow_convert": "edgefleet_converter.sources.tensorflow:convert",
+    "tensorflow_from_tflite": "edgefleet_converter.sources.tflite:to_onnx",
     "boost_convert": "edgefleet_converter.sources.boost:convert",
     "tidy_onnx": "edgefleet_converter.sources.onnx:tidy",
     "quantize_onnx": "edgefleet_converter.passes.quantize_onnx:quantize",
