@@ -19,16 +19,15 @@ from edgefleet_converter.arrays import Array, Arrays, load_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, texts
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
+from edgefleet_converter.float_models import FloatModel, held_to, onnx_of_tflite
 from edgefleet_converter.foreign import (
     FAMILIES,
-    MORE,
     Converted,
     convert_foreign,
     name_tflite,
     refuse_code,
 )
 from edgefleet_converter.labels import find_labels
-from edgefleet_converter.float_models import FloatModel, held_to, onnx_of_tflite
 from edgefleet_converter.pruning import prune_model, refuse_uncut
 from edgefleet_converter.report import PruneReport
 from edgefleet_converter.runners import check_inputs

@@ -16,8 +16,9 @@ from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
 from edgefleet_converter.fitting import fit
+from edgefleet_converter.float_models import FloatModel
 from edgefleet_converter.judging import Seen, judge
-from edgefleet_converter.opening import FloatModel, Opened
+from edgefleet_converter.opening import Opened
 from edgefleet_converter.recipe import Headroom
 from edgefleet_converter.report import Measured, VariantReport
 from edgefleet_converter.runners import Kernels

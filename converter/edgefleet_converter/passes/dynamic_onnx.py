@@ -56,7 +56,7 @@ def fix_batch(model: ModelProto) -> None:
             continue
         if dims[0].HasField("dim_value") and dims[0].dim_value != 1:
             raise OperatorError(
-                f"{value.name!r} takes {dims[0].dim_value} examples a call; dynamic ranges need one",
+                f"{value.name!r} takes {dims[0].dim_value} examples a call; dynamic ranges need 1",
                 hint="export the model with a batch that varies, or of one",
             )
         dims[0].ClearField("dim_param")

@@ -1,8 +1,8 @@
 """Numbers in blocks of four bits: integers from -8 to 7 with one scale a block. Pure NumPy.
 
 The scale of a block is the one of a few candidates with the least squared error. The value of the
-largest magnitude may stand at -8 (a negative scale then, where it is positive) or at 7; a scale that
-is smaller than that clips it and serves the rest better.
+largest magnitude may stand at -8 (by a negative scale, where it is positive) or at 7; a smaller scale
+clips it and serves the rest better.
 """
 
 from __future__ import annotations
@@ -58,5 +58,4 @@ def packed_pairs(nibbles: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if nibbles.shape[-1] % 2:
         nibbles = np.concatenate([nibbles, np.zeros((*nibbles.shape[:-1], 1), np.uint8)], axis=-1)
-    packed: NDArray[np.uint8] = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)
-    return packed
+    return np.asarray(nibbles[..., 0::2] | (nibbles[..., 1::2] << 4), np.uint8)

@@ -166,17 +166,15 @@ def _conv(node: NodeProto, kernel: Floats, made: list[TensorProto]) -> list[Node
         ("Mul", ("rows", "scale"), "scaled"),
         ("Reshape", ("scaled", "shape"), "kernel"),
     ]
-    given = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": 0}}
-    nodes = [
-        helper.make_node(
-            op,
-            [f"{output}.{name}" for name in takes],
-            [f"{output}.{gives}"],
-            name=f"{output}.{gives}",
-            **given.get(op, {}),
-        )
-        for op, takes, gives in steps
-    ]
+    nodes = []
+    for op, takes, gives in steps:
+        inputs = [f"{output}.{name}" for name in takes]
+        name = f"{output}.{gives}"
+        nodes.append(helper.make_node(op, inputs, [name], name=name))
+        if op == "Cast":
+            nodes[-1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+        if op == "Concat":
+            nodes[-1].attribute.append(helper.make_attribute("axis", 0))
     convolution = NodeProto()
     convolution.CopyFrom(node)
     convolution.input[1] = f"{output}.kernel"

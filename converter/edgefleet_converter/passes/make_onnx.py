@@ -1,6 +1,6 @@
-"""ONNX in another precision than float32: the worker task behind targets, one function a precision.
+"""ONNX in another precision than float32: the worker task behind targets.
 
-What a precision is worth, and on which runtimes it runs, is said in docs/spec/recipe.md, section 14.
+What a precision is, and what it is held to, is said in docs/spec/recipe.md, section 14.
 """
 
 from __future__ import annotations

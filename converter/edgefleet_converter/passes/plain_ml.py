@@ -32,10 +32,12 @@ class _Plain:
         self._graph.initializer.append(numpy_helper.from_array(array, full))
         return full
 
-    def add(self, op: str, inputs: list[str], output: str = "", **given: object) -> str:
+    def add(self, op: str, inputs: list[str], output: str = "", **given: int) -> str:
         """A node; what it gives."""
         gives = output or f"{self._stem}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [gives], name=f"{gives}.{op}", **given))
+        node = helper.make_node(op, inputs, [gives], name=f"{gives}.{op}")
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in given.items())
+        self.nodes.append(node)
         return gives
 
 

@@ -1,10 +1,10 @@
 """int16 activations over int8 weights in ONNX, so that every onnxruntime computes the same.
 
 Newer releases join a Gemm or MatMul with the DequantizeLinear of its weights, and then round its
-activations to 8 bits: the other 8 were for nothing, and answers differ by release. Here such weights
-come from a Cast and a Mul, which onnxruntime does once while it loads. A Gemm becomes a MatMul and
-an Add: constant weights of a Gemm between quantizers would be quantized anew. Convolutions are left
-as they are, with a DequantizeLinear of their weights at each inference.
+activations to 8 bits: the other 8 were for nothing, and answers differ by release. Here such
+weights come from a Cast and a Mul, which onnxruntime does once while it loads. A Gemm becomes a
+MatMul and an Add: constant weights of a Gemm between quantizers would be quantized anew.
+Convolutions are left as they are, with a DequantizeLinear of their weights at each inference.
 """
 
 from __future__ import annotations
