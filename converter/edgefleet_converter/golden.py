@@ -146,9 +146,9 @@ def float_tolerance(expected: Arrays) -> float:
 
 
 def output_quantum(expected: Arrays, of_file: float, levels: int = 255) -> float:
-    """The step of a quantized model's output: of its last quantizer, or 1/255 of the range it gives.
+    """The step of a quantized model's output: of its last quantizer, or 1/255 of its range.
 
-    It is 1/65535 where the values between its layers have 16 bits; no less than a float's tolerance.
+    1/65535 where the values between its layers have 16 bits; no less than a float's tolerance.
 
     Where the last operators are float, the file names no step; what one step means at the output
     is then taken from the values that the output takes.

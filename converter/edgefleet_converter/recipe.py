@@ -56,7 +56,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What quantizing may cost: accuracy as a share (0.02: two points), and its least SQNR in dB."""
+    """What quantizing may cost: accuracy as a share (0.02: two points); its least SQNR in dB."""
 
     max_accuracy_drop: float = 0.02
     min_sqnr_db: float = 10.0

@@ -1,8 +1,8 @@
 """Numbers in blocks of four bits: integers from -8 to 7 with one scale a block. Pure NumPy.
 
 The scale of a block is the one of a few candidates with the least squared error. The value of the
-largest magnitude may stand at -8 (by a negative scale, where it is positive) or at 7; a smaller scale
-clips it and serves the rest better.
+largest magnitude may stand at -8 (by a negative scale, where it is positive) or at 7; a smaller
+scale clips it and serves the rest better.
 """
 
 from __future__ import annotations
