@@ -110,6 +110,16 @@ def test_int4_multiplies_from_four_bits_and_folds_convolutions(here: Path) -> No
     assert level == 1, "activations are not rounded"
 
 
+def test_names_that_are_taken_are_left_alone(here: Path) -> None:
+    model = models.mlp()
+    model.graph.node[0].input[2] = "a.bias"
+    for tensor in model.graph.initializer:
+        tensor.name = "a.bias" if tensor.name == "b1" else tensor.name
+    onnx.save(model, "model.onnx")
+    make_onnx.make(way="int4")
+    assert "MatMulNBits" in operators(onnx.load("made.onnx"))
+
+
 def test_a_block_is_within_half_a_step_of_its_values() -> None:
     blocks = models.examples(5, 3, 32)
     values, scales = quantize_blocks(blocks)

@@ -97,10 +97,10 @@ def _gemm(
     added = weights.get(bias)
     if added is None:
         return None
-    name = f"{output}.bias"
+    name = f"{output}.int4.bias"
     scaled = (added * np.float32(given.get("beta", 1.0))).astype(np.float32)
     made.append(numpy_helper.from_array(scaled, name))
-    product = f"{output}.product"
+    product = f"{output}.int4.product"
     return [
         _dense(node.input[0], product, matrix, made),
         helper.make_node("Add", [product, name], [output], name=f"{output}.add"),
@@ -113,10 +113,10 @@ def _dense(source: str, output: str, matrix: Floats, made: list[TensorProto]) ->
     values, scales = quantize_blocks(blocks_of(np.ascontiguousarray(matrix.T), BLOCK))
     bits = packed_pairs((values + 8).astype(np.uint8))
     made.append(numpy_helper.from_array(bits, f"{output}.int4"))
-    made.append(numpy_helper.from_array(scales.reshape(-1), f"{output}.scale"))
+    made.append(numpy_helper.from_array(scales.reshape(-1), f"{output}.int4.scale"))
     return helper.make_node(
         "MatMulNBits",
-        [source, f"{output}.int4", f"{output}.scale"],
+        [source, f"{output}.int4", f"{output}.int4.scale"],
         [output],
         name=f"{output}.dense",
         domain=DOMAIN,
@@ -142,7 +142,7 @@ def _conv(node: NodeProto, kernel: Floats, made: list[TensorProto]) -> list[Node
     output = node.output[0]
     halves = np.concatenate([flat, np.full(len(flat) % 2, 8, np.uint8)]).reshape(2, -1)
     constants: dict[str, NDArray[np.generic]] = {
-        "int4": halves[0] | (halves[1] << 4),
+        "bits": halves[0] | (halves[1] << 4),
         "sixteenth": np.asarray(1 / 16, np.float32),
         "sixteen": np.asarray(16, np.float32),
         "eight": np.asarray(8, np.float32),
@@ -152,13 +152,13 @@ def _conv(node: NodeProto, kernel: Floats, made: list[TensorProto]) -> list[Node
         "scale": scales.reshape(-1, 1),
         "shape": np.asarray(kernel.shape, np.int64),
     }
-    made += [numpy_helper.from_array(array, f"{output}.{n}") for n, array in constants.items()]
+    made += [numpy_helper.from_array(array, f"{output}.int4.{n}") for n, array in constants.items()]
     steps = [
-        ("Cast", ("int4",), "bytes"),
-        ("Mul", ("bytes", "sixteenth"), "above"),
+        ("Cast", ("bits",), "floats"),
+        ("Mul", ("floats", "sixteenth"), "above"),
         ("Floor", ("above",), "high"),
         ("Mul", ("high", "sixteen"), "shifted"),
-        ("Sub", ("bytes", "shifted"), "low"),
+        ("Sub", ("floats", "shifted"), "low"),
         ("Concat", ("low", "high"), "both"),
         ("Slice", ("both", "start", "end"), "all"),
         ("Sub", ("all", "eight"), "signed"),
@@ -168,8 +168,8 @@ def _conv(node: NodeProto, kernel: Floats, made: list[TensorProto]) -> list[Node
     ]
     nodes = []
     for op, takes, gives in steps:
-        inputs = [f"{output}.{name}" for name in takes]
-        name = f"{output}.{gives}"
+        inputs = [f"{output}.int4.{name}" for name in takes]
+        name = f"{output}.int4.{gives}"
         nodes.append(helper.make_node(op, inputs, [name], name=name))
         if op == "Cast":
             nodes[-1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
@@ -177,5 +177,5 @@ def _conv(node: NodeProto, kernel: Floats, made: list[TensorProto]) -> list[Node
             nodes[-1].attribute.append(helper.make_attribute("axis", 0))
     convolution = NodeProto()
     convolution.CopyFrom(node)
-    convolution.input[1] = f"{output}.kernel"
+    convolution.input[1] = f"{output}.int4.kernel"
     return [*nodes, convolution]

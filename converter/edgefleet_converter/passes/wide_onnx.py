@@ -60,13 +60,17 @@ def _dense(
     if is_turned:
         values, scale = values.T, scale.T
     for end, array in (("int8", values), ("scale", scale)):
-        graph.initializer.append(numpy_helper.from_array(array.copy(), f"{name}.{end}"))
+        graph.initializer.append(numpy_helper.from_array(array.copy(), f"{name}.wide.{end}"))
     has_bias = len(node.input) > 2 and bool(node.input[2])
-    product = f"{name}.product" if has_bias else name
+    product = f"{name}.wide.product" if has_bias else name
     made = [
-        helper.make_node("Cast", [f"{name}.int8"], [f"{name}.cast"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [f"{name}.weights"]),
-        helper.make_node("MatMul", [node.input[0], f"{name}.weights"], [product]),
+        helper.make_node(
+            "Cast", [f"{name}.wide.int8"], [f"{name}.wide.cast"], to=TensorProto.FLOAT
+        ),
+        helper.make_node(
+            "Mul", [f"{name}.wide.cast", f"{name}.wide.scale"], [f"{name}.wide.weights"]
+        ),
+        helper.make_node("MatMul", [node.input[0], f"{name}.wide.weights"], [product]),
     ]
     if has_bias:
         made.append(helper.make_node("Add", [product, node.input[2]], [name]))
