@@ -81,7 +81,7 @@ def convert_foreign(
         }
     if family != "boost":
         says = bench.foreign_task(f"{family}_read", f"reading the {what}", files, {}, **params)
-        names, tools = texts(says["inputs"]), _versions(says["tools"])
+        names, tools = texts(says["inputs"]), versions(says["tools"])
         params["want_tflite"] = want_tflite and kind not in _NO_TFLITE
     lay_out(bench, calibration, held_out, names)
     more = _more(bench, calibration)
@@ -101,7 +101,7 @@ def convert_foreign(
         load_tensors(wanted["outputs.npz"], "output"),
         load_tensors(wanted["more-outputs.npz"], "output") if more else (),
         texts(says["labels"]),
-        tools | _versions(says.get("tools", {})),
+        tools | versions(says.get("tools", {})),
     )
 
 
@@ -164,6 +164,7 @@ def _more(bench: Bench, calibration: Examples | None) -> bool:
     return True
 
 
-def _versions(value: Json) -> dict[str, str]:
+def versions(value: Json) -> dict[str, str]:
+    """Names and versions that a worker returned."""
     found = value if isinstance(value, dict) else {}
     return {name: str(version) for name, version in found.items()}

@@ -44,7 +44,7 @@ def choose(
         expected: outputs of the default kernels, each [N, …].
         others: the same by other kernels.
         count: how many rows are wanted; fewer where N is smaller.
-        quantum: the step of an int8 output; 0 for a float variant.
+        quantum: the step of a quantized output; 0 where outputs are computed float.
         batch: how many the model takes at once; the vectors fill whole batches. -1 where it varies.
     """
     size = len(expected[0])
@@ -145,14 +145,16 @@ def float_tolerance(expected: Arrays) -> float:
     return FLOAT_TOLERANCE * max([1.0, *found])
 
 
-def output_quantum(expected: Arrays, of_file: float) -> float:
-    """The step of an int8 model's output: of its last quantizer, or 1/255 of the range it gives.
+def output_quantum(expected: Arrays, of_file: float, levels: int = 255) -> float:
+    """The step of a quantized model's output: of its last quantizer, or 1/255 of its range.
+
+    1/65535 where the values between its layers have 16 bits; no less than a float's tolerance.
 
     Where the last operators are float, the file names no step; what one step means at the output
     is then taken from the values that the output takes.
     """
     ranges = [float(output.max()) - float(output.min()) for output in expected]
-    return max(of_file, max(ranges) / 255)
+    return max(of_file, max(ranges) / levels, float_tolerance(expected))
 
 
 def e6(value: float) -> int:

@@ -11,8 +11,8 @@ from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Answers, Bench
 from edgefleet_converter.flips import flips
+from edgefleet_converter.float_models import FloatModel
 from edgefleet_converter.metrics import Share
-from edgefleet_converter.opening import FloatModel
 from edgefleet_converter.report import Flip
 from edgefleet_converter.targets import Target
 from edgefleet_converter.whole_variants import Setting, classes_of
@@ -69,7 +69,7 @@ def judge(
     own = seen.classes
     if not seen.is_program:
         reference: NDArray[np.int64] | None = metrics.decide(float_outputs[0])
-    elif target.is_int8 and not base.answers.is_int8:
+    elif target.is_quantized and not base.answers.is_int8:
         reference = classes_of(bench, setting, target.kind, base.path, base.answers)
     else:
         reference = own

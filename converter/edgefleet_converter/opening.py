@@ -19,9 +19,9 @@ from edgefleet_converter.arrays import Array, Arrays, load_tensors
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, texts
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
+from edgefleet_converter.float_models import FloatModel, held_to, onnx_of_tflite
 from edgefleet_converter.foreign import (
     FAMILIES,
-    MORE,
     Converted,
     convert_foreign,
     name_tflite,
@@ -34,18 +34,6 @@ from edgefleet_converter.runners import check_inputs
 from edgefleet_converter.sources.kind import Kind, recognise
 from edgefleet_converter.sources.sklearn import INPUT
 from edgefleet_converter.targets import Target
-
-
-@dataclass(frozen=True, slots=True)
-class FloatModel:
-    """A model file, what it answers to the held-out examples, and how far that is off.
-
-    A stateful one answers in its sequence alone: then there are no answers here.
-    """
-
-    path: Path
-    answers: Answers | None
-    parity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +143,10 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
         expected = bench.run(Format.ONNX, path, what="running the ONNX model").arrays
     gate.refuse_not_finite(expected, what="the source model")
     more = made.more if made is not None else ()
-    opened.models[Format.ONNX] = _held_to(bench, Format.ONNX, tidy, expected, more)
+    opened.models[Format.ONNX] = held_to(bench, Format.ONNX, tidy, expected, more)
     if made is not None and made.tflite is not None:
         tflite = name_tflite(bench, made.tflite, opened.inputs, opened.outputs)
-        opened.models[Format.TFLITE] = _held_to(bench, Format.TFLITE, tflite, expected, more)
+        opened.models[Format.TFLITE] = held_to(bench, Format.TFLITE, tflite, expected, more)
     tools = made.tools if made is not None else {}
     return replace(opened, named=named or texts(says["labels"]), tools=tools)
 
@@ -194,7 +182,7 @@ def _write_tflite(bench: Bench, onnx: FloatModel) -> FloatModel:
     assert onnx.answers is not None  # a stateful model is packed as it is
     path = bench.scratch / "model.tflite"
     bench.task("write_tflite", "writing TFLite", {"model.onnx": onnx.path}, {"model.tflite": path})
-    return _held_to(bench, Format.TFLITE, path, onnx.answers.arrays)
+    return held_to(bench, Format.TFLITE, path, onnx.answers.arrays)
 
 
 def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
@@ -209,30 +197,24 @@ def _open_tflite(bench: Bench, source: Path, opened: Opened) -> Opened:
     lay_out(bench, opened.calibration, opened.held_out, opened.inputs)
     answers = bench.run(Format.TFLITE, source, what="running the TFLite model")
     gate.refuse_not_finite(answers.arrays, what="the source model")
-    if answers.is_int8 and Target.TFLITE_FLOAT32 in bench.recipe.targets:
-        raise OperatorError(
-            f"{source} is int8 already, so no tflite-float32 comes of it",
-            hint="targets = ['tflite-int8'] packs it as it is",
-        )
+    _refuse_int8(source, answers, bench.recipe.targets)
     found = FloatModel(source, answers, 0.0)
     opened.models[Format.TFLITE] = found
-    return replace(opened, as_is=found)
+    opened = replace(opened, as_is=found)
+    if any(not target.is_tflite for target in bench.recipe.targets):
+        opened.models[Format.ONNX], tools = onnx_of_tflite(bench, source, answers)
+        opened = replace(opened, tools=tools)
+    return opened
 
 
-def _held_to(
-    bench: Bench, kind: Format, path: Path, expected: Arrays, more: Arrays = ()
-) -> FloatModel:
-    """A copy that answers as its source does; `more` are answers to calibration examples."""
-    name = f"{kind}-float32"
-    answers = bench.run(kind, path, what=f"running {name}")
-    gate.refuse_not_finite(answers.arrays, what=name)
-    tolerance = bench.recipe.parity.max_abs_err
-    parity = gate.refuse_disparity(expected, answers.arrays, tolerance=tolerance, what=name)
-    if more:
-        others = bench.run(kind, path, what=f"running {name}", data=MORE).arrays
-        found = gate.refuse_disparity(more, others, tolerance=tolerance, what=name)
-        parity = max(parity, found)
-    return FloatModel(path, answers, parity)
+def _refuse_int8(source: Path, answers: Answers, targets: tuple[Target, ...]) -> None:
+    """Refuse to make anything but int8 of what is int8 already."""
+    others = [one for one in targets if not (one.is_int8 or one.is_as_is)]
+    if answers.is_int8 and others:
+        raise OperatorError(
+            f"{source} is int8 already, so no {others[0]} comes of it",
+            hint="targets = ['tflite-int8'] packs it as it is",
+        )
 
 
 def _check_calibration(bench: Bench, opened: Opened) -> None:
@@ -272,9 +254,8 @@ def _refuse_kind(
             f"{source} is a TFLite model, which is not pruned",
             hint="prune the model that it was made of: ONNX or scikit-learn",
         )
-    wrong = [target for target in targets if not target.is_tflite]
-    if kind is Kind.TFLITE and wrong:
+    if kind is Kind.TFLITE and Target.ONNX_AS_IS in as_is:
         raise OperatorError(
-            f"{source} is a TFLite model; {wrong[0]} cannot be made of it",
+            f"{source} is a TFLite model; {Target.ONNX_AS_IS} cannot be made of it",
             hint="targets = ['tflite-int8'], or 'tflite-float32' to pack it as it is",
         )

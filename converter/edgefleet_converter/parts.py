@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgefleet_contract.bundle import Digest, Format, Role, Variant, sha256
 from edgefleet_contract.directory import verify_directory
@@ -18,6 +19,10 @@ from edgefleet_contract.keys import KeyRing
 from edgefleet_contract.model_signature import VerifiedBundle
 from edgefleet_converter.join_recipe import AskedModel, AskedNode, JoinRecipe
 from edgefleet_converter.report import DataFile
+from edgefleet_converter.targets import Precision
+
+_IN_INTEGERS: Final = tuple(one.value for one in Precision if one.levels)
+"""Precisions whose outputs move by a step of 8 bits, or less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def part_of(wish: JoinRecipe, parts: Parts, name: str, kind: Format) -> Part:
         place = f"steps/{name}-{inner.rpartition('/')[2]}"
         if is_model:
             place = model if inner == variant.model else f"{kind}/{name}-{i}.{kind}"
-        is_int8 = is_model and variant.precision == "int8"
+        is_int8 = is_model and variant.precision in _IN_INTEGERS
         places[inner] = place
         files[place] = PartFile(root / inner, entry.role, entry.sha256, is_int8)
     return Part(name, model, files, variant, places)

@@ -35,8 +35,8 @@ class Source:
 class Data:
     """Where examples are: files, folders, or `module:function`. `labels` has a class name a line.
 
-    They are what clients send. `calibration` may be absent where every target is as it is. The
-    others say how data that is no array is to be read.
+    They are what clients send. `calibration` may be absent where no target takes ranges from it.
+    The others say how data that is no array is to be read.
     """
 
     held_out: str
@@ -56,7 +56,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What int8 may cost: accuracy as a share (0.02 is two points), and its least SQNR in dB."""
+    """What quantizing may cost: accuracy as a share (0.02: two points); its least SQNR in dB."""
 
     max_accuracy_drop: float = 0.02
     min_sqnr_db: float = 10.0
@@ -148,7 +148,8 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ("targets: names one twice", len(set(recipe.targets)) == len(recipe.targets)),
         (
             "field 'data.calibration' is missing, and an int8 target needs it",
-            bool(recipe.data.calibration) or not any(one.is_int8 for one in recipe.targets),
+            bool(recipe.data.calibration)
+            or not any(one.needs_calibration for one in recipe.targets),
         ),
         (
             "state: only targets that are as they came in keep it (onnx-as-is, tflite-as-is)",

@@ -49,13 +49,13 @@ _RULES: Final[Mapping[str, Schema]] = {
 
 def recipe_schema() -> Schema:
     """The schema of what `build` reads."""
-    int8: list[Json] = [target.value for target in Target if target.is_int8]
-    has_int8: Schema = {"properties": {"targets": {"contains": {"enum": int8}}}}
+    static: list[Json] = [target.value for target in Target if target.needs_calibration]
+    is_static: Schema = {"properties": {"targets": {"contains": {"enum": static}}}}
     return {
         "$schema": DRAFT,
         "title": "edgefleet recipe",
         **_object(Recipe, ""),
-        "if": has_int8,
+        "if": is_static,
         "then": {"properties": {"data": {"required": ["calibration"]}}},
     }
 

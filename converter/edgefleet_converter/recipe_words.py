@@ -8,7 +8,7 @@ from typing import Final
 WORDS: Final[Mapping[str, str]] = {
     "targets": "what to build, in the publisher's order of preference: a device takes the first "
     "variant that it can run",
-    "data.calibration": "examples from which the 8-bit ranges are taken: a file, a folder or "
+    "data.calibration": "examples from which ranges are taken: a file, a folder or "
     "module:function, see section 3",
     "data.held_out": "examples that training did not see, likewise; y holds the true classes",
     "data.labels": "a text file with one class name a line",

@@ -137,7 +137,7 @@ class OnnxRunner:
         self.inputs = tuple(_onnx_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_onnx_spec(node) for node in self._session.get_outputs())
         self.is_int8 = False  # the quantizer that wrote the file knows; nobody asks here
-        self.quantum = 0.0
+        self.quantum = _quantum(self.outputs)
         self.input_borders: tuple[Border | None, ...] = (None,) * len(self.inputs)
         self.output_borders: tuple[Border | None, ...] = (None,) * len(self.outputs)
 
@@ -173,8 +173,7 @@ class TfliteRunner:
         self.is_int8 = any(_is_quantized(d) for d in self._interpreter.get_tensor_details())
         self.input_borders = tuple(border_of(detail) for detail in self._in)
         self.output_borders = tuple(border_of(detail) for detail in self._out)
-        whole = any(spec.dtype in ("int8", "uint8") for spec in self.outputs)
-        self.quantum = 1.0 if whole else 0.0
+        self.quantum = _quantum(self.outputs)
         self._shapes: tuple[tuple[int, ...], ...] = tuple(tuple(d["shape"]) for d in self._in)
 
     def infer(self, inputs: Arrays) -> Arrays:
@@ -207,6 +206,11 @@ def _tflite_spec(detail: dict[str, Any]) -> TensorSpec:
     dtype = np.dtype(detail["dtype"])
     kind = "string" if dtype.kind == "S" else dtype.name
     return TensorSpec(str(detail["name"]), kind, tuple(int(size) for size in shape))
+
+
+def _quantum(outputs: tuple[TensorSpec, ...]) -> float:
+    """The step of outputs that are 8-bit integers themselves."""
+    return 1.0 if any(spec.dtype in ("int8", "uint8") for spec in outputs) else 0.0
 
 
 def _is_quantized(detail: dict[str, Any]) -> bool:

@@ -16,13 +16,14 @@ from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
 from edgefleet_converter.fitting import fit
+from edgefleet_converter.float_models import FloatModel
 from edgefleet_converter.judging import Seen, judge
-from edgefleet_converter.opening import FloatModel, Opened
+from edgefleet_converter.opening import Opened
 from edgefleet_converter.recipe import Headroom
 from edgefleet_converter.report import Measured, VariantReport
 from edgefleet_converter.runners import Kernels
 from edgefleet_converter.search.figures import SearchReport
-from edgefleet_converter.targets import Target
+from edgefleet_converter.targets import Precision, Target
 from edgefleet_converter.whole_variants import Setting, TriedWhole, try_whole
 
 RUNTIMES: Final = {
@@ -91,8 +92,10 @@ def make_variant(
     if base.answers is not None:
         answers = bench.run(kind, path, what=f"running {target}")
         gate.refuse_not_finite(answers.arrays, what=str(target))
-        if target.is_int8 or base.answers.is_int8:
-            quantum = golden.output_quantum(answers.arrays, max(quantum, answers.quantum))
+        levels = Precision.INT8.levels if base.answers.is_int8 else levels_of(target)
+        if levels:
+            of_file = max(quantum, answers.quantum)
+            quantum = golden.output_quantum(answers.arrays, of_file, levels)
     if setting.is_needed(answers):
         tried = _whole(try_whole(bench, setting, kind, (name, path), answers, quantum))
     else:
@@ -126,11 +129,11 @@ def make_variant(
         what=str(target),
         ram_mib=tried.measured.ram_mib if tried.measured else 0.0,
     )
-    is_int8 = target.is_int8 or (base.answers is not None and base.answers.is_int8)
+    came_int8 = base.answers is not None and base.answers.is_int8
     variant = Variant(
         name=target.value,
         format=kind,
-        precision="int8" if is_int8 else "float32",
+        precision=Precision.INT8 if came_int8 else target.precision or Precision.FLOAT32,
         model=name,
         golden=vectors,
         max_abs_err_e6=tried.chosen.max_abs_err_e6,
@@ -211,19 +214,28 @@ def _write_model(
 ) -> tuple[float, SearchReport | None]:
     """Put the model file in place: the quantum that the quantizer named, else 0; its search."""
     kind = target.kind
-    if not target.is_int8 or (base.answers is not None and base.answers.is_int8):
+    if not target.is_quantized or (base.answers is not None and base.answers.is_int8):
         path.write_bytes(base.path.read_bytes())
         return 0.0, None
-    if bench.recipe.search.enabled:
+    if bench.recipe.search.enabled and target.is_int8:
         from edgefleet_converter.search.hunt import hunt
 
         found = hunt(bench, opened, target, truth)
         path.write_bytes(found.model)
         return found.quantum, found.report
+    files = {f"model.{kind}": base.path}
+    if target.needs_calibration:
+        files["calibration.npz"] = bench.scratch / CALIBRATION
     says = bench.task(
-        f"quantize_{kind}",
+        f"make_{kind}",
         f"quantizing {target}",
-        {f"model.{kind}": base.path, "calibration.npz": bench.scratch / CALIBRATION},
-        {f"int8.{kind}": path},
+        files,
+        {f"made.{kind}": path},
+        way=target.precision,
     )
     return number(says["quantum"]), None
+
+
+def levels_of(target: Target) -> int:
+    """How many steps a value between the layers of a target has; 0: they are float32."""
+    return target.precision.levels if target.precision else 0

@@ -66,7 +66,7 @@ def test_a_path_on_the_command_line_is_taken_from_the_working_directory() -> Non
         ("folder = '/etc'\n" + DATA, "unknown field 'folder'"),
         ("targets = []\n" + DATA, "targets: names none"),
         ("targets = ['onnx-int8', 'onnx-int8']\n" + DATA, "targets: names one twice"),
-        ("targets = ['onnx-int4']\n" + DATA, "is not one of onnx-int8"),
+        ("targets = ['onnx-int9']\n" + DATA, "is not one of onnx-int8"),
         (DATA + "[golden]\nvectors = 0\n", "golden.vectors"),
         (DATA + "[limits]\np95_factor = 0.5\n", "limits: factors"),
         (DATA + "[worker]\ntimeout_s = 0\n", "worker.timeout_s"),

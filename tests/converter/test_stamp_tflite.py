@@ -4,8 +4,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.passes.stamp_tflite import version_of
+from edgefleet_converter.passes.stamp_tflite import known_of, stamp_versions
 from edgefleet_converter.passes.tflite_file import parse
+from edgefleet_converter.passes.tflite_versions import version_of
 from edgefleet_converter.pipeline import Built
 
 Op = schema.BuiltinOperator
@@ -61,9 +62,55 @@ def test_a_product_that_scales_up_needs_a_newer_version(out_scale: float, versio
 
 
 def test_an_operator_whose_versions_are_not_known_is_refused() -> None:
-    operator = schema.OperatorT(inputs=[0], outputs=[0])
-    tensors = [schema.TensorT(type=schema.TensorType.INT8)]
+    operator = schema.OperatorT(opcodeIndex=0, inputs=[0], outputs=[0])
+    graph = schema.SubGraphT(
+        tensors=[schema.TensorT(type=schema.TensorType.INT8, name=b"x")], operators=[operator]
+    )
+    code = schema.OperatorCodeT(builtinCode=Op.LSTM, version=2)
+    model = schema.ModelT(operatorCodes=[code], subgraphs=[graph])
     with pytest.raises(OperatorError, match="version not known"):
-        version_of(Op.LSTM, operator, tensors)
-    with pytest.raises(OperatorError, match="version not known"):
-        version_of(Op.ADD, operator, [schema.TensorT(type=schema.TensorType.INT16)])
+        stamp_versions(model)
+    stamp_versions(model, known_of(model))
+    assert [one.version for one in model.operatorCodes] == [2], "it came with this one"
+
+
+def of_types(*kinds: int, scales: int = 1) -> list[object]:
+    """Tensors of four dimensions; the second has so many scales."""
+    made = []
+    for place, kind in enumerate(kinds):
+        quantization = schema.QuantizationParametersT(scale=[0.5] * (scales if place == 1 else 1))
+        made.append(schema.TensorT(type=kind, shape=[1, 4, 4, 4], quantization=quantization))
+    return made
+
+
+FLOAT, HALF = schema.TensorType.FLOAT32, schema.TensorType.FLOAT16
+INT4, INT8, INT16 = schema.TensorType.INT4, schema.TensorType.INT8, schema.TensorType.INT16
+
+
+@pytest.mark.parametrize(
+    ("code", "takes", "weights", "scales", "version"),
+    [
+        (Op.CONV_2D, FLOAT, INT8, 1, 2),
+        (Op.CONV_2D, FLOAT, INT8, 4, 5),
+        (Op.CONV_2D, INT16, INT8, 4, 4),
+        (Op.DEPTHWISE_CONV_2D, FLOAT, INT8, 1, 4),
+        (Op.DEPTHWISE_CONV_2D, FLOAT, INT8, 4, 6),
+        (Op.DEPTHWISE_CONV_2D, INT16, INT8, 4, 5),
+        (Op.FULLY_CONNECTED, FLOAT, INT8, 1, 3),
+        (Op.FULLY_CONNECTED, FLOAT, INT8, 4, 12),
+        (Op.FULLY_CONNECTED, INT8, INT4, 4, 10),
+        (Op.FULLY_CONNECTED, INT16, INT8, 4, 7),
+        (Op.DEQUANTIZE, HALF, FLOAT, 1, 3),
+        (Op.DEQUANTIZE, INT4, FLOAT, 1, 6),
+        (Op.QUANTIZE, FLOAT, INT16, 1, None),
+        (Op.ADD, INT16, INT16, 1, 3),
+        (Op.SUB, INT16, INT16, 1, 5),
+        (Op.DIV, INT8, INT8, 1, None),
+    ],
+)
+def test_versions_by_the_types_of_tensors(
+    code: int, takes: int, weights: int, scales: int, version: int | None
+) -> None:
+    tensors = of_types(takes, weights, takes, takes, scales=scales)
+    operator = schema.OperatorT(inputs=[0, 1, 2], outputs=[3])
+    assert version_of(code, operator, tensors) == version

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import OperatorError
@@ -25,9 +26,10 @@ def case(
     nodes: Sequence[onnx.NodeProto],
     shape: Sequence[int] = VECTOR,
     gives: Sequence[int] = VECTOR,
+    opset: int = 18,
     **constants: np.ndarray,
 ) -> onnx.ModelProto:
-    return graph(nodes, shape=["n", *shape], gives=["n", *gives], constants=constants)
+    return graph(nodes, shape=["n", *shape], gives=["n", *gives], constants=constants, opset=opset)
 
 
 def conv(gives: Sequence[int], w: np.ndarray, **given: object) -> onnx.ModelProto:
@@ -125,6 +127,182 @@ CASES: dict[str, onnx.ModelProto] = {
         w=weights(4, 4, 3, 3, seed=1),
         v=weights(4, 4, 3, 3, seed=2),
     ),
+    **{name: case([one(name)]) for name in ("HardSwish", "Abs", "Exp", "Neg", "LeakyRelu", "Elu")},
+    "HardSigmoid": case([one("HardSigmoid", alpha=1 / 6)]),
+    "HardSigmoid of its defaults": case([one("HardSigmoid")]),
+    "Gelu": case([one("Gelu", approximate="tanh")], opset=20),
+    "Sqrt": case([one("Abs", ["x"], "a"), one("Sqrt", ["a"])]),
+    "Pow 2": case([one("Pow", ["x", "e"])], e=np.asarray(2, np.float32)),
+    "Pow half": case([one("Abs", ["x"], "a"), one("Pow", ["a", "e"])], e=np.asarray([0.5], "f4")),
+    "Reciprocal": case([one("Exp", ["x"], "a"), one("Reciprocal", ["a"])]),
+    "Max": case([one("Max", ["c", "x"])], c=np.asarray(0.3, np.float32)),
+    "Min": case([one("Sigmoid", ["x"], "a"), one("Min", ["x", "a"])]),
+    "Clip to other bounds": case(
+        [one("Clip", ["x", "lo", "hi"])],
+        lo=np.asarray(-0.5, np.float32),
+        hi=np.asarray(1.5, np.float32),
+    ),
+    "Clip from below": case([one("Clip", ["x", "lo"])], lo=np.asarray(-0.5, np.float32)),
+    "PRelu": case([one("PRelu", ["x", "s"])], s=ROW),
+    "PRelu of images": case(
+        [one("Conv", ["x", "w"], "a"), one("PRelu", ["a", "s"])],
+        IMAGE,
+        [3, 6, 5],
+        w=weights(3, 4, 3, 3),
+        s=weights(3, 1, 1),
+    ),
+    "BatchNormalization": case(
+        [one("BatchNormalization", ["x", "s", "b", "m", "v"], "a"), one("Relu", ["a"])],
+        IMAGE,
+        IMAGE,
+        s=weights(4, seed=1),
+        b=weights(4, seed=2),
+        m=weights(4, seed=3),
+        v=weights(4, seed=4) ** 2,
+    ),
+    "MatMul of three dimensions": case(
+        [one("MatMul", ["x", "w"])], [5, 6], [5, 3], w=weights(6, 3)
+    ),
+    "Transpose": case([one("Transpose", perm=[0, 2, 3, 1])], IMAGE, [8, 7, 4]),
+    "Pad": case(
+        [one("Pad", ["x", "p"])], IMAGE, [4, 11, 7], p=np.asarray([0, 0, 1, 0, 0, 0, 2, 0])
+    ),
+    "Pad with a value": case(
+        [one("Conv", ["x", "w"], "a"), one("Pad", ["a", "p", "v", "axes"])],
+        IMAGE,
+        [3, 7, 7],
+        w=weights(3, 4, 3, 3),
+        p=np.asarray([1, 0, 1, 1]),
+        v=np.asarray(0.5, np.float32),
+        axes=np.asarray([-1, 2]),
+    ),
+    "Slice": case(
+        [one("Slice", ["x", "s", "e", "a", "t"])],
+        IMAGE,
+        [4, 3, 2],
+        s=np.asarray([1, -4]),
+        e=np.asarray([7, 2**31]),
+        a=np.asarray([2, 3]),
+        t=np.asarray([2, 2]),
+    ),
+    "Split": case(
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], name="split", axis=1, num_outputs=2),
+            one("Sub", ["b", "a"]),
+        ],
+        IMAGE,
+        [2, 8, 7],
+    ),
+    "Softmax of channels": case([one("Softmax", axis=1)], IMAGE, IMAGE),
+    "Resize to the nearest": case(
+        [
+            one(
+                "Resize",
+                ["x", "", "s"],
+                mode="nearest",
+                coordinate_transformation_mode="half_pixel",
+            )
+        ],
+        IMAGE,
+        [4, 16, 21],
+        s=np.asarray([1, 1, 2, 3], np.float32),
+    ),
+    "Resize to the nearest, by corners": case(
+        [
+            one(
+                "Resize",
+                ["x", "", "s"],
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        ],
+        IMAGE,
+        [4, 16, 14],
+        s=np.asarray([1, 1, 2, 2], np.float32),
+    ),
+    **{
+        f"Resize linear, {where}": case(
+            [
+                one(
+                    "Resize",
+                    ["x", "", "", "s"],
+                    mode="linear",
+                    axes=[2, 3],
+                    coordinate_transformation_mode=where,
+                )
+            ],
+            IMAGE,
+            [4, 16, 10],
+            s=np.asarray([16, 10]),
+        )
+        for where in ("half_pixel", "align_corners")
+    },
+    **{
+        name: case([one(name, ["x", "a"], keepdims=1)], IMAGE, [4, 1, 7], a=np.asarray([-2]))
+        for name in ("ReduceSum", "ReduceMax", "ReduceMin")
+    },
+    "ReduceMean of rows": case(
+        [one("ReduceMean", ["x", "a"], keepdims=0)], gives=[], a=np.asarray([1])
+    ),
+    "GlobalMaxPool": case([one("GlobalMaxPool")], IMAGE, [4, 1, 1]),
+    "Conv of groups": conv([6, 6, 5], weights(6, 2, 3, 3), group=2),
+    "MaxPool with pads": case(
+        [one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], IMAGE, [4, 4, 4]
+    ),
+    "MaxPool behind Relu": case(
+        [
+            one("Relu", ["x"], "a"),
+            one("MaxPool", ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        ],
+        IMAGE,
+        [4, 4, 4],
+    ),
+    "MaxPool that hangs over": case(
+        [one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], IMAGE, [4, 4, 3]
+    ),
+    "AveragePool with pads": case(
+        [one("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])],
+        IMAGE,
+        [4, 4, 4],
+    ),
+    "channels that are weighed": case(
+        [
+            one("Conv", ["x", "w"], "a"),
+            one("GlobalAveragePool", ["a"], "p"),
+            one("Conv", ["p", "v"], "q"),
+            one("HardSigmoid", ["q"], "s", alpha=1 / 6),
+            one("Mul", ["s", "a"], "m"),
+            one("Add", ["m", "c"]),
+        ],
+        IMAGE,
+        [3, 6, 5],
+        w=weights(3, 4, 3, 3),
+        v=weights(3, 3, 1, 1),
+        c=weights(3, 1, 1),
+    ),
+    "series": case(
+        [
+            one("Conv", ["x", "w"], "a", pads=[1, 1], strides=[2], group=2),
+            one("Relu", ["a"], "r"),
+            one("Add", ["r", "c"], "s"),
+            one("MaxPool", ["s"], "m", kernel_shape=[2], strides=[2]),
+            one("Concat", ["m", "m"], "d", axis=1),
+            one("AveragePool", ["d"], "v", kernel_shape=[3], pads=[1, 1]),
+            one("GlobalAveragePool", ["v"], "p"),
+            one("Mul", ["v", "p"]),
+        ],
+        [4, 18],
+        [12, 4],
+        w=weights(6, 2, 3),
+        c=weights(6, 1),
+    ),
+    "a series beside the windows": case(
+        [one("Conv", ["x", "w"], "a", pads=[2, 0], group=4), one("Sub", ["x", "a"])],
+        [4, 9],
+        [4, 9],
+        w=weights(4, 1, 3),
+    ),
     "a bias of one value a channel": case(
         [one("Conv", ["x", "w"], "a"), one("Add", ["a", "c"])],
         IMAGE,
@@ -178,7 +356,23 @@ def test_unsupported_operators_are_named_all_at_once(tmp_path: Path) -> None:
     ("model", "says"),
     [
         (case([one("Gemm", ["x", "x"], transB=1)], gives=[6]), "has to be constant"),
-        (case([one("Softmax", axis=1)], IMAGE, IMAGE), "only over the last axis"),
+        (case([one("Softmax", axis=2)], IMAGE, IMAGE), "only over the last axis"),
+        (
+            case(
+                [one("Resize", ["x", "", "s"], mode="linear")],
+                IMAGE,
+                [4, 8, 10],
+                s=np.asarray([1, 1, 1, 1.5], np.float32),
+            ),
+            "scales [1.0, 1.0, 1.0, 1.5] of sizes [4, 8, 7]",
+        ),
+        (case([one("ReduceSum", ["x", "a"])], a=np.asarray([0])), "the batch is not reduced"),
+        (case([one("Pow", ["x", "e"])], e=np.asarray(3, np.float32)), "to the power of [3.0]"),
+        (case([one("Elu", alpha=0.5)]), "only alpha 1"),
+        (
+            case([one("Pad", ["x", "p"], mode="reflect")], gives=[8], p=np.asarray([0, 1, 0, 1])),
+            "mode reflect",
+        ),
         (case([one("Concat", ["x", "x"], axis=0)]), "it joins along the batch"),
         (
             graph(
@@ -188,11 +382,6 @@ def test_unsupported_operators_are_named_all_at_once(tmp_path: Path) -> None:
                 constants={"c": ROW.reshape(1, 6)},
             ),
             "only what is computed is joined",
-        ),
-        (conv([4, 6, 5], weights(4, 2, 3, 3), group=2), "2 groups"),
-        (
-            case([one("MaxPool", kernel_shape=[3, 3], pads=[2, 2, 2, 2])], IMAGE, [4, 10, 9]),
-            "pads [2, 2, 2, 2] of a MaxPool",
         ),
         (
             case([one("Reshape", ["x", "s"])], gives=[3], s=np.asarray([-1, 3])),

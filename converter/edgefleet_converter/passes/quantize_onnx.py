@@ -1,7 +1,9 @@
 """int8 ONNX: static QDQ by onnxruntime, uint8 activations, int8 weights per channel.
 
 Inputs and outputs stay float32. Softmax and the like stay float: they cost little and lose much.
-Unsigned activations with signed weights are what processors with VNNI multiply fastest.
+Unsigned activations with signed weights are what processors with VNNI multiply fastest. Activations
+of 16 bits are signed and symmetric, as TFLite has them; onnxruntime has no kernels that multiply
+them, and computes in float32 between the roundings (`wide_onnx`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from onnxruntime.quantization import (
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.passes.wide_onnx import keep_float_sums
 
 OPERATORS: Final = (
     *("Gemm", "MatMul", "Conv", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool"),
@@ -36,29 +39,46 @@ def quantize() -> dict[str, Json]:
 
     Returns `quantum`: the largest step of a quantized output, 0 where every output is float.
     """
-    model = onnx.load("model.onnx")
+    return {"quantum": quantize_file(Path("model.onnx"), Path("int8.onnx"))}
+
+
+def quantize_file(source: Path, made: Path, *, is_int16: bool = False) -> float:
+    """Write the quantized file; the largest step of a quantized output, 0 where all are float.
+
+    Args:
+        source: the float file; ranges are taken from `calibration.npz` beside it.
+        made: where it goes.
+        is_int16: activations have 16 bits, weights 8 as ever.
+
+    Raises:
+        OperatorError: there is no layer to quantize.
+    """
+    model = onnx.load(source)
     present = {node.op_type for node in model.graph.node}
     if not present & {"Gemm", "MatMul", "Conv"}:
         raise OperatorError(
             f"nothing to quantize: the operators are {', '.join(sorted(present))}",
-            hint="take the int8 target out of the recipe; a float32 target works",
+            hint="take the target out of the recipe; a float32 target works",
         )
     quantize_static(
-        "model.onnx",
-        "int8.onnx",
+        source,
+        made,
         _Reader(model),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=[name for name in OPERATORS if name in present],
         per_channel=True,
-        activation_type=QuantType.QUInt8,
+        activation_type=QuantType.QInt16 if is_int16 else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"ActivationSymmetric": True} if is_int16 else None,
     )
-    quantized = onnx.load("int8.onnx")
+    quantized = onnx.load(made)
     quantized.ir_version = model.ir_version
+    if is_int16:
+        keep_float_sums(quantized)
     onnx.checker.check_model(quantized, full_check=True)
-    onnx.save(quantized, "int8.onnx")
-    return {"quantum": output_quantum(quantized)}
+    onnx.save(quantized, made)
+    return output_quantum(quantized)
 
 
 def output_quantum(model: onnx.ModelProto) -> float:

@@ -1,4 +1,4 @@
-"""int8 TFLite: static quantization by ai-edge-quantizer, inputs and outputs left float32.
+"""Quantized TFLite by ai-edge-quantizer, inputs and outputs left float32.
 
 Its default calibrator averages ranges and so clips; smallest and largest seen are taken instead. It
 writes operator versions of 1 everywhere, with which an older runtime picks a kernel of another type
@@ -8,6 +8,7 @@ and computes garbage silently: the versions are stamped afterwards.
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,34 +26,51 @@ from edgefleet_converter.passes.stamp_tflite import stamp
 from edgefleet_converter.passes.tflite_file import SIGNATURE_KEY, parse, serialize
 
 _ALL: Final = ".*"
+_ALWAYS_FLOAT: Final = (TFLOperationName.DIV, TFLOperationName.SQRT)
+"""The quantizer takes them, and runtimes that devices have do not."""
 
 
-def quantize() -> dict[str, Json]:
-    """`int8.tflite` from `model.tflite` and `calibration.npz`.
+class Way(StrEnum):
+    """What is quantized, by the precisions that targets are named after."""
 
-    Returns `quantum`: the largest step of an output.
+    INT8 = "int8"
+    INT16X8 = "int16x8"
+    DYNAMIC = "dynamic"
+    INT4 = "int4"
+    FLOAT16 = "float16"
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the ranges of activations are taken from calibration data."""
+        return self in (Way.INT8, Way.INT16X8)
+
+
+def make(*, way: str) -> dict[str, Json]:
+    """`made.tflite` from `model.tflite`, and `calibration.npz` for static ranges.
+
+    Returns `quantum`: the largest step of an output, 0 where outputs are computed float.
     """
-    return {"quantum": quantize_file(Path("model.tflite"), Path("int8.tflite"))}
+    return {"quantum": quantize_file(Path("model.tflite"), Path("made.tflite"), way=Way(way))}
 
 
 def quantize_file(
-    source: Path, made: Path, *, is_dynamic: bool = False, floats: tuple[str, ...] = ()
+    source: Path, made: Path, *, way: Way = Way.INT8, floats: tuple[str, ...] = ()
 ) -> float:
-    """Write the int8 file; the largest step of an output.
+    """Write the quantized file; the largest step of an output, 0 where outputs are computed float.
 
     Args:
         source: the float file; static ranges are taken from `calibration.npz` beside it.
         made: where it goes.
-        is_dynamic: only weights are 8-bit in the file, ranges are taken at each inference.
+        way: what is quantized.
         floats: scopes of the operators that stay float32.
     """
     raw = source.read_bytes()
-    wanted = _recipe(is_dynamic=is_dynamic, floats=floats)
+    wanted = _recipe(way, floats)
     qt = quantizer.Quantizer(bytearray(raw), wanted)
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(wanted)
     ranges = None
-    if not is_dynamic:
+    if way.is_static:
         calibrator = Calibrator(raw, num_threads=1, qsv_update_func=min_max_update)
         examples = _feeds(parse(raw), load_tensors(Path("calibration.npz"), "input"))
         calibrator.calibrate({SIGNATURE_KEY: examples}, manager)
@@ -66,21 +84,28 @@ def quantize_file(
     return output_quantum(model)
 
 
-def _recipe(*, is_dynamic: bool, floats: tuple[str, ...]) -> Any:
-    """8-bit everything but what crosses the border of the model, and the layers left float."""
+def _recipe(way: Way, floats: tuple[str, ...]) -> Any:
+    """Everything that the way can, but what crosses the border of the model and is left float."""
     manager = recipe_manager.RecipeManager()
-    if is_dynamic:
-        manager.add_dynamic_config(
-            regex=_ALL, operation_name=TFLOperationName.ALL_SUPPORTED, num_bits=8
+    every = TFLOperationName.ALL_SUPPORTED
+    if way is Way.DYNAMIC:
+        manager.add_dynamic_config(regex=_ALL, operation_name=every, num_bits=8)
+    elif way is Way.FLOAT16:
+        manager.add_weight_only_config(
+            _ALL, every, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
         )
+    elif way is Way.INT4:
+        manager.add_weight_only_config(_ALL, every, num_bits=4, algorithm_key=AlgorithmName.MSE)
+        # No runtime has kernels for depthwise weights of four bits.
+        manager.add_weight_only_config(_ALL, TFLOperationName.DEPTHWISE_CONV_2D, num_bits=8)
     else:
         manager.add_static_config(
             regex=_ALL,
-            operation_name=TFLOperationName.ALL_SUPPORTED,
-            activation_num_bits=8,
+            operation_name=every,
+            activation_num_bits=16 if way is Way.INT16X8 else 8,
             weight_num_bits=8,
         )
-    for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
+    for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT, *_ALWAYS_FLOAT):
         manager.add_quantization_config(_ALL, border, algorithm_key=AlgorithmName.NO_QUANTIZE)
     for scope in floats:
         manager.add_quantization_config(

@@ -1,33 +1,20 @@
-"""Operator versions of a TFLite file, by the types of its tensors.
+"""Operator versions of a TFLite file that was quantized, and the names and shapes of its border.
 
-A runtime looks a kernel up by operator and version, so a version that is too low makes an older one
-run a kernel that does not know the types. The numbers are TensorFlow's
-(tensorflow/lite/tools/versioning/op_version.cc) for the operators that we write, in float32 and
-int8. Two uses of one operator that need different versions get an entry each.
+The versions are those of `tflite_versions`. An operator that the quantizer left alone keeps the
+version that it came with. Two uses of one operator that need different versions get an entry each.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Final
-
-from ai_edge_litert import schema_py_generated as schema
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from edgefleet_contract.errors import OperatorError
+from edgefleet_converter.passes.tflite_versions import version_of
 
-Op = schema.BuiltinOperator
-_INT8: Final = schema.TensorType.INT8
-_FLOAT: Final = schema.TensorType.FLOAT32
-
-_ALWAYS_ONE: Final = frozenset({Op.RESHAPE, Op.DIV, Op.QUANTIZE})
-_INT8_IS_TWO: Final = frozenset(
-    {
-        *(Op.ADD, Op.SUB, Op.RELU, Op.RELU6, Op.LOGISTIC, Op.TANH, Op.SOFTMAX),
-        *(Op.DEQUANTIZE, Op.MAX_POOL_2D, Op.AVERAGE_POOL_2D, Op.TRANSPOSE, Op.MEAN, Op.PAD),
-        *(Op.PADV2, Op.CONCATENATION),
-    }
-)
-_INT8_IS_THREE: Final = frozenset({Op.CONV_2D, Op.DEPTHWISE_CONV_2D})
+Known: TypeAlias = Mapping[tuple[int, tuple[int, ...], bytes], int]
+"""The versions of a source, by operator, types of its tensors and the name of what it gives."""
 
 
 def stamp(model: Any, *, like: Any) -> None:
@@ -36,62 +23,59 @@ def stamp(model: Any, *, like: Any) -> None:
     Raises:
         OperatorError: an operator whose versions are not known here.
     """
-    graph, codes = model.subgraphs[0], model.operatorCodes
-    found: dict[tuple[int, int], int] = {}
-    fresh: list[Any] = []
-    for operator in graph.operators:
-        code = codes[operator.opcodeIndex]
-        key = (code.builtinCode, version_of(code.builtinCode, operator, graph.tensors))
-        if key not in found:
-            found[key] = len(fresh)
-            fresh.append(copy.copy(code))
-            fresh[-1].version = key[1]
-        operator.opcodeIndex = found[key]
-    model.operatorCodes = fresh
-    origin = like.subgraphs[0]
+    stamp_versions(model, known_of(like))
+    graph, origin = model.subgraphs[0], like.subgraphs[0]
     for mine, theirs in ((graph.inputs, origin.inputs), (graph.outputs, origin.outputs)):
         for index, old in zip(mine, theirs, strict=True):
             _name(graph, index, origin.tensors[old].name)
             graph.tensors[index].shapeSignature = origin.tensors[old].shapeSignature
 
 
-def version_of(code: int, operator: Any, tensors: list[Any]) -> int:
-    """The version of an operator, by the types of its tensors.
+def stamp_versions(model: Any, known: Known | None = None) -> None:
+    """Stamp the versions alone; those of `known` where this module knows none.
 
     Raises:
-        OperatorError: an operator or a type that is not known here.
+        OperatorError: an operator whose versions are not known here or there.
     """
-    kind = tensors[operator.inputs[0]].type
-    if kind not in (_INT8, _FLOAT):
-        raise OperatorError(f"operator {code} on tensors of type {kind}: version not known")
-    if code in _ALWAYS_ONE:
-        return 1
-    if code in _INT8_IS_TWO:
-        return 2 if kind == _INT8 else 1
-    if code in _INT8_IS_THREE:
-        return 3 if kind == _INT8 else 1
-    if code == Op.FULLY_CONNECTED:
-        return _fully_connected(operator, kind)
-    if code == Op.MUL:
-        return _mul(operator, tensors, kind)
-    raise OperatorError(f"operator {code}: version not known")
+    codes = model.operatorCodes
+    found: dict[tuple[int, int, object], int] = {}
+    fresh: list[Any] = []
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = codes[operator.opcodeIndex]
+            builtin = code.builtinCode
+            version = version_of(builtin, operator, graph.tensors)
+            if version is None:
+                version = (known or {}).get(_use(code, operator, graph.tensors))
+            if version is None:
+                kind = graph.tensors[operator.inputs[0]].type
+                raise OperatorError(
+                    f"operator {builtin} on tensors of type {kind}: version not known"
+                )
+            key = (builtin, version, code.customCode)
+            if key not in found:
+                found[key] = len(fresh)
+                fresh.append(copy.copy(code))
+                fresh[-1].version = version
+            operator.opcodeIndex = found[key]
+    model.operatorCodes = fresh
 
 
-def _fully_connected(operator: Any, kind: int) -> int:
-    if len(operator.inputs) == 2 or operator.inputs[2] == -1:
-        return 6
-    if operator.builtinOptions is not None and operator.builtinOptions.keepNumDims:
-        return 5
-    return 4 if kind == _INT8 else 1
+def known_of(model: Any) -> Known:
+    """The versions that a file has, as it came."""
+    found = {}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            found[_use(code, operator, graph.tensors)] = code.version
+    return found
 
 
-def _mul(operator: Any, tensors: list[Any], kind: int) -> int:
-    """A product whose rescale is 1 or more needs version 3."""
-    if kind != _INT8:
-        return 1
-    left, right = (float(tensors[index].quantization.scale[0]) for index in operator.inputs)
-    out = float(tensors[operator.outputs[0]].quantization.scale[0])
-    return 3 if left * right / out >= 1.0 else 2
+def _use(code: Any, operator: Any, tensors: list[Any]) -> tuple[int, tuple[int, ...], bytes]:
+    used = [*operator.inputs, *operator.outputs]
+    types = tuple(tensors[index].type if index >= 0 else -1 for index in used)
+    name = tensors[operator.outputs[0]].name if len(operator.outputs) else b""
+    return code.builtinCode, types, name or b""
 
 
 def _name(graph: Any, index: int, name: bytes) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from edgefleet_converter.passes.stamp_tflite import stamp_versions
+
 SCHEMA_VERSION: Final = 3
 IDENTIFIER: Final = b"TFL3"
 SIGNATURE_KEY: Final = "serving_default"
@@ -86,6 +88,7 @@ class TfliteFile:
             buffers=self._buffers,
             signatureDefs=[signature],
         )
+        stamp_versions(model)
         path.write_bytes(serialize(model))
 
     def _add(self, name: str, shape: Sequence[int], dtype: str, *, buffer: int) -> int:

@@ -16,7 +16,6 @@ from edgefleet_converter.passes.tflite_translation import (
     Given,
     Op,
     Translation,
-    clip_range,
 )
 
 
@@ -45,10 +44,11 @@ def _matmul(to: Translation, node: NodeProto, _: Given) -> None:
 
 def _fully_connected(to: Translation, node: NodeProto, weights: Array, bias: Array) -> None:
     source = to.get(node.input[0])
-    if len(to.shape(node.input[0])) != 2:
-        raise OperatorError("only inputs of two dimensions are written")
     activation, name = to.activation(node)
-    options = schema.FullyConnectedOptionsT(fusedActivationFunction=activation)
+    options = schema.FullyConnectedOptionsT(
+        fusedActivationFunction=activation,
+        keepNumDims=len(to.shape(node.input[0])) > 2,
+    )
     inputs = [
         source,
         to.file.constant(f"{name}.weight", weights.astype(np.float32)),
@@ -91,55 +91,31 @@ def _reciprocal(to: Translation, name: str) -> str:
 def _stays_last(to: Translation, *names: str) -> bool:
     """Whether an elementwise operator can work on the NHWC forms that exist."""
     computed = [name for name in names if name not in to.constants]
-    return all(name in to.channels_last for name in computed) and all(
-        to.constants[name].ndim in (0, 4) or to.constants[name].size == 1
-        for name in names
-        if name in to.constants
-    )
+    return all(name in to.channels_last for name in computed)
 
 
 def _operand(to: Translation, name: str, result: str, *, last: bool) -> int:
     if name not in to.constants:
         return to.get_channels_last(name) if last else to.get(name)
     array = to.constants[name].astype(np.float32)
-    if last and array.ndim == 4:
-        array = array.transpose(0, 2, 3, 1)
-    elif array.size == 1:
+    if array.size == 1:
         array = array.reshape(())
+    elif last:
+        array = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(0, 2, 3, 1)
     elif array.ndim == 2 and array.shape[0] == 1:
         array = array.reshape(-1)
     return to.file.constant(f"{result}.{name}", array)
 
 
-_UNARY: Final = {"Relu": Op.RELU, "Sigmoid": Op.LOGISTIC, "Tanh": Op.TANH}
-
-
-def _unary(to: Translation, node: NodeProto, _: Given) -> None:
-    source, name = node.input[0], node.output[0]
-    if name in to.fused:  # done by the operator before it
-        return
-    last = source in to.channels_last
-    index = to.channels_last[source] if last else to.get(source)
-    to.emit(_UNARY[node.op_type], [index], name, last=last)
-
-
-def _clip(to: Translation, node: NodeProto, _: Given) -> None:
-    source, name = node.input[0], node.output[0]
-    if name in to.fused:
-        return
-    low, high = clip_range(to, node)
-    if (low, high) not in ((0.0, 6.0), (0.0, float("inf"))):
-        raise OperatorError(f"clips to {low} .. {high}; 0 .. 6 is written")
-    last = source in to.channels_last
-    index = to.channels_last[source] if last else to.get(source)
-    to.emit(Op.RELU6 if high == 6.0 else Op.RELU, [index], name, last=last)
-
-
 def _softmax(to: Translation, node: NodeProto, given: Given) -> None:
-    rank = len(to.shape(node.input[0]))
-    if given.get("axis", -1) not in (-1, rank - 1):
-        raise OperatorError("only over the last axis")
-    to.emit(Op.SOFTMAX, [to.get(node.input[0])], node.output[0], schema.SoftmaxOptionsT(beta=1.0))
+    source, name = node.input[0], node.output[0]
+    rank = len(to.shape(source))
+    axis = given.get("axis", -1) % rank
+    is_channels = rank == 4 and axis == 1
+    if axis != rank - 1 and not is_channels:
+        raise OperatorError("only over the last axis, or the channels of images")
+    index = to.get_channels_last(source) if is_channels else to.get(source)
+    to.emit(Op.SOFTMAX, [index], name, schema.SoftmaxOptionsT(beta=1.0), last=is_channels)
 
 
 def _concat(to: Translation, node: NodeProto, given: Given) -> None:
@@ -183,6 +159,27 @@ def _constant(to: Translation, node: NodeProto, given: Given) -> None:
     to.constants[node.output[0]] = array
 
 
+def _normalization(to: Translation, node: NodeProto, given: Given) -> None:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, as one product and one sum."""
+    scale, bias, mean, variance = (to.constant(n).astype(np.float64) for n in node.input[1:5])
+    factor = scale / np.sqrt(variance + given.get("epsilon", 1e-5))
+    added = bias - mean * factor
+    source, name = node.input[0], node.output[0]
+    shape = to.shape(source)
+    last = source in to.channels_last
+    index = to.channels_last[source] if last else to.get(source)
+    fit = (-1,) if last or len(shape) == 2 else (-1, *(1,) * (len(shape) - 2))
+    constants = [
+        to.file.constant(f"{name}.{word}", array.reshape(fit).astype(np.float32))
+        for word, array in (("factor", factor), ("added", added))
+    ]
+    scaled = to.file.tensor(f"{name}.scaled", to.file.shape(index))
+    to.file.operator(Op.MUL, [index, constants[0]], [scaled], schema.MulOptionsT())
+    activation, name = to.activation(node)
+    options = schema.AddOptionsT(fusedActivationFunction=activation)
+    to.emit(Op.ADD, [scaled, constants[1]], name, options, last=last)
+
+
 def _scaler(to: Translation, node: NodeProto, given: Given) -> None:
     """(x - offset) * scale, ai.onnx.ml 1."""
     name = node.output[0]
@@ -204,9 +201,8 @@ HANDLERS: Final[dict[str, Callable[[Translation, NodeProto, Given], None]]] = {
     "MatMul": _matmul,
     "Softmax": _softmax,
     "Concat": _concat,
-    "Clip": _clip,
+    "BatchNormalization": _normalization,
     **dict.fromkeys(_BINARY, _binary),
-    **dict.fromkeys(_UNARY, _unary),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     **dict.fromkeys(("Identity", "Dropout"), _identity),
     "Cast": _cast,

@@ -35,6 +35,7 @@ class Translation:
     shapes: dict[str, tuple[int, ...]]
     uses: dict[str, list[NodeProto]]
     graph_outputs: frozenset[str]
+    makers: dict[str, NodeProto] = field(default_factory=dict)
     plain: dict[str, int] = field(default_factory=dict)
     channels_last: dict[str, int] = field(default_factory=dict)
     fused: dict[str, str] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Translation:
             shapes,
             uses,
             frozenset(value.name for value in graph.output),
+            {name: node for node in graph.node for name in node.output},
         )
 
     def feed(self, name: str) -> int:
@@ -141,6 +143,21 @@ class Translation:
             return NONE, name
         self.fused[after.output[0]] = name
         return kind, after.output[0]
+
+    def is_never_negative(self, name: str) -> bool:
+        """Whether no value of a tensor can be below zero, by the operators that make it."""
+        node = self.makers.get(name)
+        if node is None:
+            return False
+        if node.op_type == "Clip":
+            return clip_range(self, node)[0] >= 0
+        if node.op_type in ("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Abs", "Exp"):
+            return True
+        passing = ("MaxPool", "AveragePool", "Concat", "Identity", "Dropout", "Pad", "Add")
+        return node.op_type in passing and all(
+            self.is_never_negative(one)
+            for one in node.input[: 1 if node.op_type == "Pad" else None]
+        )
 
     def alias(self, name: str, source: str) -> None:
         """Let a name stand for another tensor."""

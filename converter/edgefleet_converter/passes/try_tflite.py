@@ -10,7 +10,7 @@ from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_name_by_index, g
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.passes.quantize_tflite import quantize_file
+from edgefleet_converter.passes.quantize_tflite import Way, quantize_file
 from edgefleet_converter.passes.tflite_file import parse
 from edgefleet_converter.passes.try_onnx import reason_of, run_made
 from edgefleet_converter.search.entry import write_entry
@@ -45,7 +45,7 @@ def make_candidates(*, candidates: list[dict[str, Any]]) -> dict[str, Json]:
             quantum = quantize_file(
                 Path("graph.tflite"),
                 Path("int8.tflite"),
-                is_dynamic=wanted["is_dynamic"],
+                way=Way.DYNAMIC if wanted["is_dynamic"] else Way.INT8,
                 floats=tuple(wanted["floats"]),
             )
             said: dict[str, Json] = {"quantum": quantum}

@@ -15,10 +15,21 @@ from onnx import ModelProto
 
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.passes import tflite_images, tflite_operators
+from edgefleet_converter.passes import (
+    tflite_curves,
+    tflite_images,
+    tflite_operators,
+    tflite_shapes,
+)
+from edgefleet_converter.passes.lift_series import lift_series
 from edgefleet_converter.passes.tflite_translation import Translation, attributes
 
-HANDLERS: Final = {**tflite_operators.HANDLERS, **tflite_images.HANDLERS}
+HANDLERS: Final = {
+    **tflite_operators.HANDLERS,
+    **tflite_curves.HANDLERS,
+    **tflite_images.HANDLERS,
+    **tflite_shapes.HANDLERS,
+}
 """Every operator that is written, and how."""
 
 
@@ -36,6 +47,7 @@ def translate(model: ModelProto, path: Path) -> None:
         OperatorError: naming every operator and node that cannot be written.
     """
     refuse_unsupported(model)
+    model = lift_series(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     translation = Translation.begin(inferred)
     graph = inferred.graph

@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, version_converter
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.passes.fold_affine import fold_affine
+from edgefleet_converter.passes.plain_ml import say_plainly
 
 OLDEST_RUNTIME: Final = "1.19.0"
 """onnxruntime that loads what `tidy` writes: opset 21 and IR version 10 are its newest."""
@@ -44,6 +45,7 @@ def tidy() -> dict[str, Json]:
     _check(model)
     _refuse_foreign(model)
     model = _convert_opset(model)
+    say_plainly(model)
     model = _slim(model)
     fold_affine(model)
     _name_batch(model)
