@@ -231,7 +231,7 @@ def render_manifest(manifest: Manifest) -> bytes:
     return canonical.render(codec.encode(manifest))
 
 
-def sha256(raw: bytes) -> Digest:
+def sha256(raw: bytes | memoryview) -> Digest:
     """The digest of bytes."""
     return Digest(hashlib.sha256(raw).hexdigest())
 

@@ -41,7 +41,7 @@ def values(rows: Array, kind: Kind, column: int, places: Mapping[str, int]) -> N
         return _classes(rows, places).reshape(-1, 1)
     numbers = np.asarray(rows, np.float64)
     if kind is Kind.TOP:
-        return numbers.max(axis=1, keepdims=True)
+        return np.asarray(numbers.max(axis=1, keepdims=True), np.float64)
     if kind is Kind.ENTROPY:
         return _entropy(numbers).reshape(-1, 1)
     return numbers if column < 0 else numbers[:, column : column + 1]
@@ -73,8 +73,8 @@ def _classes(rows: Array, places: Mapping[str, int]) -> Numbers:
     if rows.dtype.kind in "OUS":
         return np.asarray([places.get(str(text), -1) for text in rows[:, 0]], np.float64)
     if rows.dtype.kind == "b" or (rows.dtype.kind in "iu" and rows.dtype.itemsize > 2):
-        return rows[:, 0].astype(np.float64)
-    return rows.argmax(axis=1).astype(np.float64)
+        return np.asarray(rows[:, 0], np.float64)
+    return np.asarray(rows.argmax(axis=1), np.float64)
 
 
 def _entropy(chances: Numbers) -> Numbers:
