@@ -14,7 +14,7 @@ import numpy as np
 
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.arrays import Arrays, load_tensors
 from edgefleet_converter.bench import HELD_OUT, Answers, Bench, hardware_here, number
 from edgefleet_converter.report import PassReport
 from edgefleet_converter.targets import Target
@@ -32,15 +32,22 @@ class Finished:
     passes: tuple[PassReport, ...] = ()
 
 
-def finish_model(bench: Bench, target: Target, path: Path, answers: Answers | None) -> Finished:
+def finish_model(
+    bench: Bench, target: Target, path: Path, answers: Answers | None, *, has_steps: bool
+) -> Finished:
     """Run the passes of the recipe over a finished file, in place.
 
     Raises:
         OperatorError: a pass cannot be run here or on this file, or changed an answer.
     """
     wish = bench.recipe.optimize
-    if target.kind is not Format.ONNX or target.is_as_is:
+    if target.kind is not Format.ONNX or target.is_as_is or answers is None:
         return Finished()
+    if wish.mapped_weights and has_steps:
+        raise OperatorError(
+            f"optimize.mapped_weights: {target} has steps around the model",
+            hint="weights are mapped for models alone; take it out of the recipe",
+        )
     found = Finished()
     if wish.offline:
         if wish.offline != hardware_here():
@@ -89,7 +96,7 @@ def _compare(
     target: Target,
     before: tuple[Path, Path | None],
     after: tuple[Path, Path | None],
-    answers: Answers | None,
+    answers: Answers,
     *,
     is_optimized: bool = False,
 ) -> PassReport:
@@ -102,9 +109,8 @@ def _compare(
     inputs = {"before.onnx": before[0], "after.onnx": after[0]}
     if after[1] is not None:
         inputs["after.weights"] = after[1]
-    if answers is not None:
-        inputs["inputs.npz"] = bench.scratch / HELD_OUT
-    outputs = {"outputs.npz": bench.scratch / "finished.npz"} if answers is not None else {}
+    inputs["inputs.npz"] = bench.scratch / HELD_OUT
+    outputs = {"outputs.npz": bench.scratch / "finished.npz"}
     says = bench.task(
         "weigh",
         f"trying {target} after {name}",
@@ -114,13 +120,16 @@ def _compare(
         plain_after=is_optimized or name == "offline",
         enabled=bench.recipe.measure.enabled,
     )
-    if answers is not None:
-        found = load_tensors(bench.scratch / "finished.npz", "output")
-        own = load_tensors(bench.scratch / "finished.npz", "before")
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(own, found, strict=True)):
-            raise OperatorError(
-                f"{target}: {name} changes what the model answers",
-                hint=f"take optimize.{name} out of the recipe",
-            )
+    found = load_tensors(bench.scratch / "finished.npz", "output")
+    own = load_tensors(bench.scratch / "finished.npz", "before")
+    if not (_are_equal(own, found) and (_are_equal(own, answers.arrays) or answers.has_borders)):
+        raise OperatorError(
+            f"{target}: {name} changes what the model answers",
+            hint=f"take optimize.{name} out of the recipe",
+        )
     figures = {key: number(value) for key, value in says.items()}
     return PassReport(name, sizes[0], sizes[1], **figures)
+
+
+def _are_equal(first: Arrays, second: Arrays) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

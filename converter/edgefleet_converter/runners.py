@@ -6,6 +6,7 @@ function another way; where both agree, another processor will as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -31,7 +32,7 @@ _ONNX_DTYPES = {
 }
 
 
-Weights: TypeAlias = "dict[str, NDArray[np.uint8]]"
+Weights: TypeAlias = "Mapping[str, NDArray[np.uint8]]"
 """Bytes of files that hold weights, by name."""
 
 

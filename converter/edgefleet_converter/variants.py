@@ -109,7 +109,7 @@ def make_variant(
     figures = judge(bench, setting, target, base, answers, seen, truth)
     drift = _drift_file(bench, setting, target, folder, tried)
     needs = bench.needs(kind, path)
-    finished = finish_model(bench, target, path, answers)
+    finished = finish_model(bench, target, path, answers, has_steps=tried.program is not None)
     raw = b"".join(place.read_bytes() for place in (path, *finished.weights))
     told = VariantReport(
         name=target.value,

@@ -30,16 +30,13 @@ _MODULE: Final = "edgefleet_converter.weighing"
 
 
 def weigh(*, plain_before: bool, plain_after: bool, enabled: bool) -> dict[str, Json]:
-    """`outputs.npz`: the answers of both to `inputs.npz`, where there are any; and what they cost.
+    """`outputs.npz`: the answers of both to `inputs.npz`. Returns what they cost.
 
     Args:
         plain_before: `before.onnx` is opened without the runtime's passes.
         plain_after: likewise `after.onnx`, which may have its weights in `after.weights`.
         enabled: whether speed and memory are measured.
     """
-    if not Path("inputs.npz").exists():
-        _open("after.onnx", is_plain=plain_after)
-        return {}
     inputs = load_tensors(Path("inputs.npz"), "input")
     arrays: dict[str, Array] = {}
     for name, told, is_plain in (

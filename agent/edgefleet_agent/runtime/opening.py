@@ -113,16 +113,13 @@ def _open(name: str, job: Job, files: dict[str, bytes]) -> Session:
         threads=job.threads,
         accelerator=name,
         setup=job.accelerators.setup.get(name, AcceleratorSetup()),
+        is_optimized=job.variant.optimized_for is not None,
     )
     if job.variant.program is not None and job.variant.program.nodes:
         from edgefleet_agent.runtime.program import ProgramSession
 
         return ProgramSession(job.variant, files, open_model)
-    session = open_model(
-        files.pop(job.variant.model),
-        weights=map_weights(job),
-        is_optimized=job.variant.optimized_for is not None,
-    )
+    session = open_model(files.pop(job.variant.model), weights=map_weights(job))
     if wrong := difference(session, job.variant):
         raise CannotLoad(wrong)
     return session
