@@ -24,7 +24,6 @@ from edgefleet_contract.drift_reference import (
     Reference,
 )
 from edgefleet_converter.arrays import Array, Arrays
-from edgefleet_converter.metrics import are_probabilities
 from edgefleet_converter.recipe_drift import Drift
 from edgefleet_processing.drift import Numbers, flat, values
 
@@ -33,6 +32,7 @@ MAX_COLUMNS: Final = 16
 _TOP: Final = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _ENTROPY: Final = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 _STEPS: Final = 1000
+_ROUNDED: Final = 0.05
 
 
 def refer(
@@ -104,7 +104,7 @@ def _of_output(name: str, array: Array, labels: tuple[str, ...], wish: Drift) ->
         return _classes(name, rows, places, wish) if labels else []
     if kind == "b" or (kind in "iu" and array.dtype.itemsize > 2):
         return _classes(name, rows, {}, wish)
-    chances = are_probabilities(array)
+    chances = _are_chances(array)
     if array.ndim == 2 and (chances or 1 < width == len(labels)):
         found = _classes(name, rows, {}, wish)
         found += _histogram(name, Kind.TOP, rows, wish, edges=_TOP if chances else ())
@@ -112,6 +112,14 @@ def _of_output(name: str, array: Array, labels: tuple[str, ...], wish: Drift) ->
             found += _histogram(name, Kind.ENTROPY, rows, wish, edges=_ENTROPY)
         return found
     return _of_input(name, array, wish)
+
+
+def _are_chances(array: Array) -> bool:
+    """Whether rows of more than one number are probabilities, as far as 8 bits give them."""
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind != "f":
+        return False
+    numbers = array.astype(np.float64)
+    return bool((numbers >= 0).all() and (np.abs(numbers.sum(axis=1) - 1) < _ROUNDED).all())
 
 
 def _classes(name: str, rows: Array, places: Mapping[str, int], wish: Drift) -> list[Distribution]:
