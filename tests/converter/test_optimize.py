@@ -52,7 +52,7 @@ def test_a_split_model_answers_the_same_from_weights_in_place(split: Path, digit
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("word", "value"),
     [
         ("location", "/etc/passwd"),
         ("location", "other"),
@@ -62,10 +62,12 @@ def test_a_split_model_answers_the_same_from_weights_in_place(split: Path, digit
         ("length", "x"),
     ],
 )
-def test_weights_that_are_not_where_they_say_are_refused(split: Path, key: str, value: str) -> None:
+def test_weights_that_are_not_where_they_say_are_refused(
+    split: Path, word: str, value: str
+) -> None:
     model = onnx.load(split / "split.onnx", load_external_data=False)
     tensor = next(one for one in model.graph.initializer if one.external_data)
-    next(entry for entry in tensor.external_data if entry.key == key).value = value
+    next(entry for entry in tensor.external_data if entry.key == word).value = value
     weights = {NAME: (split / "weights").read_bytes()}
     with pytest.raises(CannotLoad, match=tensor.name):
         OnnxSession(model.SerializeToString(), threads=1, weights=weights)
