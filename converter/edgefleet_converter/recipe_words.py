@@ -32,7 +32,7 @@ WORDS: Final[Mapping[str, str]] = {
     "drift.least_examples": "a bin holds so many examples or none, 5 or more",
     "optimize.slim": "whether dead, constant and idle nodes are dropped",
     "optimize.offline": "the hardware class whose passes of onnxruntime are run ahead: arm64, "
-    "armhf or x86-64; empty: none",
+    "armhf or x86-64",
     "optimize.mapped_weights": "whether weights are in a file of their own, which devices map",
     "worker.timeout_s": "the seconds that each conversion process may take",
     "worker.memory_mib": "the MiB of address space that each conversion process may use",
