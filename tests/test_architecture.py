@@ -14,6 +14,7 @@ CORES = {
     "agent/edgefleet_agent": (
         *("install", "transitions", "recovery", "device", "policy", "windows"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
+        *("runtime/drift_watch", "serving/drift"),
     ),
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "converter/edgefleet_converter": (
@@ -22,7 +23,7 @@ CORES = {
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
-        *("lanes", "delta", "delta_reader", "graph"),
+        *("lanes", "delta", "delta_reader", "graph", "drift", "drift_reference"),
     ),
 }
 STEPS = ROOT / "contract/edgefleet_processing"

@@ -219,6 +219,7 @@ def _status(args: argparse.Namespace) -> int:
     device = Journal(args.state).load()
     install = device.install
     platforms = _platforms(args, tuple(device.slots))
+    drift = _drift(args)
     found: dict[str, object] = {
         "fleet": identity.enrolment.fleet,
         "device": identity.enrolment.device,
@@ -230,6 +231,7 @@ def _status(args: argparse.Namespace) -> int:
         "quarantined": list(device.quarantined),
         "ready": _is_ready(args),
         "platforms": platforms,
+        "drift": drift,
     }
     if args.json:
         print(json.dumps(found, indent=2))  # noqa: T201 - results go to stdout
@@ -245,6 +247,7 @@ def _status(args: argparse.Namespace) -> int:
             for slot, item in device.slots.items()
         )
         or "none",
+        "drift": ", ".join(f"{slot} {psi:.2f}" for slot, psi in drift.items()),
         "quarantined": ", ".join(digest[:12] for digest in device.quarantined),
     }
     for name, value in lines.items():
@@ -386,6 +389,23 @@ def _platforms(args: argparse.Namespace, slots: tuple[str, ...]) -> dict[str, st
                 continue
             except (TransientError, DeviceError):
                 break
+    return found
+
+
+def _drift(args: argparse.Namespace) -> dict[str, float]:
+    """The largest population stability index of each slot that is watched and was judged."""
+    from edgefleet_agent.client import Client
+
+    found: dict[str, float] = {}
+    with Client(configs.load(args.config, args.state).serving.listen[0]) as client:
+        try:
+            lines = client.metrics().splitlines()
+        except (TransientError, DeviceError, OperatorError):
+            return found
+    for line in lines:
+        if line.startswith("edgefleet_drift_psi{") and ',label="canary"' not in line:
+            slot = line.partition('model="')[2].partition('"')[0]
+            found[slot] = max(found.get(slot, 0.0), float(line.rpartition(" ")[2]))
     return found
 
 

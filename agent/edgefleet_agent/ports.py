@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgefleet_contract.bundle import Digest, Limits, Variant
+from edgefleet_contract.drift import Window
 from edgefleet_contract.errors import TransientError
 from edgefleet_contract.reasons import Reason
 
@@ -115,7 +116,8 @@ class SlotStats:
 
     `ready` says that a worker answers; `restarts` counts workers that died since activation;
     `made_room`, that the version before it left first, for want of memory. `accelerator` is what it
-    runs on, `passed_over` says why not on what comes before that.
+    runs on, `passed_over` says why not on what comes before that. `drift` is what was counted since
+    the last new interval, where that is enough to be told.
     """
 
     slot: str
@@ -134,6 +136,7 @@ class SlotStats:
     accelerator: str = ""
     passed_over: tuple[str, ...] = ()
     made_room: bool = False
+    drift: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)

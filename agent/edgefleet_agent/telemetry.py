@@ -23,6 +23,7 @@ def model_telemetry(stats: SlotStats, *, device: str, ts_ms: int) -> ModelTeleme
         latency_p95_us=stats.latency_p95_us,
         worker_rss_bytes=stats.worker_rss_bytes,
         accelerator=stats.accelerator,
+        drift=stats.drift,
     )
 
 

@@ -62,6 +62,7 @@ class Role(StrEnum):
     REPORT = "report"
     SBOM = "sbom"
     PROVENANCE = "provenance"
+    DRIFT = "drift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,9 @@ class Variant:
     Without a `program` the model takes `inputs` and gives `outputs`. With one, these are what goes
     into the graph and comes out of it, and what the golden vectors hold; `model` is the first model
     in it.
+
+    `drift` is the path of what was counted when it was built [bundle-11]. `optimized_for` is the
+    hardware class whose runtime's passes the file has behind it: it is loaded without them.
     """
 
     name: str
@@ -121,6 +125,8 @@ class Variant:
     hw: tuple[str, ...] = (ANY_HARDWARE,)
     limits: dict[str, Limits] = field(default_factory=dict)
     program: Program | None = None
+    drift: str | None = None
+    optimized_for: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -193,12 +199,12 @@ class Manifest:
         return next(file for file in self.files if file.path == path)
 
     def files_for(self, variant: Variant) -> tuple[BundleFile, ...]:
-        """What a device that runs `variant` needs: what it is made of, golden vectors, labels."""
+        """What a device that runs `variant` needs: its parts, golden vectors, drift, labels."""
         prefix = variant.model.rpartition("/")[0] + "/"
         return tuple(
             file
             for file in self.files
-            if file.path in (*variant.files, variant.golden, self.labels)
+            if file.path in (*variant.files, variant.golden, variant.drift, self.labels)
             or (file.role is Role.WEIGHTS and file.path.startswith(prefix))
         )
 
@@ -225,7 +231,7 @@ def render_manifest(manifest: Manifest) -> bytes:
     return canonical.render(codec.encode(manifest))
 
 
-def sha256(raw: bytes) -> Digest:
+def sha256(raw: bytes | memoryview) -> Digest:
     """The digest of bytes."""
     return Digest(hashlib.sha256(raw).hexdigest())
 
@@ -319,6 +325,10 @@ def _check_variant(variant: Variant, roles: dict[str, Role]) -> None:
     for path, role in ((variant.model, Role.MODEL), (variant.golden, Role.GOLDEN)):
         if roles.get(path) is not role:
             raise Malformed(f"variant {variant.name}: {path[:80]!r} is not a {role} file")
+    if variant.drift is not None and roles.get(variant.drift) is not Role.DRIFT:
+        raise Malformed(f"variant {variant.name}: {variant.drift[:80]!r} is not a drift file")
+    if variant.optimized_for is not None and variant.hw != (variant.optimized_for,):
+        raise Malformed(f"variant {variant.name}: optimized for {variant.optimized_for[:80]!r}")
     if not variant.inputs or not variant.outputs:
         raise Malformed(f"variant {variant.name}: no inputs or no outputs")
     if variant.max_abs_err_e6 < 0:

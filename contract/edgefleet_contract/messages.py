@@ -18,6 +18,7 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.blocks import MAX_LENGTH, MAX_OFFSETS
 from edgefleet_contract.bundle import Digest, is_digest, is_name
+from edgefleet_contract.drift import Window
 from edgefleet_contract.envelope import open_envelope, render_envelope, seal
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import KeyRing, Signer
@@ -273,7 +274,8 @@ class SystemTelemetry:
 class ModelTelemetry:
     """One model since the agent started: counts rise; latencies are over the last interval, µs.
 
-    `accelerator` is what it runs on; empty from an agent that does not say.
+    `accelerator` is what it runs on; empty from an agent that does not say. `drift` is what was
+    counted of requests since it was told last.
     """
 
     SCHEMA: ClassVar[str] = "edgefleet.telemetry.model/1"
@@ -292,6 +294,7 @@ class ModelTelemetry:
     latency_p95_us: int
     worker_rss_bytes: int
     accelerator: str = ""
+    drift: Window | None = None
     schema: str = SCHEMA
 
 

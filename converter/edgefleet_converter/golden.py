@@ -2,8 +2,10 @@
 
 Other processors and other versions of a runtime round differently, by one step of an 8-bit value at
 most in one layer; behind it a softmax may turn that into more. So the vectors are chosen among the
-held-out examples where this runtime's different kernels agree, one class after another, and the
-tolerance is one quantum of the output (or what the kernels differ by, where none agree better).
+held-out examples where this runtime's different kernels agree best, one class after another. The
+tolerance is the larger of a floor, one quantum of the output, and twice what the kernels were
+measured to differ by on the vectors: two that are each so far from ours may be twice as far from
+each other.
 """
 
 from __future__ import annotations
@@ -21,13 +23,30 @@ from edgefleet_converter.metrics import decide
 FLOAT_TOLERANCE = 1e-5
 """Relative to the largest magnitude: float32 sums in another order differ by some 1e-6."""
 
+MARGIN = 2.0
+"""Times what kernels were measured to differ by [recipe-5.5]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """How far some kernels are off: on the vectors, and on all held-out examples; None where a text
+    or a whole number was another."""
+
+    vectors: float
+    held_out: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Rows of the examples, and the tolerance of each output value in millionths."""
+    """Rows of the examples, and the tolerance of each output value in millionths.
+
+    `floor` is what it is at least; `strays` are of each of the other kernels, in their order.
+    """
 
     rows: tuple[int, ...]
     max_abs_err_e6: int
+    floor: float = 0.0
+    strays: tuple[Stray, ...] = ()
 
 
 def choose(
@@ -48,21 +67,40 @@ def choose(
         batch: how many the model takes at once; the vectors fill whole batches. -1 where it varies.
     """
     size = len(expected[0])
-    strays = np.zeros(size)
-    for other in others:
-        for mine, theirs in zip(expected, other, strict=True):
-            gap = np.abs(mine.astype(np.float64) - theirs.astype(np.float64))
-            strays = np.maximum(strays, gap.reshape(size, -1).max(axis=1))
-    unit = quantum if quantum > 0 else float_tolerance(expected)
-    steps = np.ceil(strays / unit - 1e-3).clip(min=0).astype(np.int64)
-    steps = np.maximum(steps, 1)  # one step is allowed anyway
+    gaps = [_strays(expected, (other,), whole_numbers_differ=False) for other in others]
+    floor = quantum if quantum > 0 else float_tolerance(expected)
+    needed = _needed(floor, gaps, size)
     turn = turns(decide(expected[0]))
-    order = np.lexsort((np.arange(size), turn, steps))
+    order = np.lexsort((np.arange(size), turn, needed))
     step = max(batch, 1)
     whole = max(1, min(-(-count // step), size // step)) * step
     rows = np.sort(order[:whole])
-    worst = int(steps[rows].max())
-    return Chosen(tuple(int(row) for row in rows), e6(unit * worst))
+    return _chosen(rows, needed, floor, gaps)
+
+
+def _needed(
+    floor: float | NDArray[np.float64], gaps: list[NDArray[np.float64]], size: int
+) -> NDArray[np.float64]:
+    """What each row may differ by: the floor, or the margin over what was measured."""
+    worst = np.max([np.zeros(size), *gaps], axis=0)
+    return np.asarray(np.maximum(floor, MARGIN * worst), np.float64)
+
+
+def _chosen(
+    rows: NDArray[np.int64],
+    needed: NDArray[np.float64],
+    floor: float,
+    gaps: list[NDArray[np.float64]],
+) -> Chosen:
+    strays = tuple(
+        Stray(
+            float(gap[rows].max()),
+            float(gap.max()) if np.isfinite(gap).all() else None,
+        )
+        for gap in gaps
+    )
+    worst = float(needed[rows].max())
+    return Chosen(tuple(int(row) for row in rows), e6(worst), floor, strays)
 
 
 def choose_whole(
@@ -96,13 +134,14 @@ def choose_whole(
     size = len(expected[0])
     unit = float_tolerance(expected)
     room = np.maximum(_strays(expected, nudges), unit)
-    strays = _strays(expected, kernels)
-    firm = np.isfinite(room) & np.isfinite(strays)
-    steps = np.ones(size)
-    steps[firm] = np.ceil(strays[firm] / room[firm] - 1e-3).clip(min=1)
+    gaps = [_strays(expected, (kernel,)) for kernel in kernels]
+    needed = _needed(room, gaps, size)
+    firm = np.isfinite(needed)
+    over = np.ones(size)
+    over[firm] = needed[firm] / room[firm]
     rows = np.flatnonzero(firm)
     known = np.zeros(size, np.int64) if classes is None else classes
-    order = rows[np.lexsort((rows, turns(known[rows]), steps[rows]))]
+    order = rows[np.lexsort((rows, turns(known[rows]), over[rows]))]
     if in_order:
         order = np.arange(size)
     step = max(batch, 1)
@@ -114,16 +153,19 @@ def choose_whole(
             "what the model gives is rounded another way",
             hint="more held-out data, or scores beside the label",
         )
-    return Chosen(tuple(int(row) for row in rows), e6(float((room[rows] * steps[rows]).max())))
+    return _chosen(rows, needed, float(room[rows].max()), gaps)
 
 
-def _strays(expected: Arrays, others: tuple[Arrays, ...]) -> NDArray[np.float64]:
-    """How far each row moves at most; infinitely where text or a whole number is another."""
+def _strays(
+    expected: Arrays, others: tuple[Arrays, ...], *, whole_numbers_differ: bool = True
+) -> NDArray[np.float64]:
+    """How far each row moves at most; infinitely where text is another, or a whole number is (else
+    by their difference)."""
     size = len(expected[0])
     found = np.zeros(size)
     for other in others:
         for mine, theirs in zip(expected, other, strict=True):
-            if is_exact(mine):
+            if is_exact(mine) and (whole_numbers_differ or mine.dtype.kind in "OU"):
                 differs = (mine != theirs).reshape(size, -1).any(axis=1)
                 gap = np.where(differs, np.inf, 0.0)
             else:

@@ -135,7 +135,13 @@ def _open_onnx(bench: Bench, source: Path, opened: Opened) -> Opened:
             bench, source, path, is_pickle=opened.kind is Kind.PICKLE
         )
     tidy = bench.scratch / "model.onnx"
-    says = bench.task("tidy_onnx", "reading the ONNX model", {"source": path}, {"model.onnx": tidy})
+    says = bench.task(
+        "tidy_onnx",
+        "reading the ONNX model",
+        {"source": path},
+        {"model.onnx": tidy},
+        slim=bench.recipe.optimize.slim,
+    )
     refuse_uncut(bench.recipe.prune, str(says["structured"]))
     opened = replace(opened, inputs=texts(says["inputs"]), outputs=texts(says["outputs"]))
     if expected is None:

@@ -21,8 +21,9 @@ from edgefleet_contract.bundle import Format, TensorSpec, Variant
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, Arrays, load_tensors
+from edgefleet_converter.borders import Bare
 from edgefleet_converter.program_runner import ProgramRunner, Whole
-from edgefleet_converter.runners import open_model
+from edgefleet_converter.runners import OnnxRunner, open_model
 from edgefleet_processing import StepFailed
 
 Infer = Callable[[Arrays], Arrays]
@@ -90,7 +91,7 @@ def _opened(variant: Variant, files: dict[str, Path]) -> Infer:
         names = tuple(spec.name for spec in variant.outputs)
         whole = Whole(variant.format, program.nodes, variant.inputs, names, files)
         return ProgramRunner(whole).infer
-    model = open_model(files[variant.model], variant.format)
+    model = _open(variant, files)
     into = _places(variant.inputs, model.inputs, variant.model)
     out = _places(model.outputs, variant.outputs, variant.model)
 
@@ -99,6 +100,25 @@ def _opened(variant: Variant, files: dict[str, Path]) -> Infer:
         return tuple(given[i] for i in out)
 
     return infer
+
+
+def _open(variant: Variant, files: dict[str, Path]) -> Bare:
+    """The model of a variant that is one, as devices open it [bundle-4.6, bundle-4.7]."""
+    place = files[variant.model]
+    known = {*variant.files, variant.golden, variant.drift}
+    folder = variant.model.rpartition("/")[0] + "/"
+    weights = {
+        path.removeprefix(folder): local
+        for path, local in files.items()
+        if path not in known and path.startswith(folder)
+    }
+    if not weights and variant.optimized_for is None:
+        return open_model(place, variant.format)
+    return OnnxRunner(
+        place.read_bytes(),
+        is_plain=variant.optimized_for is not None,
+        weights={name: np.memmap(local, np.uint8, "r") for name, local in weights.items()},
+    )
 
 
 def _places(

@@ -18,6 +18,8 @@ from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card, card_checks
 from edgefleet_converter.hardware import Hardware
 from edgefleet_converter.readers.wish import Audio, Images, Table, wish_checks
+from edgefleet_converter.recipe_drift import Drift, drift_checks
+from edgefleet_converter.recipe_optimize import Optimize, optimize_checks
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.search.wishes import Search, search_checks
@@ -118,6 +120,8 @@ class Recipe:
     card: Card = field(default_factory=Card)
     prune: Prune = field(default_factory=Prune)
     hardware: Hardware = field(default_factory=Hardware)
+    drift: Drift = field(default_factory=Drift)
+    optimize: Optimize = field(default_factory=Optimize)
     before: tuple[AskedStep, ...] = ()
     after: tuple[AskedStep, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -176,6 +180,8 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ("worker.memory_mib: 256 or more", recipe.worker.memory_mib >= 256),
         *wish_checks(recipe.data.images, recipe.data.audio, recipe.data.table),
         *card_checks(recipe.card),
+        *drift_checks(recipe.drift),
+        *optimize_checks(recipe.optimize, recipe.targets, recipe.hardware),
         *search_checks(recipe.search, can_measure=recipe.measure.enabled),
     )
 

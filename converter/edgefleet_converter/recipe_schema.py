@@ -16,6 +16,7 @@ from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
+from edgefleet_contract.drift_reference import FEWEST, MAX_BINS
 from edgefleet_converter.join_recipe import AskedNode, JoinRecipe
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_steps import AskedStep
@@ -42,6 +43,9 @@ _RULES: Final[Mapping[str, Schema]] = {
     "limits.p95_floor_ms": {"minimum": 0},
     "limits.load_floor_ms": {"minimum": 0},
     "limits.ram_extra_mib": {"minimum": 0},
+    "drift.bins": {"minimum": 2, "maximum": MAX_BINS - 1},
+    "drift.least_examples": {"minimum": FEWEST},
+    "optimize.offline": {"enum": ["", "arm64", "armhf", "x86-64"]},
     "worker.timeout_s": {"minimum": 1},
     "worker.memory_mib": {"minimum": 256},
 }

@@ -26,6 +26,14 @@ WORDS: Final[Mapping[str, str]] = {
     "limits.load_factor": "signed limit of load to first answer: this times what was measured",
     "limits.load_floor_ms": "signed limit of load to first answer: at least so many ms",
     "limits.ram_extra_mib": "signed limit of memory: measured, plus this",
+    "drift.enabled": "whether histograms of the held-out examples go into the bundle, for devices "
+    "to compare with",
+    "drift.bins": "the most bins of a histogram, 2 to 64",
+    "drift.least_examples": "a bin holds so many examples or none, 5 or more",
+    "optimize.slim": "whether dead, constant and idle nodes are dropped",
+    "optimize.offline": "the hardware class whose passes of onnxruntime are run ahead: arm64, "
+    "armhf or x86-64",
+    "optimize.mapped_weights": "whether weights are in a file of their own, which devices map",
     "worker.timeout_s": "the seconds that each conversion process may take",
     "worker.memory_mib": "the MiB of address space that each conversion process may use",
     "before": "steps before the model, in order",

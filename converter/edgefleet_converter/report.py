@@ -11,6 +11,7 @@ from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
+from edgefleet_converter.golden import Stray
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.search.figures import SearchReport
 
@@ -54,12 +55,28 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True)
+class PassReport:
+    """A pass over a finished file: bytes before and after, and what both cost on this machine,
+    measured in turns; `ram_mib` is private memory. None where nothing was measured."""
+
+    name: str
+    size_before: int
+    size: int
+    load_ms_before: float | None = None
+    load_ms: float | None = None
+    ram_mib_before: float | None = None
+    ram_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VariantReport:
     """One variant against the float model. Shares have 95 % Wilson intervals.
 
     `accuracy_float` and `accuracy` need labels; `agreement` compares decisions with the float
     model; `sqnr_db` the outputs. `size_gzip` is what compression leaves, level 6. `kernels` names
-    the implementations that were compared to choose the golden vectors. `search` is what the int8
+    the implementations that were compared to choose the golden vectors, and `strays` how far each
+    was off; the tolerance is `golden_floor`, or twice the largest of them on the vectors. `passes`
+    are those that were run over the finished file. `search` is what the int8
     recipe was chosen from, where it was searched for.
     """
 
@@ -77,6 +94,11 @@ class VariantReport:
     flips: tuple[Flip, ...] | None = None
     """The most frequent first; None where decisions were not compared."""
     measured: Measured | None = None
+    golden_floor: float | None = None
+    strays: dict[str, Stray] | None = None
+    drift_bytes: int | None = None
+    """Of the drift reference; None where there is none."""
+    passes: tuple[PassReport, ...] = ()
     search: SearchReport | None = None
 
 

@@ -6,11 +6,13 @@ function another way; where both agree, another processor will as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgefleet_contract.bundle import Format, TensorSpec
 from edgefleet_contract.errors import OperatorError
@@ -30,18 +32,30 @@ _ONNX_DTYPES = {
 }
 
 
+Weights: TypeAlias = "Mapping[str, NDArray[np.uint8]]"
+"""Bytes of files that hold weights, by name."""
+
+
 class Kernels(StrEnum):
     """Which implementation of the operators runs."""
 
     DEFAULT = "default"
     PLAIN = "plain"
+    THREADS = "threads"
+    SINGLE = "single"
     REFERENCE = "reference"
 
 
 OTHER_KERNELS: Final = {
-    Format.ONNX: (Kernels.PLAIN,),
-    Format.TFLITE: (Kernels.PLAIN, Kernels.REFERENCE),
+    Format.ONNX: (Kernels.PLAIN, Kernels.THREADS, Kernels.SINGLE),
+    Format.TFLITE: (Kernels.PLAIN, Kernels.THREADS, Kernels.SINGLE, Kernels.REFERENCE),
 }
+"""Without the passes or the delegate that a runtime applies by itself; on two threads; the first
+examples one at a time, which matrices of one row go through other code for; and LiteRT's kernels
+without vector instructions."""
+
+THREADS: Final = 2
+SINGLES: Final = 64
 
 
 class Runner(Protocol):
@@ -67,7 +81,14 @@ def open_model(path: Path, kind: Format, kernels: Kernels = Kernels.DEFAULT) -> 
     return TfliteRunner(raw, kernels) if kind is Format.TFLITE else OnnxRunner(raw, kernels)
 
 
-def run_all(runner: Runner, inputs: Arrays) -> Arrays:
+def starts(total: int, step: int, kernels: Kernels = Kernels.DEFAULT) -> list[tuple[int, int]]:
+    """Where batches begin and end; of single kernels, the first ones are of one example each."""
+    singles = min(SINGLES, total) if kernels is Kernels.SINGLE and step > 1 else 0
+    ones = [(i, i + 1) for i in range(singles)]
+    return ones + [(i, min(i + step, total)) for i in range(singles, total, step)]
+
+
+def run_all(runner: Runner, inputs: Arrays, kernels: Kernels = Kernels.DEFAULT) -> Arrays:
     """The outputs for any number of examples, in batches that the model takes.
 
     Raises:
@@ -77,9 +98,10 @@ def run_all(runner: Runner, inputs: Arrays) -> Arrays:
     total = len(inputs[0])
     size = runner.inputs[0].shape[0] if runner.inputs[0].shape else -1
     step = _ROWS if size == -1 else size
+    cuts = starts(total, step, kernels if size == -1 else Kernels.DEFAULT)
     parts: list[Arrays] = []
-    for start in range(0, total, step):
-        batch = tuple(array[start : start + step] for array in inputs)
+    for start, end in cuts:
+        batch = tuple(array[start:end] for array in inputs)
         rows = len(batch[0])
         if size != -1 and rows < size:
             batch = tuple(_pad(array, size) for array in batch)
@@ -118,17 +140,37 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
 
 
 class OnnxRunner:
-    """A session of onnxruntime on the CPU."""
+    """A session of onnxruntime on the CPU.
 
-    def __init__(self, raw: bytes, kernels: Kernels = Kernels.DEFAULT) -> None:
+    Args:
+        raw: the file.
+        kernels: which implementations.
+        is_plain: the runtime's passes were run ahead, and are not run again.
+        weights: files that its tensors refer to, by name.
+    """
+
+    def __init__(
+        self,
+        raw: bytes,
+        kernels: Kernels = Kernels.DEFAULT,
+        *,
+        is_plain: bool = False,
+        weights: Weights | None = None,
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = THREADS if kernels is Kernels.THREADS else 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if kernels is not Kernels.DEFAULT:
+        if is_plain or kernels is Kernels.PLAIN:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._weights = _placed(raw, weights) if weights else {}  # the session reads them in place
+        if self._weights:
+            options.add_external_initializers(
+                list(self._weights),
+                [ort.OrtValue.ortvalue_from_numpy(one) for one in self._weights.values()],
+            )
         try:
             self._session = ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - its exceptions have no public base
@@ -157,10 +199,11 @@ class TfliteRunner:
             Kernels.DEFAULT: OpResolverType.AUTO,
             Kernels.PLAIN: OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             Kernels.REFERENCE: OpResolverType.BUILTIN_REF,
-        }[kernels]
+        }.get(kernels, OpResolverType.AUTO)
+        threads = THREADS if kernels is Kernels.THREADS else 1
         try:
             self._interpreter = Interpreter(
-                model_content=raw, num_threads=1, experimental_op_resolver_type=resolver
+                model_content=raw, num_threads=threads, experimental_op_resolver_type=resolver
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -188,6 +231,28 @@ class TfliteRunner:
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
         return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self._out)
+
+
+def _placed(raw: bytes, weights: Weights) -> dict[str, Array]:
+    """The tensors of a model whose bytes lie in these files, in place."""
+    import onnx
+
+    found: dict[str, Array] = {}
+    for tensor in onnx.load_model_from_string(raw).graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        if told.get("location") not in weights:
+            raise OperatorError(f"the weights of {tensor.name!r} are in a file that is not here")
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        flat = np.frombuffer(
+            weights[told["location"]],
+            kind,
+            int(told["length"]) // kind.itemsize,
+            int(told["offset"]),
+        )
+        found[tensor.name] = flat.reshape(tuple(tensor.dims))
+    return found
 
 
 def _onnx_spec(node: Any) -> TensorSpec:

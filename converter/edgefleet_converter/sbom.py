@@ -27,7 +27,7 @@ from edgefleet_converter.metrics import Share
 from edgefleet_converter.report import DataFile, Report, VariantReport
 
 DEVICE_ROLES: Final = frozenset(
-    {Role.MODEL, Role.WEIGHTS, Role.GOLDEN, Role.LABELS, Role.VOCABULARY}
+    {Role.MODEL, Role.WEIGHTS, Role.GOLDEN, Role.LABELS, Role.VOCABULARY, Role.DRIFT}
 )
 """Of which files the papers speak: those that a device uses."""
 

@@ -33,7 +33,7 @@ def compare(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's w
     names: list[Json] = []
     for kernels in OTHER_KERNELS[Format(format)]:
         try:
-            outputs = run_all(open_model(Path("model"), Format(format), kernels), inputs)
+            outputs = run_all(open_model(Path("model"), Format(format), kernels), inputs, kernels)
         except OperatorError:
             continue  # the default kernels run the file: that was the condition
         names.append(kernels.value)

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet_contract.bundle import Format, Limits, Role, TensorSpec, Variant
+from edgefleet_contract.drift_reference import render_reference
 from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
+from edgefleet_converter.drift import refer
+from edgefleet_converter.finishing import finish_model
 from edgefleet_converter.fitting import fit
 from edgefleet_converter.float_models import FloatModel
 from edgefleet_converter.judging import Seen, judge
@@ -30,6 +33,9 @@ RUNTIMES: Final = {
     Format.ONNX: {"onnxruntime": "1.19.0"},
     Format.TFLITE: {"litert": "2.0.0", "tflite-runtime": "2.14.0"},
 }
+
+
+DRIFT: Final = "drift.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,10 @@ def make_variant(
     write_golden(folder / vectors, tried.taken, tried.given, tried.chosen.rows)
     seen = Seen(tried.given, tried.classes, tried.program is not None)
     figures = judge(bench, setting, target, base, answers, seen, truth)
-    raw = path.read_bytes()
+    drift = _drift_file(bench, setting, target, folder, tried)
+    needs = bench.needs(kind, path)
+    finished = finish_model(bench, target, path, answers, has_steps=tried.program is not None)
+    raw = b"".join(place.read_bytes() for place in (path, *finished.weights))
     told = VariantReport(
         name=target.value,
         size=len(raw),
@@ -114,6 +123,10 @@ def make_variant(
         golden_vectors=len(tried.chosen.rows),
         golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
         kernels=tried.kernels,
+        golden_floor=tried.chosen.floor,
+        strays=dict(zip(tried.kernels[1:], tried.chosen.strays, strict=True)),
+        drift_bytes=(folder / drift).stat().st_size if drift else None,
+        passes=finished.passes,
         flips=figures.flips,
         accuracy_float=figures.before,
         accuracy=figures.after,
@@ -123,7 +136,7 @@ def make_variant(
     )
     fitting = fit(
         kind,
-        bench.needs(kind, path),
+        needs,
         RUNTIMES[kind],
         bench.recipe.hardware.wanted,
         what=str(target),
@@ -139,12 +152,46 @@ def make_variant(
         max_abs_err_e6=tried.chosen.max_abs_err_e6,
         inputs=tried.inputs,
         outputs=tried.outputs,
-        runtimes=fitting.runtimes,
-        hw=fitting.hw,
+        runtimes=fitting.runtimes | finished.runtimes,
+        hw=(finished.optimized_for,) if finished.optimized_for else fitting.hw,
         limits=limits_of(tried.measured, bench.recipe.limits),
         program=tried.program,
+        drift=drift,
+        optimized_for=finished.optimized_for,
     )
-    return Made(variant, told, {name: Role.MODEL, vectors: Role.GOLDEN})
+    roles = {name: Role.MODEL, vectors: Role.GOLDEN}
+    roles |= {f"{target}/{place.name}": Role.WEIGHTS for place in finished.weights}
+    return Made(variant, told, roles | ({drift: Role.DRIFT} if drift else {}))
+
+
+def _drift_file(
+    bench: Bench, setting: Setting, target: Target, folder: Path, tried: Tried
+) -> str | None:
+    """Write what went in and came out as histograms: its path; None where none was made.
+
+    It is of the variant itself: what int8 gives is distributed in another way than what the float
+    model gives, and that is no drift of the data.
+    """
+    kept = {pair.input for pair in setting.sequence.state}
+    hidden = {pair.output for pair in setting.sequence.state}
+    taken = [(s, a) for s, a in zip(tried.inputs, tried.taken, strict=True) if s.name not in kept]
+    given = [
+        (s, a) for s, a in zip(tried.outputs, tried.given, strict=True) if s.name not in hidden
+    ]
+    found = refer(
+        [spec for spec, _ in taken],
+        tuple(array for _, array in taken),
+        [spec for spec, _ in given],
+        tuple(array for _, array in given),
+        labels=setting.labels,
+        wish=bench.recipe.drift,
+        calls=bool(setting.sequence),
+    )
+    if found is None:
+        return None
+    path = f"{target}/{DRIFT}"
+    (folder / path).write_bytes(render_reference(found))
+    return path
 
 
 def _plain(bench: Bench, kind: Format, path: Path, answers: Answers, quantum: float) -> Tried:

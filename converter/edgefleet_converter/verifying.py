@@ -5,6 +5,7 @@ A model is run only when a trusted key signed it, and then in a process of its o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,8 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, Variant
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.directory import verify_directory
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.drift_reference import parse_reference
+from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_contract.model_signature import VerifiedBundle
 from edgefleet_converter.isolation import run_task
@@ -42,12 +44,13 @@ class Verdict:
     """What was found of a bundle that a trusted key signed and whose files are all there.
 
     `differing` are the paths of which its papers say something else; `ran` is empty where nothing
-    was run.
+    was run; `unread` says what is wrong with drift references.
     """
 
     bundle: VerifiedBundle
     differing: tuple[str, ...]
     ran: tuple[Ran, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -55,7 +58,11 @@ class Verdict:
         papers = (
             f"the papers speak of another {path} than bundle.json does" for path in self.differing
         )
-        return (*papers, *(f"{one.name}: {one.problem}" for one in self.ran if one.problem))
+        return (
+            *papers,
+            *self.unread,
+            *(f"{one.name}: {one.problem}" for one in self.ran if one.problem),
+        )
 
 
 def verify(root: Path, ring: KeyRing, *, run: bool = True) -> Verdict:
@@ -73,7 +80,16 @@ def verify(root: Path, ring: KeyRing, *, run: bool = True) -> Verdict:
     found = verify_directory(root, ring)
     papers = read_papers(root, found.manifest)
     ran = [run_golden(root, found.manifest, one) for one in found.manifest.variants] if run else []
-    return Verdict(found, papers.differing, tuple(ran))
+    return Verdict(found, papers.differing, tuple(ran), tuple(_unread(root, found.manifest)))
+
+
+def _unread(root: Path, manifest: Manifest) -> Iterator[str]:
+    for variant in manifest.variants:
+        if variant.drift is not None:
+            try:
+                parse_reference((root / variant.drift).read_bytes(), what=variant.drift)
+            except Malformed as error:
+                yield error.message
 
 
 def run_golden(root: Path, manifest: Manifest, variant: Variant) -> Ran:

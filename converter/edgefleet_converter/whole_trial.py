@@ -22,7 +22,7 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.graph import Node, StatePair
 from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors, write_npz
 from edgefleet_converter.program_runner import ProgramRunner, Whole, culprit
-from edgefleet_converter.runners import OTHER_KERNELS
+from edgefleet_converter.runners import OTHER_KERNELS, Kernels, starts
 from edgefleet_converter.sequences import run_calls, run_sequence
 from edgefleet_converter.trial import import_runtime, timed
 from edgefleet_processing import StepFailed
@@ -107,7 +107,7 @@ def compare(*, job: Json) -> dict[str, Json]:
     for kernels in OTHER_KERNELS[asked.format]:
         try:
             found[kernels.value] = _again(
-                asked, partial(ProgramRunner, asked.whole, kernels), inputs
+                asked, partial(ProgramRunner, asked.whole, kernels), inputs, kernels
             )
         except OperatorError:
             continue  # the default kernels run the files: that was the condition
@@ -132,7 +132,9 @@ def measure(*, job: Json, runs: int) -> dict[str, Json]:
     return timed(lambda: ProgramRunner(asked.whole), examples, runs, whole_calls=whole_calls)
 
 
-def run_batches(runner: ProgramRunner, inputs: Arrays) -> Arrays:
+def run_batches(
+    runner: ProgramRunner, inputs: Arrays, kernels: Kernels = Kernels.DEFAULT
+) -> Arrays:
     """The outputs for any number of examples, in batches that the models take.
 
     Raises:
@@ -142,8 +144,8 @@ def run_batches(runner: ProgramRunner, inputs: Arrays) -> Arrays:
     size = runner.batch
     rows = _ROWS if size == -1 else size
     parts: list[Arrays] = []
-    for start in range(0, total, rows):
-        wanted = min(rows, total - start)
+    for start, end in starts(total, rows, kernels if size == -1 else Kernels.DEFAULT):
+        wanted = end - start
         batch = _rows(inputs, start, wanted, size)
         try:
             given = runner.infer(batch)
@@ -165,10 +167,15 @@ def run_batches(runner: ProgramRunner, inputs: Arrays) -> Arrays:
         raise OperatorError("the outputs of different examples have different shapes") from None
 
 
-def _again(asked: Job, opened: Callable[[], ProgramRunner], inputs: Arrays) -> Arrays:
+def _again(
+    asked: Job,
+    opened: Callable[[], ProgramRunner],
+    inputs: Arrays,
+    kernels: Kernels = Kernels.DEFAULT,
+) -> Arrays:
     if asked.has_calls:
         return run_calls(opened, inputs, starts=asked.starts if asked.hidden_state else (0,))
-    return run_batches(opened(), inputs)
+    return run_batches(opened(), inputs, kernels)
 
 
 def _rows(inputs: Arrays, start: int, count: int, size: int) -> Arrays:

@@ -25,10 +25,27 @@ def test_examples_on_which_kernels_differ_come_last() -> None:
     assert chosen.max_abs_err_e6 == golden.e6(Q)
 
 
-def test_where_kernels_always_differ_the_tolerance_says_so() -> None:
+def test_where_kernels_always_differ_the_tolerance_is_twice_what_was_measured() -> None:
     mine = scores([0, 1])
     chosen = golden.choose((mine,), ((mine + np.float32(2.4 * Q),),), count=2, quantum=Q)
-    assert chosen.max_abs_err_e6 == golden.e6(3 * Q)
+    measured = chosen.strays[0].vectors
+    assert abs(measured - 2.4 * Q) < 1e-6
+    assert chosen.max_abs_err_e6 == golden.e6(2 * measured)
+
+
+def test_what_kernels_differ_by_within_half_the_floor_changes_nothing() -> None:
+    mine = scores([0, 1])
+    chosen = golden.choose((mine,), ((mine + np.float32(0.4 * Q),),), count=2, quantum=Q)
+    assert chosen.max_abs_err_e6 == golden.e6(Q)
+    assert chosen.floor == Q
+
+
+def test_a_stray_is_told_of_the_vectors_and_of_all_examples() -> None:
+    mine = scores([0, 0, 0])
+    theirs = mine.copy()
+    theirs[0] += 3 * Q
+    (stray,) = golden.choose((mine,), ((theirs,),), count=2, quantum=Q).strays
+    assert stray == golden.Stray(0.0, 3 * Q)
 
 
 def test_vectors_fill_whole_batches() -> None:

@@ -87,6 +87,10 @@ class AsyncClient:
         """See `Client.metadata`."""
         return await self.run(self._script.metadata(model, version))
 
+    async def metrics(self) -> str:
+        """See `Client.metrics`."""
+        return await self.run(self._script.metrics())
+
     async def is_ready(self, model: str | None = None) -> bool:
         """See `Client.is_ready`."""
         return await self.run(self._script.is_ready(model))

@@ -66,6 +66,12 @@ class Script:
         self._known[model, version] = known = _read(read)
         return known
 
+    def metrics(self) -> Steps[str]:
+        """Prometheus' text: counts, latencies, drift."""
+        reply = yield Call("GET", "/metrics")
+        _good(reply, "the metrics")
+        return bytes(reply.body).decode()
+
     def is_ready(self, model: str | None) -> Steps[bool]:
         """Whether a model, or all of them, would answer."""
         path = "/v2/health/ready" if model is None else f"{_path(model, None)}/ready"

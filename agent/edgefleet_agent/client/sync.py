@@ -90,6 +90,10 @@ class Client:
         """What a model takes and gives."""
         return self.run(self._script.metadata(model, version))
 
+    def metrics(self) -> str:
+        """Counts, latencies and drift of all models, as Prometheus reads them."""
+        return self.run(self._script.metrics())
+
     def is_ready(self, model: str | None = None) -> bool:
         """Whether a model, or every model, would answer; one that is not served would not."""
         return self.run(self._script.is_ready(model))

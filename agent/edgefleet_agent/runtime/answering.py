@@ -18,6 +18,7 @@ from edgefleet_agent.runtime.loading import Job, read_labels
 from edgefleet_agent.runtime.sequences import UnknownSequence
 from edgefleet_agent.runtime.speech import SPEECHES
 from edgefleet_agent.runtime.stateful import Stateful
+from edgefleet_agent.runtime.tally import Tally
 from edgefleet_agent.serving.bodies import BadBody, BadOutput, Served, error, join_results
 from edgefleet_agent.serving.question import Question
 
@@ -37,11 +38,18 @@ Answered: TypeAlias = tuple[Frame, Said]
 
 
 class Answerer:
-    """Answers requests to one model, one at a time or those that came together."""
+    """Answers requests to one model, one at a time or those that came together.
 
-    def __init__(self, session: Session, job: Job) -> None:
+    Args:
+        session: the model.
+        job: what the worker was told of it.
+        tally: counts what goes in and comes out, where that is wanted.
+    """
+
+    def __init__(self, session: Session, job: Job, tally: Tally | None = None) -> None:
         variant = job.variant
         self._session = session
+        self.tally = tally
         self._served = Served(
             job.slot,
             job.version,
@@ -102,9 +110,12 @@ class Answerer:
         """The answer to a question by itself."""
         try:
             if self._stateful is not None:
-                return Said(200, self._stateful.answer(question, time.monotonic()))
+                return Said(200, self._stateful.answer(question, time.monotonic(), self._note))
             results = [self._session.run(feeds) for feeds in question.calls]
-            return Said(200, question.tell(join_results(results, self._served.outputs)))
+            said = Said(200, question.tell(join_results(results, self._served.outputs)))
+            for feeds, outputs in zip(question.calls, results, strict=True):
+                self._note(feeds, outputs)
+            return said
         except _TOLD as failure:
             return _refusal(failure)
 
@@ -114,13 +125,19 @@ class Answerer:
         for places in groups(questions):
             calls = [questions[i].calls[0] for i in places]
             try:
-                results = self._session.run(join(calls))
+                joined = join(calls)
+                results = self._session.run(joined)
             except (CannotRun, MemoryError):
                 continue  # each by itself, so that one cannot fail the others
             parts = split(results, [rows(call) for call in calls], self._served.outputs)
             if parts is not None:
                 found |= zip(places, parts, strict=True)
+                self._note(joined, results)
         return found
+
+    def _note(self, feeds: Tensors, outputs: Tensors) -> None:
+        if self.tally is not None:
+            self.tally.note(feeds, outputs)
 
     def _tell(self, question: Question, outputs: Tensors) -> Said:
         try:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "NDArray[Any]"
 Tensors: TypeAlias = "dict[str, Array]"
+Weights: TypeAlias = "dict[str, bytes | memoryview]"
+"""Bytes of signed files that a model's tensors refer to, by the file's name."""
 
 
 class CannotLoad(Exception):

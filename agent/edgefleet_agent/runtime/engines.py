@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Final
 
 from edgefleet_agent.runtime.chain import CPU, XNNPACK, AcceleratorSetup
-from edgefleet_agent.runtime.engine import CannotLoad, Session
+from edgefleet_agent.runtime.engine import CannotLoad, Session, Weights
 from edgefleet_contract.bundle import Format
 
 FORMATS: Final = {
@@ -76,8 +76,12 @@ def open_session(
     threads: int,
     accelerator: str,
     setup: AcceleratorSetup = AcceleratorSetup(),  # noqa: B008  # frozen, and nobody changes it
+    weights: Weights | None = None,
+    is_optimized: bool = False,
 ) -> Session:
     """The model in `raw`, loaded on one accelerator.
+
+    `weights` and `is_optimized` are for ONNX: see `OnnxSession`.
 
     It is what the runtime itself has under that name, else what a plug-in has.
 
@@ -86,7 +90,7 @@ def open_session(
     """
     preload(engine)
     if engine == "onnxruntime":
-        opened = _open_onnx(raw, threads, accelerator, setup)
+        opened = _open_onnx(raw, threads, accelerator, setup, weights, is_optimized=is_optimized)
     else:
         opened = _open_tflite(engine, raw, threads, accelerator, setup)
     if opened is not None:
@@ -104,14 +108,27 @@ def open_session(
 
 
 def _open_onnx(
-    raw: bytes, threads: int, accelerator: str, setup: AcceleratorSetup
+    raw: bytes,
+    threads: int,
+    accelerator: str,
+    setup: AcceleratorSetup,
+    weights: Weights | None,
+    *,
+    is_optimized: bool,
 ) -> Session | None:
     from edgefleet_agent.runtime.onnx_engine import OnnxSession, provider_of
 
     provider = provider_of(accelerator)
     if provider is None:
         return None
-    return OnnxSession(raw, threads=threads, provider=provider, options=setup.options)
+    return OnnxSession(
+        raw,
+        threads=threads,
+        provider=provider,
+        options=setup.options,
+        weights=weights,
+        is_optimized=is_optimized,
+    )
 
 
 def _open_tflite(

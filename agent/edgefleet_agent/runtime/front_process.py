@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from edgefleet_agent.runtime.drift_watch import DriftWatch
 from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, unpack_counts
@@ -58,6 +59,7 @@ class FrontProcess:
         self._holding: set[str] = set()  # workers that the front may still wait for
         self._process: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._drift: dict[str, dict[str, object]] = {}
         self.restarts = 0
 
     @property
@@ -91,6 +93,13 @@ class FrontProcess:
         if self._process is not None:
             self._process.send(render_table(self._table))
         return self._table.seq
+
+    def drift(self, worker: str, watch: DriftWatch) -> None:
+        """Have a judgement shown beside the counts of a worker."""
+        told = [codec.encode(one) for one in watch.judged]
+        self._drift[worker] = {"drift": worker, "judged": told, "examples": watch.examples}
+        if self._process is not None:
+            self._process.send(self._drift[worker])
 
     async def in_force(self, seq: int, *, timeout_s: float) -> bool:
         """Whether the table of this number, or a later one, came into force within this time."""
@@ -161,6 +170,8 @@ class FrontProcess:
             raise DeviceError(f"the front does not start: {words}", reason=Reason.INTERNAL)
         if self._table is not sent:  # it changed meanwhile
             process.send(render_table(self._table))
+        for judgement in self._drift.values():
+            process.send(judgement)
         return process
 
     async def _heard(self, message: dict[str, Any]) -> None:
@@ -170,6 +181,7 @@ class FrontProcess:
                     self._in_force = seq
                     self._changed.notify_all()
             case {"drained": str(worker)}:
+                self._drift.pop(worker, None)
                 async with self._changed:
                     self._holding.discard(worker)
                     self._changed.notify_all()

@@ -86,6 +86,7 @@ class LocalHost:
         self._shadows = Shadows(self._workshop, self._send_routes)
         self._canaries = Canaries(self._send_routes, drain_s=config.drain_s)
         self._threads = ThreadWatch()
+        self._workshop.tell_drift = self._drifted
         self._listeners: list[socket.socket] = []
         self._lan: list[socket.socket] = []
         self._renewing: asyncio.Task[None] | None = None
@@ -267,13 +268,15 @@ class LocalHost:
 
     def stats(self, *, new_interval: bool = False) -> tuple[SlotStats, ...]:
         """See `ModelHost.stats`. The front's counts arrive here within about 50 ms."""
-        found = tuple(self._stats(served) for served in self._swaps.served.values())
+        found = tuple(
+            self._stats(served, new_interval=new_interval) for served in self._swaps.served.values()
+        )
         if new_interval:
             for served in self._swaps.served.values():
                 served.interval = Counts()
         return found
 
-    def _stats(self, served: Served) -> SlotStats:
+    def _stats(self, served: Served, *, new_interval: bool) -> SlotStats:
         spec, worker, interval = served.spec, served.worker, served.interval
         return SlotStats(
             slot=spec.slot,
@@ -292,6 +295,7 @@ class LocalHost:
             accelerator=worker.accelerator,
             passed_over=worker.passed_over,
             made_room=served.made_room,
+            drift=worker.drift.take() if worker.drift is not None and new_interval else None,
         )
 
     def _send_routes(self) -> int:
@@ -309,6 +313,13 @@ class LocalHost:
                 served.interval.merge(counts)
                 self._canaries.served(served.spec.slot, counts)
         self._canaries.counted(worker, counts)
+
+    def _drifted(self, worker: str) -> None:
+        """Have the front show it."""
+        front = self._swaps.front
+        for served in self._swaps.served.values():
+            if served.worker.id == worker and front is not None and served.worker.drift is not None:
+                front.drift(worker, served.worker.drift)
 
     def _stuck(self, worker: str, pid: int) -> None:
         for served in self._swaps.served.values():

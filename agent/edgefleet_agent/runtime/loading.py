@@ -7,6 +7,7 @@ sealed file is opened there, into memory: nothing of it is written.
 from __future__ import annotations
 
 import io
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 from edgefleet_agent.ports import FileSeal, ModelSpec, StoredFile
 from edgefleet_agent.runtime.chain import Accelerators
+from edgefleet_agent.runtime.engine import Weights
 from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import CHUNK_SIZE, Limits, Variant, sha256
+from edgefleet_contract.bundle import CHUNK_SIZE, Digest, Limits, Variant, sha256
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
@@ -89,6 +91,35 @@ def read_variant(job: Job) -> dict[str, bytes]:
     return {path: read_file(job, path) for path in job.variant.files}
 
 
+def map_weights(job: Job) -> Weights:
+    """The files of weights beside the variant's model, by name: mapped, so that processes share
+    them; in memory where they were sealed.
+
+    Raises:
+        PeerError, DeviceError: as `read_stored`.
+    """
+    variant = job.variant
+    folder = variant.model.rpartition("/")[0] + "/"
+    known = {*variant.files, variant.golden, variant.drift, job.labels}
+    return {
+        path.removeprefix(folder): _map(stored, path)
+        for path, stored in job.files.items()
+        if path not in known and path.startswith(folder)
+    }
+
+
+def _map(stored: StoredFile, path: str) -> bytes | memoryview:
+    if stored.seal is not None:
+        return read_stored(stored, path)
+    try:
+        with Path(stored.path).open("rb") as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:  # ValueError: it is empty
+        raise DeviceError(f"{path}: {error}", reason=Reason.STORAGE_FAILED) from None
+    _hold(sha256(whole), stored, path)
+    return whole
+
+
 def golden_source(job: Job) -> io.BytesIO:
     """Where the golden vectors are read from.
 
@@ -126,13 +157,17 @@ def read_stored(stored: StoredFile, path: str) -> bytes:
         raw = place.read_bytes() if stored.seal is None else unsealed(place, stored.seal)
     except OSError as error:
         raise DeviceError(f"{path}: {error.strerror}", reason=Reason.STORAGE_FAILED) from None
-    found = sha256(raw)
+    _hold(sha256(raw), stored, path)
+    return raw
+
+
+def _hold(found: Digest, stored: StoredFile, path: str) -> None:
+    """Refuse bytes that are not those that were signed."""
     if found != stored.sha256:
         raise PeerError(
             f"{path} hashes to {found[:12]}…, signed was {stored.sha256[:12]}…",
             reason=Reason.DIGEST_MISMATCH,
         )
-    return raw
 
 
 def unsealed(path: Path, seal: FileSeal) -> bytes:

@@ -1,4 +1,4 @@
-"""onnxruntime as a `Session`: from bytes, one stream, no spinning, no external data.
+"""onnxruntime as a `Session`: from bytes, one stream, no spinning; weights from signed files alone.
 
 The only module that imports onnxruntime. Only tensors go in and come out; a model whose outputs are
 sequences or maps (scikit-learn's ZipMap) is refused with a word on how to mend it.
@@ -6,13 +6,14 @@ sequences or maps (scikit-learn's ZipMap) is refused with a word on how to mend 
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 import onnxruntime as ort
 
-from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Tensors
-from edgefleet_agent.runtime.onnx_external import NotOnnx, external_tensors
+from edgefleet_agent.runtime.engine import Array, CannotLoad, CannotRun, Tensors, Weights
+from edgefleet_agent.runtime.onnx_external import NotOnnx, Placed, placed_tensors
 from edgefleet_contract.bundle import TensorSpec
 
 _DTYPES: Final = {
@@ -30,6 +31,16 @@ _DTYPES: Final = {
     "tensor(double)": "float64",
     "tensor(string)": "string",
 }
+_KINDS: Final = dict(
+    zip(
+        (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13),  # TensorProto.DataType of onnx.proto3
+        (
+            *("float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool", "float16"),
+            *("float64", "uint32", "uint64"),
+        ),
+        strict=True,
+    )
+)
 _INPUT_TO_BLAME: Final = "INVALID_ARGUMENT"
 _CPU: Final = "CPUExecutionProvider"
 _PROVIDER: Final = "executionprovider"
@@ -56,6 +67,8 @@ class OnnxSession:
         threads: of one inference.
         provider: as onnxruntime calls it.
         options: of the provider.
+        weights: the bytes of files that its tensors may refer to, by name; used in place.
+        is_optimized: the runtime's passes were run ahead, and are not run again.
 
     Raises:
         CannotLoad: external data, not ONNX, an unknown operator, non-tensor inputs or outputs; a
@@ -69,9 +82,13 @@ class OnnxSession:
         threads: int,
         provider: str = _CPU,
         options: dict[str, str] | None = None,
+        weights: Weights | None = None,
+        is_optimized: bool = False,
     ) -> None:
-        _refuse_external(raw)
-        self._session = _session(raw, threads, provider, options or {})
+        self._weights = _placed(raw, weights or {})  # the session reads them where they are
+        self._session = _session(
+            raw, threads, provider, options or {}, self._weights, is_optimized=is_optimized
+        )
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
@@ -99,9 +116,20 @@ class OnnxSession:
 
 
 def _session(
-    raw: bytes, threads: int, provider: str, provider_options: dict[str, str]
+    raw: bytes,
+    threads: int,
+    provider: str,
+    provider_options: dict[str, str],
+    weights: Tensors,
+    *,
+    is_optimized: bool,
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if is_optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -138,15 +166,28 @@ def _refusal(session: ort.InferenceSession, provider: str) -> str:
     return "it takes none of the model's operators"
 
 
-def _refuse_external(raw: bytes) -> None:
+def _placed(raw: bytes, weights: Weights) -> Tensors:
+    """The tensors whose bytes lie in signed files, in place: none of these is left to the runtime,
+    which would look for the file by itself."""
     try:
-        names = external_tensors(raw)
+        tensors = placed_tensors(raw)
     except NotOnnx as error:
         raise CannotLoad(f"not an ONNX file: {error}") from error
-    if names:
+    return {tensor.name: _in_place(tensor, weights, len(tensors)) for tensor in tensors}
+
+
+def _in_place(tensor: Placed, weights: Weights, number: int) -> Array:
+    found = weights.get(tensor.location)
+    if found is None or not tensor.is_weight:
         raise CannotLoad(
-            f"tensor {names[0]!r} keeps its data in another file ({len(names)} such): refused"
+            f"tensor {tensor.name!r} keeps its data in another file ({number} such): refused"
         )
+    kind = np.dtype(_KINDS.get(tensor.kind, "V0"))
+    size = math.prod(tensor.shape) * kind.itemsize
+    if not size or size != tensor.length or not 0 <= tensor.offset <= len(found) - size:
+        raise CannotLoad(f"tensor {tensor.name!r} is not where it says in {tensor.location!r}")
+    flat = np.frombuffer(found, kind, math.prod(tensor.shape), tensor.offset)
+    return flat.reshape(tensor.shape)
 
 
 def _spec(node: ort.NodeArg) -> TensorSpec:

@@ -20,7 +20,7 @@ from edgefleet_agent.runtime.chain import AcceleratorSetup
 from edgefleet_agent.runtime.engine import CannotLoad, CannotRun, Session, difference
 from edgefleet_agent.runtime.engines import open_session
 from edgefleet_agent.runtime.golden import Golden, check
-from edgefleet_agent.runtime.loading import Job
+from edgefleet_agent.runtime.loading import Job, map_weights
 from edgefleet_contract.reasons import Reason
 
 _LONGEST: Final = 300
@@ -113,12 +113,13 @@ def _open(name: str, job: Job, files: dict[str, bytes]) -> Session:
         threads=job.threads,
         accelerator=name,
         setup=job.accelerators.setup.get(name, AcceleratorSetup()),
+        is_optimized=job.variant.optimized_for is not None,
     )
     if job.variant.program is not None and job.variant.program.nodes:
         from edgefleet_agent.runtime.program import ProgramSession
 
         return ProgramSession(job.variant, files, open_model)
-    session = open_model(files.pop(job.variant.model))
+    session = open_model(files.pop(job.variant.model), weights=map_weights(job))
     if wrong := difference(session, job.variant):
         raise CannotLoad(wrong)
     return session

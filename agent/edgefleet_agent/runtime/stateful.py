@@ -7,6 +7,7 @@ model that keeps state by itself has a session for each sequence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,15 @@ class Stateful:
             if has_open_state and len(spec.shape) > 1 and spec.shape[0] == -1
         )
 
-    def answer(self, question: Question, now: float) -> bytes:
+    def answer(
+        self,
+        question: Question,
+        now: float,
+        note: Callable[[Tensors, Tensors], None] = lambda _feeds, _outputs: None,
+    ) -> bytes:
         """The body of the answer. Only a request that is answered moves its sequence on.
+
+        `note` is told of each call of one that is answered, less the state.
 
         Raises:
             UnknownSequence: it continues one whose state is not here.
@@ -76,6 +84,8 @@ class Stateful:
             state = {pair.input: outputs.pop(pair.output) for pair in self._program.state}
             results.append(outputs)
         body = question.tell(join_results(results, self._variant.public_outputs))
+        for feeds, outputs in zip(question.calls, results, strict=True):
+            note(feeds, outputs)
         if asked is not None and asked.end:
             self._sequences.drop(asked.id)
         elif asked is not None:

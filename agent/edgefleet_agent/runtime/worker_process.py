@@ -23,10 +23,14 @@ from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.crash_loop import Deaths
+from edgefleet_agent.runtime.drift_watch import DriftWatch
 from edgefleet_agent.runtime.loading import job_for, render_job
 from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
 from edgefleet_agent.runtime.yielding import yielding
 from edgefleet_agent.serving.config import ModelConfig
+from edgefleet_contract import codec
+from edgefleet_contract.drift import Window
+from edgefleet_contract.drift_reference import Reference
 from edgefleet_contract.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ class WorkerProcess:
         zygote: forks it where that works.
         groups: where each gets a control group of its own.
         memory_bytes: the most that each may have; 0: no bound.
+        on_drift: told that there is a new judgement in `drift`.
         on_loop: told once how it ended, when it ended too often; it is started again all the same.
     """
 
@@ -65,12 +70,15 @@ class WorkerProcess:
         zygote: Forker | None = None,
         groups: Cgroups | None = None,
         memory_bytes: int = 0,
+        on_drift: Callable[[str], None] = lambda _id: None,
         on_loop: Callable[[ModelSpec, str], None] = lambda _spec, _words: None,
     ) -> None:
+        self._on_drift = on_drift
         self.id, self.spec = id, spec
         self.accelerator = ""
         self.passed_over: tuple[str, ...] = ()
         self._accelerators = accelerators or Accelerators()
+        self.drift: DriftWatch | None = None
         self.path = folder / f"{id}.sock"
         self.restarts = 0
         self._name = f"worker {spec.slot} {spec.model}@{spec.version}"
@@ -166,7 +174,7 @@ class WorkerProcess:
                 else:
                     self._process = launched
             begun = time.monotonic()
-            code = await self._process.wait()
+            code = await self._heed(self._process)
             words = self._process.last_words(code)
             self._process = None
             self.restarts += 1
@@ -174,6 +182,21 @@ class WorkerProcess:
                 pause = 0.0
             _log.warning("%s: died, %s; restart in %g s", self._name, words, pause)
             self._count(self._deaths.died(time.monotonic()), words)
+
+    async def _heed(self, process: ChildProcess) -> int:
+        """Take what it counts of requests until it ends; its exit code."""
+        hearing = watched(asyncio.create_task(self._hear(process), name=f"drift of {self._name}"))
+        try:
+            return await process.wait()
+        finally:
+            hearing.cancel()
+
+    async def _hear(self, process: ChildProcess) -> None:
+        while (message := await process.receive()) is not None:
+            if self.drift is not None and "drift" in message:
+                window = codec.decode(Window, message["drift"], what="window")
+                if self.drift.add(window):
+                    self._on_drift(self.id)
 
     def _count(self, deaths: Deaths, words: str) -> None:
         self._deaths = deaths
@@ -220,6 +243,8 @@ class WorkerProcess:
             await process.end()
             return Failed(Reason(message["failed"]), message["detail"])
         self._took(message["accelerator"], tuple(message["passed_over"]))
+        if self.drift is None and (told := message["reference"]) is not None:
+            self.drift = DriftWatch(codec.decode(Reference, told, what="reference"))
         _log.info(
             "%s: ready in %.0f ms on %s (pid %d)",
             self._name,

@@ -82,6 +82,7 @@ class Workshop:
         self._made = 0
         self.zygote = ZygoteProcess(engines, threads=config.threads) if zygote else None
         self.folder: Path | None = None
+        self.tell_drift: Callable[[str], None] = lambda _worker: None
         self.tell_loop: Callable[[ModelSpec, str], None] = lambda _spec, _words: None
 
     def serve(self, spec: ModelSpec) -> Served:
@@ -97,6 +98,7 @@ class Workshop:
             zygote=self.zygote,
             groups=self._groups,
             memory_bytes=worker_bound(spec.limits.ram_mib if spec.limits else 0, config.memory_mib),
+            on_drift=lambda worker: self.tell_drift(worker),
             on_loop=lambda spec, words: self.tell_loop(spec, words),
         )
         return Served(spec, worker)

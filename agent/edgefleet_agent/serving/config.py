@@ -25,6 +25,7 @@ class ModelConfig:
     `cache_mib` of answers are kept, for requests that are the same to the byte; 0: none.
     `max_sequences` of a stateful model are kept (0: 64, or 8 where each takes a session of its
     own), each for `sequence_idle_s` after its last request.
+    `drift`: whether requests are counted in the bins of the bundle's drift reference.
     """
 
     threads: int = 0
@@ -35,6 +36,7 @@ class ModelConfig:
     cache_mib: int = 0
     max_sequences: int = 0
     sequence_idle_s: float = 60.0
+    drift: bool = True
 
     def __post_init__(self) -> None:
         lowest = {"max_batch": 1}

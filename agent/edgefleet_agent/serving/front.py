@@ -2,7 +2,8 @@
 
 Run as `python -m edgefleet_agent.serving.front`. It inherits the listening sockets and a control
 channel (JSON lines) from the agent, and ends when that closes. Messages in: its configuration,
-then tables. Messages out: `routed`, `listening`, `drained`, `stuck`, `counts`.
+then tables, and how far what is served has drifted. Messages out: `routed`, `listening`, `drained`,
+`stuck`, `counts`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edgefleet_agent.runtime import child
 from edgefleet_agent.serving.access import Tally
 from edgefleet_agent.serving.app import App
 from edgefleet_agent.serving.config import ServingConfig
+from edgefleet_agent.serving.drift import parse_drift
 from edgefleet_agent.serving.lan_server import LanServer
 from edgefleet_agent.serving.route import parse_table
 from edgefleet_agent.serving.router import Router
@@ -85,7 +87,11 @@ async def serve(
 
 async def _obey(reader: asyncio.StreamReader, router: Router) -> None:
     while line := await reader.readline():
-        await router.apply(parse_table(json.loads(line)))
+        message = json.loads(line)
+        if "drift" in message:
+            router.drifted(message["drift"], parse_drift(message))
+        else:
+            await router.apply(parse_table(message))
 
 
 def main(argv: list[str]) -> None:

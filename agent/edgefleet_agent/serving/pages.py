@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgefleet_agent.serving import drift
 from edgefleet_agent.serving.access import Tally
 from edgefleet_agent.serving.answer import TEXT, Answer, give
 from edgefleet_agent.serving.door import Asked, Door
@@ -23,6 +24,7 @@ _HELP: Final = {
     "edgefleet_worker_up": ("gauge", "1 if a worker is connected."),
     "edgefleet_cache_hits_total": ("counter", "Predictions that had been made before."),
     "edgefleet_cache_misses_total": ("counter", "Predictions that had to be made."),
+    **{name: ("gauge", about) for name, about in drift.HELP.items()},
 }
 
 
@@ -57,6 +59,8 @@ def metrics(asked: Asked) -> Answer:
 def _samples(name: str, entry: Entry) -> list[str]:
     labels = f'model="{entry.route.slot}",version="{entry.route.version}"'
     labels += ',label="canary"' if entry.route.is_canary else ""
+    if name in drift.HELP:
+        return drift.samples(name, labels, entry.drift) if entry.drift is not None else []
     counts = entry.counts
     if name == "edgefleet_requests_total":
         by_status = sorted(counts.by_status.items())

@@ -11,6 +11,7 @@ from edgefleet_agent.runtime.frames import Copy
 from edgefleet_agent.serving.cache import Cache
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, pack_counts
+from edgefleet_agent.serving.drift import Drift
 from edgefleet_agent.serving.link import Link
 from edgefleet_agent.serving.route import Route, ShadowRoute, Table
 from edgefleet_agent.serving.shadow import Shadow
@@ -25,7 +26,8 @@ _CANARY_PART: Final = 0.5
 class Entry:
     """A route in use: its worker's link, and the counts since this front began.
 
-    `unsent` is what the agent has not been told yet. `cache` is None where answers are not kept.
+    `unsent` is what the agent has not been told yet. `cache` is None where answers are not kept,
+    `drift` while there is no judgement.
     """
 
     route: Route
@@ -33,6 +35,7 @@ class Entry:
     cache: Cache | None = None
     counts: Counts = field(default_factory=Counts)
     unsent: Counts = field(default_factory=Counts)
+    drift: Drift | None = None
 
 
 class Router:
@@ -78,6 +81,11 @@ class Router:
         entry.unsent.count(status, microseconds)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
+
+    def drifted(self, worker: str, drift: Drift) -> None:
+        """Show a judgement of the agent."""
+        if worker in self._entries:
+            self._entries[worker].drift = drift
 
     def copy(self, entry: Entry, copy: Copy) -> None:
         """Offer an answered request to the candidate that shadows this version, if there is one."""

@@ -34,11 +34,12 @@ _QUANTIZED: Final = frozenset(
 DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
 
 
-def tidy() -> dict[str, Json]:
+def tidy(*, slim: bool = True) -> dict[str, Json]:
     """`model.onnx` from `source`: same function, fewer nodes, known versions.
 
     Returns `inputs` and `outputs`: their names, and `labels`: class names from the model's
-    metadata, if any. `structured` says how its channels were cut, if `prune_torch` did it.
+    metadata, if any. `structured` says how its channels were cut, if `prune_torch` did it. Without
+    `slim` no node is dropped but the idle affine ones.
     """
     model = parse(Path("source").read_bytes())
     cut = next((one.value for one in model.metadata_props if one.key == STRUCTURED), "")
@@ -46,7 +47,8 @@ def tidy() -> dict[str, Json]:
     _refuse_foreign(model)
     model = _convert_opset(model)
     say_plainly(model)
-    model = _slim(model)
+    if slim:
+        model = _slim(model)
     fold_affine(model)
     _name_batch(model)
     model.ir_version = min(max(model.ir_version, 8), NEWEST_IR)
