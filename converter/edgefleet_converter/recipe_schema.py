@@ -43,6 +43,7 @@ _RULES: Final[Mapping[str, Schema]] = {
     "limits.load_floor_ms": {"minimum": 0},
     "limits.ram_extra_mib": {"minimum": 0},
     "worker.timeout_s": {"minimum": 1},
+    "report.time_limit_s": {"minimum": 1},
     "worker.memory_mib": {"minimum": 256},
 }
 

@@ -15,6 +15,7 @@ from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
+from edgefleet_converter.details import find_clipping, find_sensitivity
 from edgefleet_converter.fitting import fit
 from edgefleet_converter.judging import Seen, judge
 from edgefleet_converter.opening import FloatModel, Opened
@@ -117,6 +118,8 @@ def make_variant(
         agreement=figures.agreement,
         measured=tried.measured,
         search=searched,
+        sensitivity=find_sensitivity(bench, opened, target, searched),
+        histograms=find_clipping(bench, opened, target, path),
     )
     fitting = fit(
         kind,
