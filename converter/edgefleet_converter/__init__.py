@@ -1,9 +1,11 @@
 """The desk: a trained model in, a signed bundle out.
 
-    from edgefleet_converter import build, load_recipe
+    from edgefleet_converter import build
 
-    built = build("digits.skops", load_recipe(Path("digits.toml")), out="bundles",
-                  model="digits", version=1, key=PrivateKey.load(Path("publisher.pem")))
+    built = build("digits.skops", "digits.toml", out="bundles", model="digits", version=1,
+                  key="publisher.pem")
+
+`edgefleet_converter.api` has this and all else that the commands do.
 
 The names are imported when they are first used, so that a command that needs no model library
 loads none.
@@ -15,8 +17,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgefleet_converter.api import build
     from edgefleet_converter.assembly import Built
-    from edgefleet_converter.pipeline import build
     from edgefleet_converter.recipe import Recipe, load_recipe
     from edgefleet_converter.report import Report
 
@@ -24,7 +26,7 @@ __all__ = ["Built", "Recipe", "Report", "build", "load_recipe"]
 
 _PLACES = {
     "Built": "assembly",
-    "build": "pipeline",
+    "build": "api",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "Report": "report",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 _HINT = "pip install 'edgefleet[converter]'"
 
 
 def main() -> int:
-    """Run; the exit code."""
+    """Run; the exit code. SIGTERM ends a command as Ctrl-C does: tidily."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from edgefleet_converter.cli import run
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -56,17 +57,23 @@ def load_examples(path: Path, *, what: str) -> dict[str, Array]:
         OperatorError: it cannot be read, is not such a file, holds objects, or is empty.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            found = {"x": loaded}
-        else:
-            with loaded as file:
-                found = {name: file[name] for name in file.files}
+        with path.open("rb") as opened:  # ours to close, also where it is damaged
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                found = {"x": loaded}
+            else:
+                with loaded as file:
+                    found = {name: file[name] for name in file.files}
+    except MemoryError as error:
+        raise OperatorError(
+            f"the {what} data {path} holds more than there is memory for ({error})",
+            hint="the file is damaged, or fewer examples will do",
+        ) from None
     except OSError as error:
         raise OperatorError(
             f"cannot read the {what} data {path}: {error.strerror or error}"
         ) from None
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise OperatorError(
             f"the {what} data {path} is not a .npy or .npz file of plain arrays ({error})",
             hint="numpy.save or numpy.savez writes one; object arrays are not read",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,10 @@ from edgefleet_converter.arrays import Arrays, load_tensors
 from edgefleet_converter.borders import Border, parse_borders
 from edgefleet_converter.fitting import Needs
 from edgefleet_converter.isolation import run_task
+from edgefleet_converter.keeping import Keeper
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import Measured
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.toolchain import python_of
 
 Progress = Callable[[str], None]
@@ -54,13 +56,15 @@ class Answers:
 class Bench:
     """Where the work of one build is done. The scratch folder is the caller's to remove.
 
-    `toolchain` is the environment of the frameworks that models come from; None: our own.
+    `toolchain` is the environment of the frameworks that models come from; None: our own. `cache`
+    has results of tasks; by default nothing is kept.
     """
 
     recipe: Recipe
     scratch: Path
     progress: Progress
     toolchain: Path | None = None
+    cache: Cache = field(default_factory=lambda: Cache(None))
 
     def task(
         self,
@@ -79,6 +83,7 @@ class Bench:
             inputs=inputs,
             outputs=outputs,
             params=params,
+            keeper=Keeper(self.cache),
         )
 
     def foreign_task(
@@ -99,6 +104,7 @@ class Bench:
             outputs=outputs,
             params=params,
             python=python_of(self.toolchain),
+            keeper=Keeper(self.cache),
         )
 
     def run(self, kind: Format, path: Path, *, what: str, data: str = HELD_OUT) -> Answers:
@@ -166,14 +172,16 @@ class Bench:
         )
         return {name: load_tensors(answers, name) for name in texts(says["kernels"])}
 
-    def measure(self, kind: Format, path: Path, *, what: str) -> Measured | None:
+    def measure(
+        self, kind: Format, path: Path, *, what: str, data: str = HELD_OUT
+    ) -> Measured | None:
         """Speed and memory on this machine, if the recipe wants them measured."""
         if not self.recipe.measure.enabled:
             return None
         says = self.task(
             "measure",
             what,
-            {"model": path, "inputs.npz": self.scratch / HELD_OUT},
+            {"model": path, "inputs.npz": self.scratch / data},
             {},
             format=kind.value,
             runs=self.recipe.measure.runs,

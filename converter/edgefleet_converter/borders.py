@@ -106,9 +106,15 @@ class Bordered:
 
     def infer(self, inputs: Arrays) -> Arrays:
         """The outputs for one batch."""
-        taken = _crossed(inputs, [b.quantize("x", "y") if b else None for b in self.input_borders])
+        taken = into_integers(inputs, self.input_borders)
         given = self._model.infer(taken)
         return _crossed(given, [b.dequantize("x", "y") if b else None for b in self.output_borders])
+
+
+def into_integers(arrays: Arrays, borders: Sequence[Border | None]) -> Arrays:
+    """The arrays as a model takes them whose borders these are, as far as there are any."""
+    padded = (*borders, *(None for _ in range(len(arrays) - len(borders))))
+    return _crossed(arrays, [b.quantize("x", "y") if b else None for b in padded])
 
 
 def borders_json(borders: tuple[Border | None, ...]) -> Json:

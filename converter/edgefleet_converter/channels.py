@@ -24,6 +24,7 @@ from edgefleet_converter.opening import open_source
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import Measured
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.targets import Target
 from edgefleet_converter.toolchain import python_of
 
@@ -58,6 +59,7 @@ def prune_channels(
     out: Path,
     toolchain: Path | None = None,
     search: Path | None = None,
+    cache: Cache | None = None,
     progress: Progress = lambda _: None,
 ) -> Channels:
     """The ONNX model in `out` with fewer channels, as `prune.structured` of the recipe says.
@@ -68,6 +70,7 @@ def prune_channels(
         out: the ONNX file to write; it must not exist.
         toolchain: an environment with PyTorch and torch-pruning, where ours has none.
         search: the folder that modules are imported from; the working directory by default.
+        cache: of results of what comes after the training; by default nothing is kept.
         progress: told what is being done.
 
     Raises:
@@ -84,7 +87,7 @@ def prune_channels(
     wanted = replace(recipe, targets=(Target.ONNX_INT8,), prune=Prune())
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as name:
         scratch = Path(name)
-        bench = Bench(wanted, scratch, progress)
+        bench = Bench(wanted, scratch, progress, cache=cache or Cache(None))
         held_out = load_data(wanted)[1]
         count = len(held_out.names)
         inputs = ("input",) if count == 1 else held_out.names

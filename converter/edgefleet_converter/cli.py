@@ -14,25 +14,27 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import parse_manifest, sha256
-from edgefleet_contract.directory import read_documents
 from edgefleet_contract.errors import EdgefleetError, PeerError
-from edgefleet_contract.keys import KeyRing, PublicKey
+from edgefleet_contract.keys import PublicKey
+from edgefleet_converter import api
 from edgefleet_converter.cli_bundles import ReportPage, diff, export, report, verify
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import (
     AsJson,
+    CacheFolder,
     Created,
+    NoCache,
+    Overrides,
     Passphrase,
     PinFile,
     Toolchain,
+    kept,
     print_json,
 )
 from edgefleet_converter.cli_prune import prune, prune_channels
 from edgefleet_converter.cli_schema import schema
 from edgefleet_converter.cli_search import search
-from edgefleet_converter.papers import read_papers
-from edgefleet_converter.signing import open_signer, read_public_file
+from edgefleet_converter.signing import open_signer
 
 if TYPE_CHECKING:
     from edgefleet_converter.assembly import Built
@@ -76,29 +78,26 @@ def build(
     ],
     passphrase_file: Passphrase = None,
     pin_file: PinFile = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
-    ] = None,
+    overrides: Overrides = None,
     created: Created = None,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
     toolchain: Toolchain = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
-    from edgefleet_converter import pipeline
-    from edgefleet_converter.build_progress import progress_bar
-    from edgefleet_converter.recipe import load_recipe
+    from edgefleet_converter.build_progress import progress_bar, steps_of_build
 
-    wanted = load_recipe(recipe, overrides or ())
+    wanted = api.read_recipe(recipe, overrides or ())
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, progress_bar(talk, len(wanted.targets)) as tell:
-        built = pipeline.build(
+    with signer as private, progress_bar(talk, steps_of_build(wanted)) as tell:
+        built = api.build(
             source,
             wanted,
             out=out,
@@ -108,6 +107,7 @@ def build(
             created=created,
             trust_pickle=trust_pickle,
             toolchain=toolchain,
+            cache=kept(cache, no_cache),
             progress=tell,
         )
     _tell(built, as_json, report_page, private.public)
@@ -136,29 +136,29 @@ def join(
     passphrase_file: Passphrase = None,
     pin_file: PinFile = None,
     created: Created = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
     """Join bundles and model files to one signed bundle that answers as one model."""
-    from edgefleet_converter import join as joining
-    from edgefleet_converter.build_progress import progress_bar
+    from edgefleet_converter.build_progress import progress_bar, steps_of_join
     from edgefleet_converter.join_recipe import load_join
 
-    wanted = load_join(graph)
+    formats = len(load_join(graph).formats)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, progress_bar(talk, len(wanted.formats)) as tell:
-        trusted = [read_public_file(path) for path in trust or ()] or [private.public]
-        built = joining.join(
-            wanted,
-            source=graph,
+    with signer as private, progress_bar(talk, steps_of_join(formats)) as tell:
+        built = api.join(
+            graph,
             out=out,
             model=model,
             version=version,
             key=private,
-            trusted=KeyRing(trusted),
+            trust=trust or (),
             created=created,
+            cache=kept(cache, no_cache),
             progress=tell,
         )
     _tell(built, as_json, report_page, private.public)
@@ -169,7 +169,6 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
 ) -> None:
     """Show what a bundle says about itself. Does not check its signature: see `verify`."""
-    from edgefleet_converter.showing import read_report
     from edgefleet_converter.tables import (
         print_card,
         print_manifest,
@@ -177,15 +176,13 @@ def inspect(
         print_report,
     )
 
-    raw, _ = read_documents(bundle)
-    manifest = parse_manifest(raw)
-    told = read_report(bundle, manifest)
-    papers = read_papers(bundle, manifest)
+    found = api.inspect(bundle)
+    manifest, told, papers = found.manifest, found.report, found.papers
     if as_json:
         print_json(
             {
                 "signature_checked": False,
-                "sha256": sha256(raw),
+                "sha256": found.digest,
                 "manifest": codec.encode(manifest),
                 "report": told,
                 "card": codec.encode(papers.card) if papers.card else None,
@@ -222,8 +219,9 @@ def run(arguments: list[str] | None = None) -> int:
         _complain(error.message, error.hint)
         return FAILED
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer turns Ctrl-C into this code, without a word
         _complain("interrupted", "nothing was written")
-        return INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
@@ -258,9 +256,7 @@ def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> Non
     from edgefleet_converter.tables import print_report
 
     if page is not None:
-        from edgefleet_converter.showing import read_shown, write_page
-
-        write_page(page, read_shown(built.path, KeyRing([key])), bundle=built.path)
+        api.report(built.path, out=page, trust=[key])
     if as_json:
         print_json({"path": str(built.path), "report": codec.encode(built.report)})
         return

@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
+from edgefleet_contract.bundle import Variant, parse_manifest
 from edgefleet_contract.canonical import Json
-from edgefleet_contract.errors import Unverified
-from edgefleet_contract.keys import KeyRing
+from edgefleet_contract.directory import read_documents
+from edgefleet_contract.errors import EdgefleetError, Unverified
 from edgefleet_contract.reasons import Reason
+from edgefleet_converter import api
 from edgefleet_converter.cli_options import AsJson, print_json
-from edgefleet_converter.signing import read_public_file
 
 if TYPE_CHECKING:
     from edgefleet_converter.verifying import Verdict
@@ -47,10 +48,12 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle: signature, files, papers, and that its models give what was signed."""
-    from edgefleet_converter import verifying
+    from edgefleet_converter.build_progress import progress_bar
     from edgefleet_converter.tables import print_ran
 
-    found = verifying.verify(bundle, _ring(trust), run=not no_run)
+    steps = 1 + (0 if no_run else len(_variants(bundle)))
+    with progress_bar(Console(stderr=True), steps) as tell:
+        found = api.verify(bundle, trust=trust, run=not no_run, progress=tell)
     if as_json:
         print_json(_verdict_json(found))
     elif found.ran:
@@ -78,15 +81,10 @@ def report(
     ] = None,
 ) -> None:
     """Make one page (HTML) of what a bundle says of itself; `--trust` checks its signature."""
-    from edgefleet_converter.page import render_page
-    from edgefleet_converter.showing import read_shown, write_page
-
-    shown = read_shown(bundle, _ring(trust) if trust else None)
+    page = api.report(bundle, out=out, trust=trust or ())
     if out is None:
-        sys.stdout.buffer.write(render_page(shown))
+        sys.stdout.buffer.write(page)
         sys.stdout.buffer.flush()
-    else:
-        write_page(out, shown, bundle=bundle)
     if not trust:
         _say_unchecked()
 
@@ -98,23 +96,17 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what differs between two bundles, and what sending the difference costs."""
-    from edgefleet_converter.comparing import compare
-    from edgefleet_converter.diff_tables import price, print_comparison
-    from edgefleet_converter.page.told import read_told
-    from edgefleet_converter.showing import read_shown
+    from edgefleet_converter.diff_tables import print_comparison
 
-    ring = _ring(trust) if trust else None
-    a, b = read_shown(old, ring), read_shown(new, ring)
-    found = compare(a.manifest, b.manifest, read_told(a.report), read_told(b.report))
-    costs = price(found, old, new)
+    told = api.diff(old, new, trust=trust or ())
     if as_json:
-        value = codec.encode(found)
+        value = codec.encode(told.found)
         assert isinstance(value, dict)
-        costs_json = {path: codec.encode(cost) for path, cost in costs.items()}
+        costs_json = {path: codec.encode(cost) for path, cost in told.costs.items()}
         print_json({**value, "signatures_checked": bool(trust), "costs": costs_json})
     else:
         console = Console() if sys.stdout.isatty() else Console(width=140)
-        print_comparison(a.manifest, b.manifest, found, costs, console)
+        print_comparison(told.old, told.new, told.found, told.costs, console)
     if not trust:
         _say_unchecked()
 
@@ -127,19 +119,25 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a variant as plain files, with a README, for use without edgefleet."""
-    from edgefleet_converter.exporting import export as write
+    from edgefleet_converter.build_progress import progress_bar
 
-    written = write(bundle, variant, out, _ring(trust) if trust else None)
+    steps = 3 + sum(len(one.files) for one in _variants(bundle) if one.name == variant)
+    with progress_bar(Console(stderr=True), steps) as tell:
+        written = api.export(bundle, variant, out=out, trust=trust or (), progress=tell)
     if as_json:
-        print_json({"path": str(out), "files": list(written)})
+        print_json({"path": str(out), "files": list(written.files)})
     else:
         typer.echo(str(out))
     if not trust:
         _say_unchecked()
 
 
-def _ring(trust: list[Path]) -> KeyRing:
-    return KeyRing(read_public_file(path) for path in trust)
+def _variants(bundle: Path) -> tuple[Variant, ...]:
+    """Those that a bundle names, to reckon the work by; none where it cannot be read."""
+    try:
+        return parse_manifest(read_documents(bundle)[0]).variants
+    except EdgefleetError:
+        return ()  # which is said by whoever checks it
 
 
 def _say_unchecked() -> None:

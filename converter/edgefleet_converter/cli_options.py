@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgefleet_contract.canonical import Json
+from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.toolchain import VARIABLE
 
 Passphrase = Annotated[
@@ -37,7 +38,32 @@ Toolchain = Annotated[
         show_default=False,
     ),
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
+]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Where results are kept for the next run; default: EDGE_CONVERT_CACHE, or the "
+        "user's cache folder.",
+        show_default=False,
+    ),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no results, and take none.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def kept(cache: Path | None, no_cache: bool) -> Path | bool:
+    """Where `--cache` and `--no-cache` say that results are kept, as `api` takes it.
+
+    Raises:
+        OperatorError: both are said.
+    """
+    if no_cache and cache is not None:
+        raise OperatorError("--cache and --no-cache: either, not both")
+    return not no_cache if cache is None else cache
 
 
 def print_json(value: Json) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,15 @@ from rich.console import Console
 
 from edgefleet_contract import codec
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.cli_options import AsJson, print_json
+from edgefleet_converter import api
+from edgefleet_converter.cli_options import (
+    AsJson,
+    CacheFolder,
+    NoCache,
+    Overrides,
+    kept,
+    print_json,
+)
 
 
 def prune(
@@ -25,31 +32,43 @@ def prune(
             show_default=False,
         ),
     ] = "",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
+    overrides: Overrides = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="Write a page (HTML) with the curves there.", show_default=False
+        ),
     ] = None,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what zeroing small weights costs: a table over lambda. Writes no file."""
-    from edgefleet_converter.recipe import load_recipe
-    from edgefleet_converter.sweep import sweep
+    """Show what zeroing small weights costs: a table over lambda. Builds nothing."""
+    from edgefleet_converter.build_progress import progress_bar, steps_of_sweep
     from edgefleet_converter.sweep_table import print_sweep
 
-    wanted = load_recipe(recipe, overrides or ())
-    talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
-    with status or nullcontext():
-        found = sweep(
+    wanted, values = api.read_recipe(recipe, overrides or ()), _numbers(lambdas)
+    if page is not None:
+        from edgefleet_converter.showing import check_place
+
+        check_place(page)
+    with progress_bar(Console(stderr=True), steps_of_sweep(len(values))) as tell:
+        found = api.prune(
             source,
             wanted,
-            lambdas=_numbers(lambdas),
+            lambdas=values,
             trust_pickle=trust_pickle,
-            progress=status.update if status is not None else lambda _: None,
+            cache=kept(cache, no_cache),
+            progress=tell,
         )
+    if page is not None:
+        from edgefleet_converter.page import render_sweep_page
+        from edgefleet_converter.showing import write_whole
+
+        write_whole(page, render_sweep_page(source.name, found))
     if as_json:
         print_json(codec.encode(found))
     else:
@@ -70,27 +89,24 @@ def prune_channels(
             show_default=False,
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
-    ] = None,
+    overrides: Overrides = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut channels out of a PyTorch model, train it again, and write it as ONNX."""
-    from edgefleet_converter.channels import prune_channels as work
-    from edgefleet_converter.recipe import load_recipe
+    from edgefleet_converter.build_progress import progress_bar, steps_of_channels
     from edgefleet_converter.sweep_table import print_channels
 
-    wanted = load_recipe(recipe, overrides or ())
-    talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
-    with status or nullcontext():
-        found = work(
+    wanted = api.read_recipe(recipe, overrides or ())
+    with progress_bar(Console(stderr=True), steps_of_channels()) as tell:
+        found = api.prune_channels(
             factory,
             wanted,
             out=out,
             toolchain=toolchain,
-            progress=status.update if status is not None else lambda _: None,
+            cache=kept(cache, no_cache),
+            progress=tell,
         )
     if as_json:
         print_json(codec.encode(found))

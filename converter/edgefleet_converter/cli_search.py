@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,15 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
-from edgefleet_converter.cli_options import AsJson, print_json
+from edgefleet_converter import api
+from edgefleet_converter.cli_options import (
+    AsJson,
+    CacheFolder,
+    NoCache,
+    Overrides,
+    kept,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from edgefleet_converter.search.figures import SearchReport
@@ -21,37 +28,25 @@ def search(
         Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
     ],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where results are kept for the next run; default: EDGE_CONVERT_CACHE, or the "
-            "user's cache folder.",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: Overrides = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for int8 recipes of the recipe's int8 targets, and show all candidates."""
-    from edgefleet_converter.recipe import load_recipe
-    from edgefleet_converter.search.look import look
+    from edgefleet_converter.build_progress import progress_bar, steps_of_search
 
-    wanted = load_recipe(recipe, overrides or ())
-    talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
-    with status or nullcontext():
-        reports = look(
+    wanted = api.read_recipe(recipe, overrides or ())
+    with progress_bar(Console(stderr=True), steps_of_search(wanted)) as tell:
+        reports = api.search(
             source,
             wanted,
-            cache=cache,
+            cache=kept(cache, no_cache),
             trust_pickle=trust_pickle,
-            progress=status.update if status is not None else lambda _: None,
+            progress=tell,
         )
     if as_json:
         print_json({"searches": [codec.encode(report) for report in reports]})

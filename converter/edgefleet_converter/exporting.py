@@ -11,6 +11,7 @@ from edgefleet_contract.bundle import Manifest, Variant, parse_manifest
 from edgefleet_contract.directory import check_files, read_documents, verify_directory
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import KeyRing
+from edgefleet_converter.bench import Progress
 from edgefleet_converter.export_readme import render_readme
 from edgefleet_converter.pack import refuse_existing, staging
 from edgefleet_converter.papers import read_papers
@@ -18,7 +19,13 @@ from edgefleet_converter.papers import read_papers
 README: Final = "README.md"
 
 
-def export(root: Path, variant: str, out: Path, ring: KeyRing | None) -> tuple[str, ...]:
+def export(
+    root: Path,
+    variant: str,
+    out: Path,
+    ring: KeyRing | None,
+    progress: Progress = lambda _: None,
+) -> tuple[str, ...]:
     """Write a variant to the new folder `out`; the files in it.
 
     Files keep their last names; where two would have one, they keep their folders. The files are
@@ -28,6 +35,7 @@ def export(root: Path, variant: str, out: Path, ring: KeyRing | None) -> tuple[s
         OperatorError: there is no such variant, `out` exists, or a file cannot be read or written.
         PeerError: the bundle is not what it says or, with a ring, not what was signed.
     """
+    progress("checking the files")
     if ring is None:
         manifest = parse_manifest(read_documents(root)[0])
         check_files(root, manifest)
@@ -40,6 +48,7 @@ def export(root: Path, variant: str, out: Path, ring: KeyRing | None) -> tuple[s
     places = place_names([file.path for file in manifest.files_for(chosen)])
     with staging(out.parent, out.name) as folder:
         for path, place in places.items():
+            progress(f"writing {place}")
             _copy(root / path, folder / place, manifest.file(path).sha256)
         told = render_readme(manifest, chosen, places, read_papers(root, manifest).card)
         (folder / README).write_text(told, "utf-8")

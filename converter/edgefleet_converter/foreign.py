@@ -8,7 +8,7 @@ that devices have, in an environment that knows nothing of the framework.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from edgefleet_converter.digests import describe
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out
 from edgefleet_converter.report import DataFile
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.sources import archive as zips
 from edgefleet_converter.sources.kind import Kind
 
@@ -71,6 +72,7 @@ def convert_foreign(
     family = FAMILIES[kind]
     files = {} if kind is Kind.FACTORY else {"source": source}
     what = f"{kind} model"
+    bench = bench if _is_data(source, kind) else replace(bench, cache=Cache(None))
     params: dict[str, Json] = {"kind": kind.value}
     names: tuple[str, ...] = (_TREES_TAKE,)
     tools: dict[str, str] = {}
@@ -153,6 +155,13 @@ def refuse_code(source: Path, kind: Kind, *, trust_pickle: bool) -> None:
 def describe_source(source: Path, kind: Kind, exported: Path) -> DataFile:
     """Digest and size of what came in; of a factory, which is code, of the ONNX that it gave."""
     return describe(exported if kind is Kind.FACTORY else source)
+
+
+def _is_data(source: Path, kind: Kind) -> bool:
+    """Whether a source is all data: what code gives follows from more than the file."""
+    if kind is Kind.TORCH_EXPORT:
+        return not zips.exported_code(zips.look_into(source))
+    return kind not in (Kind.FACTORY, Kind.TORCH_MODULE)
 
 
 def _more(bench: Bench, calibration: Examples | None) -> bool:

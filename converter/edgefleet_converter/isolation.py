@@ -20,11 +20,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.recipe import Worker
+
+if TYPE_CHECKING:
+    from edgefleet_converter.keeping import Keeper
 
 JOB: Final = "job.json"
 RESULT: Final = "result.json"
@@ -42,6 +45,7 @@ def run_task(
     outputs: Mapping[str, Path] | None = None,
     params: Mapping[str, Json] | None = None,
     python: Path | None = None,
+    keeper: Keeper | None = None,
 ) -> dict[str, Json]:
     """What a task of `edgefleet_converter.worker` returned, with its files in place.
 
@@ -53,12 +57,14 @@ def run_task(
         outputs: name in the worker's folder -> where the file goes.
         params: values for the task.
         python: of another environment than ours, which holds the libraries of the task.
+        keeper: has results of tasks like this one, and is given this one's.
 
     Raises:
         OperatorError: the task refused (its own words), crashed, hung, was killed, or ran out of
             memory. No output file exists then.
     """
     wanted = outputs or {}
+    given = dict(params or {})
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as name:
         folder = Path(name)
         for local, path in inputs.items():
@@ -66,13 +72,18 @@ def run_task(
                 _copy(path, folder / local)
             except OSError as error:
                 raise OperatorError(f"{what}: cannot read {path}: {error.strerror}") from None
-        job = {"task": task, "memory_mib": limits.memory_mib, "params": dict(params or {})}
-        (folder / JOB).write_text(json.dumps(job), "utf-8")
-        code = _run(folder, timeout_s=limits.timeout_s, what=what, python=python)
-        value = _result(folder, code, limits=limits, what=what)
-        for local in wanted:
-            if not (folder / local).is_file() or not (folder / local).stat().st_size:
-                raise OperatorError(f"{what}: the worker said it was done but wrote no {local}")
+        key = keeper.key(task, given, folder, inputs, python) if keeper else ""
+        value = keeper.take(key, folder, wanted) if keeper else None
+        if value is None:
+            job = {"task": task, "memory_mib": limits.memory_mib, "params": given}
+            (folder / JOB).write_text(json.dumps(job), "utf-8")
+            code = _run(folder, timeout_s=limits.timeout_s, what=what, python=python)
+            value = _result(folder, code, limits=limits, what=what)
+            for local in wanted:
+                if not (folder / local).is_file() or not (folder / local).stat().st_size:
+                    raise OperatorError(f"{what}: the worker said it was done but wrote no {local}")
+            if keeper:
+                keeper.keep(key, value, folder, wanted)
         for local, path in wanted.items():
             shutil.copyfile(folder / local, path)
     return value

@@ -26,6 +26,7 @@ from edgefleet_converter.parts import open_parts
 from edgefleet_converter.program import LABELS, place_files
 from edgefleet_converter.provenance import render_join_provenance
 from edgefleet_converter.report import DataFile, Report, VariantReport
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.setting import refuse_unlike
 from edgefleet_converter.variants import Made
 from edgefleet_converter.wholes import WholeAnswers
@@ -34,26 +35,28 @@ from edgefleet_converter.wholes import WholeAnswers
 def join(
     wish: JoinRecipe,
     *,
-    source: Path,
+    source: Path | bytes,
     out: Path | str,
     model: str,
     version: int,
     key: Signer,
     trusted: KeyRing,
     created: int | None = None,
+    cache: Cache | None = None,
     progress: Progress = lambda _: None,
 ) -> Built:
     """The signed bundle of a graph of models, written to `out/<model>-<version>/`.
 
     Args:
         wish: see `edgefleet_converter.join_recipe`.
-        source: the file that it was read from, for the provenance.
+        source: the file that it was read from, or what stands in it, for the provenance.
         out: the folder of bundles.
         model: its name in the fleet.
         version: rises with every release.
         key: the publisher's, ECDSA.
         trusted: who may have signed the bundles that are joined.
         created: seconds since 1970; by default SOURCE_DATE_EPOCH, or now.
+        cache: of results, from which a build resumes; by default nothing is kept.
         progress: told what is being done.
 
     Raises:
@@ -66,7 +69,7 @@ def join(
     date = stamp(created)
     recipe = wish.as_recipe()
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress)
+        bench = Bench(recipe, Path(scratch), progress, cache=cache or Cache(None))
         parts = open_parts(wish, trusted)
         labels = find_labels(recipe, parts.labels, None)
         held_out = load_held_out(
@@ -84,7 +87,7 @@ def join(
             variants = tuple(one.variant for one in made)
             refuse_unlike(variants)
             _gate(wish, [one.told for one in made])
-            raw = source.read_bytes()
+            raw = source if isinstance(source, bytes) else source.read_bytes()
             report = Report(
                 model=model,
                 version=version,

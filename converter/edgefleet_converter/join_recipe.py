@@ -6,7 +6,9 @@ The format is docs/spec/recipe.md, section 9.
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,20 +140,33 @@ def load_join(path: Path) -> JoinRecipe:
         raise OperatorError(f"{path} is not a text file") from None
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{path} is not TOML: {error}") from None
+    return join_from(table, folder=path.parent, what=str(path))
+
+
+def join_from(table: Mapping[str, object], *, folder: Path, what: str = "graph") -> JoinRecipe:
+    """The wish in a table with the words of the specification; see `load_join`."""
     if "folder" in table:
-        raise OperatorError(f"{path}: unknown field 'folder'")
+        raise OperatorError(f"{what}: unknown field 'folder'")
     try:
-        value = plain_json(table, str(path))
+        value = plain_json(table, what)
         nodes = value.get("nodes", [])
         if not isinstance(nodes, list):
-            raise Malformed(f"{path}.nodes: expected [[nodes]] tables")
-        value["nodes"] = [_node(one, f"{path}.nodes[{i}]") for i, one in enumerate(nodes)]
-        value["folder"] = str(path.parent)
-        found = codec.decode(JoinRecipe, value, what=str(path))
+            raise Malformed(f"{what}.nodes: expected [[nodes]] tables")
+        value["nodes"] = [_node(one, f"{what}.nodes[{i}]") for i, one in enumerate(nodes)]
+        value["folder"] = str(folder)
+        found = codec.decode(JoinRecipe, value, what=what)
         found.as_recipe()  # which holds the sections that both have within their bounds
     except Malformed as error:
         raise OperatorError(error.message, hint=error.hint) from None
     return found
+
+
+def render_join(wish: JoinRecipe) -> bytes:
+    """A wish that no file holds, as JSON: what the provenance has the digest of."""
+    value = codec.encode(wish)
+    assert isinstance(value, dict)
+    told = {name: one for name, one in value.items() if name != "folder"}
+    return json.dumps(told, sort_keys=True).encode()
 
 
 def _node(table: Json, at: str) -> dict[str, Json]:

@@ -28,8 +28,9 @@ from edgefleet_converter.foreign import (
     refuse_code,
 )
 from edgefleet_converter.labels import find_labels
+from edgefleet_converter.lambda_points import sweep_for_report
 from edgefleet_converter.pruning import prune_model, refuse_uncut
-from edgefleet_converter.report import PruneReport
+from edgefleet_converter.report import LambdaSweep, PruneReport
 from edgefleet_converter.runners import check_inputs
 from edgefleet_converter.sources.kind import Kind, recognise
 from edgefleet_converter.sources.sklearn import INPUT
@@ -54,6 +55,7 @@ class Opened:
     as_is: FloatModel | None = None
     named: tuple[str, ...] = ()
     pruned: PruneReport | None = None
+    swept: LambdaSweep | None = None
     tools: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -178,10 +180,11 @@ def _prune(bench: Bench, opened: Opened) -> Opened:
     assert whole.answers is not None  # a stateful model is packed as it is, which is not pruned
     labels = find_labels(bench.recipe, opened.named, opened.answers)
     truth = opened.held_out.classes(labels, opened.answers)
+    swept = sweep_for_report(bench, whole.path, whole.answers.arrays[0], truth)
     made = prune_model(bench, whole.path, whole.answers.arrays, truth)
     opened.models.clear()  # what a framework wrote itself is not pruned
     opened.models[Format.ONNX] = FloatModel(made.path, made.answers, whole.parity)
-    return replace(opened, pruned=made.told)
+    return replace(opened, pruned=made.told, swept=swept)
 
 
 def _write_tflite(bench: Bench, onnx: FloatModel) -> FloatModel:

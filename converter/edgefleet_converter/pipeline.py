@@ -7,10 +7,12 @@ say what to make of the answers. Nothing stands in the output folder until all o
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from edgefleet_contract.bundle import Manifest
 from edgefleet_contract.keys import Signer
+from edgefleet_converter.anchors import measure_anchors
 from edgefleet_converter.assembly import Built, assemble, check_names, stamp, tool_versions
 from edgefleet_converter.bench import Bench, Progress
 from edgefleet_converter.foreign import describe_source
@@ -20,6 +22,7 @@ from edgefleet_converter.pack import refuse_existing, staging
 from edgefleet_converter.provenance import render_provenance
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import DataFile, Report, VariantReport
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.setting import refuse_unlike, set_up
 from edgefleet_converter.variants import make_variant
 
@@ -37,6 +40,7 @@ def build(
     created: int | None = None,
     trust_pickle: bool = False,
     toolchain: Path | None = None,
+    cache: Cache | None = None,
     progress: Progress = lambda _: None,
 ) -> Built:
     """The signed bundle of a model, written to `out/<model>-<version>/`.
@@ -51,6 +55,7 @@ def build(
         created: seconds since 1970; by default SOURCE_DATE_EPOCH, or now.
         trust_pickle: a pickle may run any code while it loads; say True only for your own files.
         toolchain: the environment of the frameworks that models come from; by default our own.
+        cache: of results, from which a build resumes; by default nothing is kept.
         progress: told what is being done.
 
     Raises:
@@ -62,7 +67,7 @@ def build(
     refuse_existing(target)
     date = stamp(created)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, toolchain)
+        bench = Bench(recipe, Path(scratch), progress, toolchain, cache or Cache(None))
         opened = open_source(bench, Path(source), trust_pickle=trust_pickle)
         labels = find_labels(recipe, opened.named, opened.answers)
         truth = opened.held_out.classes(labels, opened.answers)
@@ -73,8 +78,10 @@ def build(
             ]
             variants = tuple(one.variant for one in made)
             refuse_unlike(variants)
+            anchors = measure_anchors(bench, opened, setting, truth)
             came = describe_source(Path(source), opened.kind, Path(scratch) / "source.onnx")
             report = _report(came, opened, model, version, tuple(m.told for m in made))
+            report = replace(report, anchors=anchors)
 
             def origin(manifest: Manifest) -> bytes:
                 return render_provenance(
@@ -108,4 +115,5 @@ def _report(
         variants=variants,
         tools=opened.tools | tool_versions(),
         prune=opened.pruned,
+        lambda_sweep=opened.swept,
     )

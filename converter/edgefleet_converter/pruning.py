@@ -23,7 +23,7 @@ from edgefleet_converter import gate, metrics
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Answers, Bench, number
 from edgefleet_converter.recipe_prune import Prune
-from edgefleet_converter.report import PruneReport
+from edgefleet_converter.report import PrunedLayer, PruneReport
 
 STEPS: Final = 8
 """Halvings: the share of zeros is found to 1/256."""
@@ -43,15 +43,6 @@ class PrunedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A tensor of weights: its name, how many are not zero, of how many."""
-
-    name: str
-    norm0: int
-    weights: int
-
-
-@dataclass(frozen=True, slots=True)
 class Tried:
     """One try: the file, its lambda, how many weights are not zero, of how many, by layer."""
 
@@ -59,7 +50,7 @@ class Tried:
     lambda_: float
     norm0: int
     weights: int
-    layers: tuple[Layer, ...]
+    layers: tuple[PrunedLayer, ...]
 
 
 def prune_model(
@@ -133,10 +124,10 @@ def write_pruned(
     )
 
 
-def _layers(told: Json) -> tuple[Layer, ...]:
+def _layers(told: Json) -> tuple[PrunedLayer, ...]:
     rows = told if isinstance(told, list) else []
     return tuple(
-        Layer(str(row[0]), int(number(row[1])), int(number(row[2])))
+        PrunedLayer(str(row[0]), int(number(row[1])), int(number(row[2])))
         for row in rows
         if isinstance(row, list)
     )

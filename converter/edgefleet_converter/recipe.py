@@ -6,6 +6,7 @@ format is docs/spec/recipe.md. This module reads one text file; it opens no data
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from edgefleet_converter.readers.wish import Audio, Images, Table, wish_checks
 from edgefleet_converter.recipe_drift import Drift, drift_checks
 from edgefleet_converter.recipe_optimize import Optimize, optimize_checks
 from edgefleet_converter.recipe_prune import Prune
+from edgefleet_converter.recipe_report import ReportWish
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.search.wishes import Search, search_checks
 from edgefleet_converter.targets import Target
@@ -119,6 +121,7 @@ class Recipe:
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
     prune: Prune = field(default_factory=Prune)
+    report: ReportWish = field(default_factory=ReportWish)
     hardware: Hardware = field(default_factory=Hardware)
     drift: Drift = field(default_factory=Drift)
     optimize: Optimize = field(default_factory=Optimize)
@@ -162,6 +165,11 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         (
             "prune: a target that is as it came in is not pruned",
             not recipe.prune.has_threshold or not any(one.is_as_is for one in recipe.targets),
+        ),
+        (
+            "report.lambda_sweep: needs calibration data and a [prune] to compare with",
+            not recipe.report.lambda_sweep
+            or (recipe.prune.has_threshold and bool(recipe.data.calibration)),
         ),
         (
             f"hardware.classes: {lost} has no runtime for any of the targets",
@@ -213,12 +221,24 @@ def parse_recipe(
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{what} is not TOML: {error}") from None
+    return recipe_from(table, folder=folder, overrides=overrides, what=what)
+
+
+def recipe_from(
+    table: Mapping[str, object],
+    *,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    what: str = "recipe",
+) -> Recipe:
+    """The recipe in a table with the words of the specification; see `load_recipe`."""
+    laid_over = copy.deepcopy(dict(table)) if overrides else dict(table)
     for override in overrides:
-        _apply(table, override)
-    if "folder" in table:
+        _apply(laid_over, override)
+    if "folder" in laid_over:
         raise OperatorError(f"{what}: unknown field 'folder'")
     try:
-        value = {**plain_json(table, what), "folder": str(folder)}
+        value = {**plain_json(laid_over, what), "folder": str(folder)}
         for place in ("before", "after"):
             steps = value.get(place, [])
             if not isinstance(steps, list):
@@ -260,7 +280,7 @@ def plain_json(table: Mapping[str, object], what: str) -> dict[str, Json]:
 def _value(value: object, at: str) -> Json:
     if isinstance(value, dict):
         return plain_json(value, at)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_value(item, at) for item in value]
     if isinstance(value, date | time):
         raise Malformed(f"{at}: expected a number, a string or a list, found a date")

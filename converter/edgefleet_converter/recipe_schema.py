@@ -47,6 +47,7 @@ _RULES: Final[Mapping[str, Schema]] = {
     "drift.least_examples": {"minimum": FEWEST},
     "optimize.offline": {"enum": ["", "arm64", "armhf", "x86-64"]},
     "worker.timeout_s": {"minimum": 1},
+    "report.time_limit_s": {"minimum": 1},
     "worker.memory_mib": {"minimum": 256},
 }
 

@@ -13,7 +13,7 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
 from edgefleet_converter.golden import Stray
 from edgefleet_converter.metrics import Share
-from edgefleet_converter.search.figures import SearchReport
+from edgefleet_converter.search.figures import SearchReport, Sensitivity
 
 SCHEMA: Final = "edgefleet.report/1"
 MAX_FLIPS: Final = 200
@@ -69,6 +69,24 @@ class PassReport:
 
 
 @dataclass(frozen=True, slots=True)
+class HistogramReport:
+    """Values of a tensor in equal parts of `low` to `high`, and the range that int8 keeps.
+
+    `clipped` is the share of values outside of it. Of TFLite, whose values are seen behind their
+    quantizer, `at_end` is the share in the last step of the range instead.
+    """
+
+    name: str
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    clip_low: float
+    clip_high: float
+    clipped: float | None = None
+    at_end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VariantReport:
     """One variant against the float model. Shares have 95 % Wilson intervals.
 
@@ -76,8 +94,9 @@ class VariantReport:
     model; `sqnr_db` the outputs. `size_gzip` is what compression leaves, level 6. `kernels` names
     the implementations that were compared to choose the golden vectors, and `strays` how far each
     was off; the tolerance is `golden_floor`, or twice the largest of them on the vectors. `passes`
-    are those that were run over the finished file. `search` is what the int8
-    recipe was chosen from, where it was searched for.
+    are those that were run over the finished file. `search` is what the int8 recipe was chosen
+    from, where it was searched for. `sensitivity` and `histograms` (the most clipped tensors) are
+    there where the recipe asks for them.
     """
 
     name: str
@@ -100,6 +119,8 @@ class VariantReport:
     """Of the drift reference; None where there is none."""
     passes: tuple[PassReport, ...] = ()
     search: SearchReport | None = None
+    sensitivity: Sensitivity | None = None
+    histograms: tuple[HistogramReport, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +141,63 @@ class PruneReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PrunedLayer:
+    """A tensor of weights: its name, how many are not zero, of how many."""
+
+    name: str
+    norm0: int
+    weights: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An int8 ONNX model of one lambda. `loss`: cross-entropy, nats, where classes are known.
+
+    `norm0` of `weights` are not zero, by layer in `layers`. `agreement` and `sqnr_db` are against
+    the float model that came in, `size_zstd` is the file at level 19.
+    """
+
+    lambda_: float
+    norm0: int
+    weights: int
+    sqnr_db: float
+    size: int
+    size_zstd: int
+    loss: float | None = None
+    accuracy: Share | None = None
+    agreement: Share | None = None
+    measured: Measured | None = None
+    layers: tuple[PrunedLayer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LambdaSweep:
+    """What other lambdas would have cost, rising; `is_complete` is False where time was up."""
+
+    is_complete: bool
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorReport:
+    """What another tool makes of the same float model at its defaults; none of it is packed.
+
+    `measured` is absent where the variants are programs, whose times are those of the whole.
+    `error` says why there are no figures.
+    """
+
+    name: str
+    target: str
+    size: int = 0
+    size_gzip: int = 0
+    sqnr_db: float | None = None
+    accuracy: Share | None = None
+    agreement: Share | None = None
+    measured: Measured | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of it. `parity` has, for each float copy, its largest relative error to the source."""
 
@@ -133,6 +211,8 @@ class Report:
     tools: dict[str, str]
     calibration: DataFile | None = None
     prune: PruneReport | None = None
+    anchors: tuple[AnchorReport, ...] | None = None
+    lambda_sweep: LambdaSweep | None = None
     schema: str = SCHEMA
 
 

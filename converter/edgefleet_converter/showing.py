@@ -62,6 +62,15 @@ def write_page(path: Path, shown: Shown, *, bundle: Path) -> None:
         OperatorError: it cannot be written, or would lie in the bundle, which then were no bundle.
     """
     check_place(path, bundle)
+    write_whole(path, render_page(shown))
+
+
+def write_whole(path: Path, raw: bytes) -> None:
+    """Write a file whole or not at all. One that is there is replaced.
+
+    Raises:
+        OperatorError: it cannot be written.
+    """
     place = path.resolve()
     try:
         fd, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
@@ -69,7 +78,7 @@ def write_page(path: Path, shown: Shown, *, bundle: Path) -> None:
         raise OperatorError(f"cannot write {path}: {error.strerror}") from None
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(render_page(shown))
+            file.write(raw)
         Path(name).chmod(0o644)
         Path(name).replace(place)
     except OSError as error:
@@ -77,14 +86,14 @@ def write_page(path: Path, shown: Shown, *, bundle: Path) -> None:
         raise OperatorError(f"cannot write {path}: {error.strerror}") from None
 
 
-def check_place(path: Path, bundle: Path) -> None:
+def check_place(path: Path, bundle: Path | None = None) -> None:
     """Refuse a place for a page that is in the bundle, or in no folder.
 
     Raises:
         OperatorError: saying which.
     """
     place = path.resolve()
-    if place.is_relative_to(bundle.resolve()):
+    if bundle is not None and place.is_relative_to(bundle.resolve()):
         raise OperatorError(
             f"{path} lies in the bundle, which holds its signed files and nothing else",
             hint="write the page beside it",

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from edgefleet_converter.channels import Channels
 from edgefleet_converter.metrics import EXACT_DB, Share
-from edgefleet_converter.sweep import Point, Sweep
+from edgefleet_converter.report import Point
+from edgefleet_converter.sweep import Sweep
 
 _COLUMNS = (
     *("lambda", "not zero", "share", "loss", "accuracy (95 %)", "agreement", "SQNR dB"),

@@ -16,6 +16,7 @@ from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
+from edgefleet_converter.details import find_clipping, find_sensitivity
 from edgefleet_converter.drift import refer
 from edgefleet_converter.finishing import finish_model
 from edgefleet_converter.fitting import fit
@@ -133,6 +134,8 @@ def make_variant(
         agreement=figures.agreement,
         measured=tried.measured,
         search=searched,
+        sensitivity=find_sensitivity(bench, opened, target, searched),
+        histograms=find_clipping(bench, opened, target, path),
     )
     fitting = fit(
         kind,

@@ -18,6 +18,7 @@ from edgefleet_contract.drift_reference import parse_reference
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_contract.model_signature import VerifiedBundle
+from edgefleet_converter.bench import Progress
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.papers import read_papers
 from edgefleet_converter.recipe import Worker
@@ -65,21 +66,28 @@ class Verdict:
         )
 
 
-def verify(root: Path, ring: KeyRing, *, run: bool = True) -> Verdict:
+def verify(
+    root: Path, ring: KeyRing, *, run: bool = True, progress: Progress = lambda _: None
+) -> Verdict:
     """What is found of a bundle.
 
     Args:
         root: its directory.
         ring: the keys that may have signed it.
         run: whether its models are run on their golden vectors.
+        progress: told what is being done.
 
     Raises:
         OperatorError: it cannot be read.
         PeerError: it is not what a trusted key signed, or its papers are no papers.
     """
+    progress("checking the signature and the files")
     found = verify_directory(root, ring)
     papers = read_papers(root, found.manifest)
-    ran = [run_golden(root, found.manifest, one) for one in found.manifest.variants] if run else []
+    ran = []
+    for one in found.manifest.variants if run else ():
+        progress(f"running {one.name}")
+        ran.append(run_golden(root, found.manifest, one))
     return Verdict(found, papers.differing, tuple(ran), tuple(_unread(root, found.manifest)))
 
 

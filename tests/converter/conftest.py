@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Recipe, parse_recipe
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests load models in this process, too
+os.environ["EDGE_CONVERT_CACHE"] = tempfile.mkdtemp(prefix="edge-convert-cache-")  # of commands
+atexit.register(shutil.rmtree, os.environ["EDGE_CONVERT_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[2]
 CREATED = 1_700_000_000

@@ -19,10 +19,12 @@ from edgefleet_contract.graph import Node, Program
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter.card import Card
 from edgefleet_converter.page import Shown, render_page
-from edgefleet_converter.page.charts import LATENCY, SIZE, histogram, scatter
+from edgefleet_converter.page.bars import confusion, histogram
+from edgefleet_converter.page.charts import LATENCY, SIZE, scatter
+from edgefleet_converter.page.figures import accuracy_charts
 from edgefleet_converter.page.markup import Html, el
 from edgefleet_converter.page.scales import pareto, scale_of
-from edgefleet_converter.page.told import Dot, Histogram, Interval, read_told
+from edgefleet_converter.page.told import Dot, Histogram, Interval, Layer, ToldFlip, read_told
 from edgefleet_converter.papers import Papers
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.showing import read_shown
@@ -86,7 +88,7 @@ def lists() -> dict[str, Json]:
     return {
         "candidates": tried,
         "lambda_sweep": points,
-        "sensitivity": [{"name": "conv1", "sqnr_db": 12.5}, {"name": "conv2", "sqnr_db": 41}],
+        "sensitivity": [{"name": "conv1", "gain_db": 12.5}, {"name": "conv2", "gain_db": -0.5}],
         "histograms": [{"name": "conv1", "low": -1, "high": 4.5, "counts": [1, 5, 0, 2]}],
     }
 
@@ -108,7 +110,8 @@ def test_the_page_shows_what_was_measured_and_what_was_signed(shown: Shown, buil
         assert f"{told.size / 1000:.1f}" in text
     for file in built.manifest.files:
         assert file.sha256 in text
-    assert page.tags.count("svg") == 2
+    grids = sum(bool(told.flips) for told in built.report.variants)
+    assert page.tags.count("svg") == 2 + grids
     assert page.tags.count("circle") == 8
 
 
@@ -132,6 +135,7 @@ def test_the_same_bundle_gives_the_same_page(shown: Shown, built: Built) -> None
 
 
 def test_lists_of_candidates_sweeps_layers_and_histograms_are_drawn(shown: Shown) -> None:
+    plain = read(render_page(shown)).tags.count("svg")
     page = read(render_page(replace(shown, report={**as_object(shown.report), **lists()})))
     text = " ".join(page.texts)
     for words in (
@@ -139,7 +143,7 @@ def test_lists_of_candidates_sweeps_layers_and_histograms_are_drawn(shown: Shown
         *("Sensitivity by layer", "conv2", "Calibration", "weights left"),
     ):
         assert words in text
-    assert page.tags.count("svg") == 2 + 2 + 1 + 1 + 1
+    assert page.tags.count("svg") == plain + 2 + 2 + 1 + 1
 
 
 def test_what_a_variant_lists_is_shown_under_its_name() -> None:
@@ -179,6 +183,42 @@ def test_noise_tells_candidates_apart_where_accuracy_does_not() -> None:
     assert "float model" not in chart
     exact = [Dot("a", size=1, accuracy=same, sqnr_db=200), Dot("b", size=2, accuracy=same)]
     assert "accuracy, %" in str(scatter(exact, SIZE))
+    with_float = str(scatter([*dots[:3], replace(exact[0], accuracy=same)], SIZE))
+    assert with_float.count("<circle") == 3
+
+
+def test_anchors_stand_in_the_charts_and_are_told_apart() -> None:
+    """Squares on edge, not circles; one that could not be made says why."""
+    report: Json = {
+        "variants": [
+            {"name": "onnx-int8", "size": 900, "accuracy": 0.97, "measured": {"p50_us": 5}},
+            {"name": "onnx-float32", "size": 3000, "accuracy": 0.98, "measured": {"p50_us": 9}},
+        ],
+        "anchors": [
+            {"name": "onnxruntime defaults", "size": 800, "accuracy": 0.7, "sqnr_db": 9},
+            {"name": "ai-edge-quantizer defaults", "error": "nothing to quantize"},
+        ],
+    }
+    page = read(str(accuracy_charts(read_told(report))).encode())
+    assert page.tags.count("circle") == 4
+    assert page.attributes.count(("class", "peer")) == 1, "it has no latency"
+    assert "onnxruntime defaults" in page.texts
+    assert "nothing to quantize" in page.texts
+
+
+def test_changed_decisions_make_a_grid_by_class() -> None:
+    flips = (ToldFlip(1, 1, 7, 3), ToldFlip(7, 7, 1, 1), ToldFlip(None, 2, 7, 1))
+    grid = str(confusion(flips, lambda place: f"<{place}>"))
+    assert grid.count('class="changed"') == 3
+    assert grid.count('class="same"') == 3
+    assert "&lt;1&gt; became &lt;7&gt;: 3" in grid
+    assert confusion((), str) is None
+
+
+def test_the_layers_that_a_search_left_float_are_shown() -> None:
+    layers: Json = {"base": "minmax-all", "layers": [{"name": "conv", "gain_db": 7.5}]}
+    told = read_told({"variants": [{"name": "onnx-int8", "search": {"sensitivity": layers}}]})
+    assert told.layers == (("onnx-int8", (Layer("conv", 7.5),)),)
 
 
 def hostile_parts(shown: Shown) -> Iterator[Shown]:
@@ -350,7 +390,7 @@ def test_every_dot_lies_within_the_chart(points: list[tuple[float, float, str]])
     assert chart is not None
     for x, y in re.findall(r'cx="([-0-9.]+)" cy="([-0-9.]+)"', chart):
         assert 0 <= float(x) <= 460
-        assert 0 <= float(y) <= 280
+        assert 0 <= float(y) <= 292
     assert scatter(dots, LATENCY) is None, "nothing has a latency"
 
 

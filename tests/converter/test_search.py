@@ -321,12 +321,10 @@ def test_a_build_takes_the_recipe_that_was_found_the_same_each_time_and_devices_
     digits: Digits,
     key: PrivateKey,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = digits.recipe(f"targets=['{target}']", "search.enabled=true", "measure.enabled=false")
     made = []
     for number in range(times):
-        monkeypatch.setenv("EDGE_CONVERT_CACHE", str(tmp_path / f"cache-{number}"))
         out = tmp_path / str(number)
         made.append(
             build(digits.model, recipe, out=out, model="d", version=1, key=key, created=CREATED)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: dots with a Pareto front, bars, histograms; coloured by the style sheet."""
+"""Dots with a Pareto front as inline SVG, coloured by the style sheet."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet_converter.metrics import EXACT_DB
+from edgefleet_converter.page.drawing import drawing, shortened
 from edgefleet_converter.page.markup import Child, Html, el
 from edgefleet_converter.page.scales import Scale, pareto, scale_of
-from edgefleet_converter.page.told import Dot, Histogram, Layer
+from edgefleet_converter.page.told import Dot
 
 _W: Final = 460.0
-_H: Final = 280.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 14.0, 40.0
+_H: Final = 292.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 26.0, 40.0
 _LETTER: Final = 6.3
 """Pixels of a character of a label, about."""
 _LINE: Final = 13.0
@@ -22,12 +23,13 @@ _MAX_LABELS: Final = 14
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What a dot has along an axis, in what unit it is written, and what it is divided by."""
+    """What a dot has along an axis, and in what unit; whether less of it is better, at a front."""
 
     name: str
     unit: str
     value: Callable[[Dot], float | None]
     least: float = 0.0
+    has_front: bool = True
 
 
 SIZE: Final = Axis("size", "kB", lambda dot: None if dot.size is None else dot.size / 1000)
@@ -35,7 +37,13 @@ PACKED: Final = Axis(
     "compressed", "kB", lambda dot: None if dot.size_packed is None else dot.size_packed / 1000
 )
 LATENCY: Final = Axis("latency, median", "µs", lambda dot: dot.latency_us)
-STRENGTH: Final = Axis("lambda", "", lambda dot: dot.strength)
+STRENGTH: Final = Axis("lambda", "", lambda dot: dot.strength or None, has_front=False)
+ZEROS: Final = Axis(
+    "weights that are zero",
+    "%",
+    lambda dot: None if dot.nonzero is None else 100 * (1 - dot.nonzero),
+    has_front=False,
+)
 
 
 def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> Html | None:
@@ -43,7 +51,7 @@ def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> 
 
     The front joins what nothing else beats. `anchor` is the accuracy of the float model.
     """
-    is_share = not _needs_sqnr(dots)
+    is_share = not is_told_by_noise(dots)
     points = [
         (dot, x, y)
         for dot in sorted(dots, key=lambda dot: dot.is_chosen)  # which is drawn over the others
@@ -69,88 +77,39 @@ def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> 
     title = "accuracy, %" if is_share else "SQNR, dB"
     unit = f"{axis.name}, {axis.unit}" if axis.unit else axis.name
     label = f"{title} against {unit}: {len(points)} points"
+    is_left = _leans_left([(across.at(x), up.at(y)) for _, x, y in points], anchor, up)
     front = pareto([(x, y) for _, x, y in points])
-    return _svg(
+    return drawing(
         label,
         _H,
         _grid(across, up),
-        _line(anchor, up) if anchor is not None and is_share else None,
-        _front(front, across, up),
+        _line(anchor, up, is_left=is_left) if anchor is not None and is_share else None,
+        _front(front, across, up) if axis.has_front else None,
         _labels(
             [(dot.name, across.at(x), up.at(y)) for dot, x, y in points],
             dots,
-            up.at(100 * anchor) - 4 if anchor is not None and is_share else None,
+            (up.at(100 * anchor) - 4, is_left) if anchor is not None and is_share else None,
         ),
         [_dot(dot, across.at(x), y, up, is_share, has_whiskers) for dot, x, y in points],
         el("text", unit, x=(_LEFT + _W - _RIGHT) / 2, y=_H - 4, text_anchor="middle"),
-        el("text", title, x=_LEFT - 44, y=_TOP - 3),
+        el("text", title, x=_LEFT - 44, y=12),
     )
 
 
-def bars(layers: Sequence[Layer]) -> Html:
-    """SQNR of each layer, the worst first, at most forty of them."""
-    worst = sorted(layers, key=lambda layer: layer.sqnr_db)[:40]
-    height = 18.0 * len(worst) + 8
-    top = max(max(layer.sqnr_db for layer in worst), 1.0)
-    scale = Scale(min(0.0, worst[0].sqnr_db), top, 170, _W - 50)
-    rows: list[Child] = []
-    for i, layer in enumerate(worst):
-        y = 18.0 * i + 4
-        name = _short(layer.name, 26)
-        rows += [
-            el("text", name, el("title", layer.name), x=164, y=y + 12, text_anchor="end"),
-            el(
-                "rect",
-                x=170,
-                y=y + 2,
-                width=max(1.0, scale.at(layer.sqnr_db) - 170),
-                height=12,
-                class_="fill",
-            ),
-            el("text", f"{layer.sqnr_db:.1f}", x=scale.at(layer.sqnr_db) + 4, y=y + 12),
-        ]
-    return _svg(f"SQNR by layer, dB: {len(worst)} of {len(layers)}", height, rows)
+def is_told_by_noise(dots: Sequence[Dot]) -> bool:
+    """Whether no accuracy is known, or all are one, and SQNR tells the dots apart.
 
-
-def histogram(told: Histogram) -> Html:
-    """Counts of a tensor's values; what the quantizer kept lies between the marks."""
-    width, height = 220.0, 90.0
-    top = max(max(told.counts, default=0.0), 1.0)
-    scale = Scale(told.low, told.high, 4, width - 4)
-    step = (width - 8) / max(len(told.counts), 1)
-    rows: list[Child] = [
-        el(
-            "rect",
-            x=4 + i * step,
-            y=66 - 60 * count / top,
-            width=max(step - 0.5, 0.4),
-            height=60 * count / top,
-            class_="fill",
-        )
-        for i, count in enumerate(told.counts)
-        if count
-    ]
-    for clip in (told.clip_low, told.clip_high):
-        if clip is not None:
-            x = scale.at(clip)
-            rows.append(el("line", x1=x, x2=x, y1=4, y2=66, class_="anchor"))
-    rows += [
-        el("text", f"{told.low:.3g}", x=4, y=80),
-        el("text", f"{told.high:.3g}", x=width - 4, y=80, text_anchor="end"),
-    ]
-    return _svg(f"values of {told.name}", height, rows, width=width)
-
-
-def _needs_sqnr(dots: Sequence[Dot]) -> bool:
-    """Whether no accuracy is known, or all are one, and SQNR tells the dots apart."""
+    Float models have no noise to show: they are left out then, where three others remain.
+    """
     shares = {dot.accuracy.value for dot in dots if dot.accuracy is not None}
     noise = {dot.sqnr_db for dot in dots if dot.sqnr_db is not None}
-    return not shares or (len(shares) == 1 and len(noise) > 1 and max(noise) < EXACT_DB)
+    noisy = {one for one in noise if one < EXACT_DB}
+    return not shares or (len(shares) == 1 and len(noisy) > (1 if noisy == noise else 2))
 
 
 def _height(dot: Dot, is_share: bool) -> float | None:
     if not is_share:
-        return dot.sqnr_db
+        return dot.sqnr_db if dot.sqnr_db is not None and dot.sqnr_db < EXACT_DB else None
     return None if dot.accuracy is None else 100 * dot.accuracy.value
 
 
@@ -167,12 +126,23 @@ def _grid(across: Scale, up: Scale) -> list[Child]:
     return found
 
 
-def _line(anchor: float, up: Scale) -> list[Child]:
+def _line(anchor: float, up: Scale, *, is_left: bool) -> list[Child]:
     y = up.at(100 * anchor)
+    x, end = (_LEFT + 4, "start") if is_left else (_W - _RIGHT, "end")
     return [
         el("line", x1=_LEFT, x2=_W - _RIGHT, y1=y, y2=y, class_="anchor"),
-        el("text", "float model", x=_W - _RIGHT, y=y - 4, text_anchor="end", class_="quiet"),
+        el("text", "float model", x=x, y=y - 4, text_anchor=end, class_="quiet"),
     ]
+
+
+def _leans_left(spots: list[tuple[float, float]], anchor: float | None, up: Scale) -> bool:
+    """Whether the name of the float line has fewer dots about it at the left end."""
+    if anchor is None:
+        return False
+    line = up.at(100 * anchor)
+    near = [x for x, y in spots if abs(y - line) < 2 * _LINE]
+    left = sum(x < _LEFT + 80 for x in near)
+    return left < sum(x > _W - _RIGHT - 80 for x in near)
 
 
 def _front(front: list[tuple[float, float]], across: Scale, up: Scale) -> Html:
@@ -195,6 +165,10 @@ def _dot(
         found.append(el("line", x1=x, x2=x, y1=ends[0], y2=ends[1], class_="whisker"))
     kind = "chosen" if dot.is_chosen else "float" if dot.name.endswith("-float32") else "dot"
     unit = "%" if is_share else "dB"
+    if dot.is_anchor:
+        path = f"M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"
+        told_of = el("title", f"{dot.name}: {value:.2f} {unit}")
+        return [*found, el("path", told_of, d=path, class_="peer")]
     found.append(
         el(
             "circle",
@@ -209,19 +183,21 @@ def _dot(
 
 
 def _labels(
-    spots: list[tuple[str, float, float]], dots: Sequence[Dot], reserved: float | None
+    spots: list[tuple[str, float, float]], dots: Sequence[Dot], reserved: tuple[float, bool] | None
 ) -> list[Child]:
     """Names beside dots, where nothing else stands; of many dots the chosen ones' alone."""
     taken = [(x - 5, x + 5, y + 4) for _, x, y in spots]
-    taken.append((_LEFT - 44, _LEFT + 30, _TOP - 3))  # the title of the axis
+    taken.append((_LEFT - 44, _LEFT + 30, 12))  # the title of the axis
     if reserved is not None:
-        taken.append((_W - _RIGHT - 70, _W - _RIGHT, reserved))
+        line, is_left = reserved
+        begin = _LEFT if is_left else _W - _RIGHT - 70
+        taken.append((begin, begin + 70, line))
     if len(spots) > _MAX_LABELS:
         chosen = {dot.name for dot in dots if dot.is_chosen}
         spots = [spot for spot in spots if spot[0] in chosen][:_MAX_LABELS]
     found: list[Child] = []
     for name, x, y in sorted(spots, key=lambda spot: (spot[2], spot[1])):
-        shown = _short(name, 24)
+        shown = shortened(name, 26)
         width = _LETTER * len(shown)
         places = [
             (left, y + down)
@@ -229,8 +205,10 @@ def _labels(
             for left in (x + 8, x - 8 - width)
             if left >= _LEFT and left + width <= _W
         ]
-        free = (place for place in places if _is_free(place, width, taken))
-        left, line = next(free, (x + 8, y - 6))
+        place = next((place for place in places if _is_free(place, width, taken)), None)
+        if place is None:
+            continue  # the dot has its name when pointed at, and the table has all of them
+        left, line = place
         taken.append((left, left + width, line))
         anchor = "end" if left < x else "start"
         found.append(
@@ -252,21 +230,4 @@ def _is_free(
     left, line = place
     return not any(
         left < end and begin < left + width and abs(line - at) < _LINE for begin, end, at in taken
-    )
-
-
-def _short(name: str, most: int) -> str:
-    """A name with its middle left out, where it is longer."""
-    half = (most - 1) // 2
-    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"
-
-
-def _svg(label: str, height: float, *children: Child, width: float = _W) -> Html:
-    return el(
-        "svg",
-        children,
-        viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
-        aria_label=label,
-        style=f"max-width:{1.3 * width:g}px",
     )

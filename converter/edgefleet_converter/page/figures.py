@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from edgefleet_converter.metrics import EXACT_DB
 from edgefleet_converter.page.charts import (
@@ -12,16 +11,14 @@ from edgefleet_converter.page.charts import (
     PACKED,
     SIZE,
     STRENGTH,
+    ZEROS,
     Axis,
-    bars,
-    histogram,
+    is_told_by_noise,
     scatter,
 )
 from edgefleet_converter.page.markup import Child, Html, el
-from edgefleet_converter.page.parts import table, titled
-from edgefleet_converter.page.told import Dot, Interval, Told, ToldFlip
-
-_MAX_FLIPS: Final = 30
+from edgefleet_converter.page.parts import of, table, titled
+from edgefleet_converter.page.told import Dot, Interval, Told
 
 
 def headline(told: Told) -> Html | None:
@@ -64,16 +61,31 @@ def variants(told: Told) -> Child:
 
 def accuracy_charts(told: Told) -> Child:
     """Accuracy against size and against latency."""
-    found = _charts(told.variants, (SIZE, LATENCY), _anchor(told.variants))
+    dots = (*told.variants, *told.anchors)
+    found = _charts(dots, (SIZE, LATENCY), _anchor(told.variants))
+    if found is None:
+        return None
     note = "The line joins what nothing else beats; whiskers are 95 % intervals; rings are float."
-    return titled("What accuracy costs", found, el("p", note, class_="muted")) if found else None
+    if is_told_by_noise(dots):
+        note = (
+            "Accuracy does not tell them apart, noise does. The line joins what nothing else beats."
+        )
+    if not told.anchors:
+        return titled("What accuracy costs", found, el("p", note, class_="muted"))
+    peers = "Squares on edge: other tools' int8 of the same float model, at their defaults."
+    return titled(
+        "What accuracy costs",
+        found,
+        el("p", note, " ", peers, class_="muted"),
+        _dots_table(told.anchors),
+    )
 
 
 def candidates(told: Told) -> Child:
     """What was tried when int8 was looked for, and what was taken."""
     return [
         titled(
-            _of("Candidates of the search", owner),
+            of("Candidates of the search", owner),
             _charts(dots, (SIZE, LATENCY), _anchor(dots) or _anchor(told.variants)),
             _dots_table([replace(dot, accuracy_float=None) for dot in dots], chosen=True),
         )
@@ -94,8 +106,8 @@ def pruning(told: Told) -> Child:
     for owner, dots in told.sweeps:
         parts.append(
             titled(
-                _of("Pruning, over lambda", owner),
-                _charts(dots, (STRENGTH, PACKED, LATENCY), None),
+                of("Pruning, over lambda", owner),
+                _charts(dots, (ZEROS, PACKED, LATENCY, STRENGTH), None),
                 _dots_table(dots, chosen=any(dot.is_chosen for dot in dots)),
             )
         )
@@ -107,86 +119,6 @@ def _pruned(dot: Dot) -> list[Child]:
     before, after = _percent(dot.accuracy_float), _percent(dot.accuracy)
     moved = f" Accuracy of the float model: {before} before, {after} after." if after else ""
     return [el("p", el("strong", dot.name)), el("p", left, moved)]
-
-
-def layers(told: Told) -> Child:
-    """Which layers suffer most from 8 bits."""
-    return [
-        titled(
-            _of("Sensitivity by layer", owner),
-            el("div", el("div", bars(found), class_="card"), class_="charts"),
-            el(
-                "p",
-                "SQNR of the outputs with this layer alone in 8 bits, dB; the worst first.",
-                class_="muted",
-            ),
-        )
-        for owner, found in told.layers
-    ]
-
-
-def histograms(told: Told) -> Child:
-    """What the calibration data looked like inside of the model."""
-    if not told.histograms:
-        return None
-    cards = [
-        el("div", el("small", one.name), histogram(one), class_="card small")
-        for one in told.histograms[:60]
-    ]
-    note = "Values by calibration; dashed: what the quantizer kept."
-    return titled("Calibration", el("div", cards, class_="cards"), el("p", note, class_="muted"))
-
-
-def flips(told: Told, labels: Sequence[str]) -> Child:
-    """Which decisions changed between the float model and each variant."""
-    found = [dot for dot in told.variants if dot.flips is not None]
-    return (
-        titled("Decisions that changed", [_flips(dot, labels) for dot in found]) if found else None
-    )
-
-
-def _flips(dot: Dot, labels: Sequence[str]) -> list[Child]:
-    assert dot.flips is not None
-    listed = sum(flip.count for flip in dot.flips)
-    n = dot.agreement.n if dot.agreement else None
-    total = round((1 - dot.agreement.value) * n) if dot.agreement and n else listed
-    of = f" of {n}" if n else ""
-    if not total:
-        return [el("p", el("b", dot.name), f": none{of}.")]
-    known = [flip for flip in dot.flips if flip.truth is not None]
-    spoiled = sum(flip.count for flip in known if flip.before == flip.truth)
-    mended = sum(flip.count for flip in known if flip.after == flip.truth)
-    judged = f": {spoiled} from right to wrong, {mended} from wrong to right" if known else ""
-    rows = [
-        [
-            _named(flip.before, labels),
-            _named(flip.after, labels),
-            "" if flip.truth is None else _named(flip.truth, labels),
-            _verdict(flip),
-            el("td", str(flip.count), class_="n"),
-        ]
-        for flip in dot.flips[:_MAX_FLIPS]
-    ]
-    more = len(dot.flips) - _MAX_FLIPS
-    return [
-        el("p", el("b", dot.name), f": {total}{of}{judged}."),
-        table(("float model", "variant", "true", "", "#n"), rows),
-        el("p", f"And {more} kinds more.", class_="muted") if more > 0 else None,
-    ]
-
-
-def _verdict(flip: ToldFlip) -> Child:
-    if flip.truth is None:
-        return ""
-    if flip.before == flip.truth:
-        return el("span", "now wrong", class_="bad")
-    if flip.after == flip.truth:
-        return el("span", "now right", class_="good")
-    return "wrong still"
-
-
-def _named(place: int, labels: Sequence[str]) -> str:
-    return labels[place] if 0 <= place < len(labels) else f"class {place}"
 
 
 def _charts(dots: Sequence[Dot], axes: Sequence[Axis], anchor: float | None) -> Html | None:
@@ -263,7 +195,3 @@ def _number(value: float | None, by: float) -> str:
 def _figure(value: float) -> str:
     """One decimal where it is below a hundred."""
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _of(title: str, owner: str) -> str:
-    return f"{title}: {owner}" if owner else title

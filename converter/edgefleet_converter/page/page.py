@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest, Manifest
 from edgefleet_contract.canonical import Json
-from edgefleet_converter.page import figures, sections
+from edgefleet_converter.page import closer, figures, sections
 from edgefleet_converter.page.markup import Child, Html, el
 from edgefleet_converter.page.told import read_told
 from edgefleet_converter.papers import Papers
 from edgefleet_converter.sbom import timestamp
+
+if TYPE_CHECKING:
+    from edgefleet_converter.sweep import Sweep
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -36,7 +40,6 @@ class Shown:
 def render_page(shown: Shown) -> bytes:
     """The page in UTF-8."""
     manifest, told = shown.manifest, read_told(shown.report)
-    style = resources.files("edgefleet_converter.page").joinpath("page.css").read_text("utf-8")
     main = el(
         "main",
         _head(shown),
@@ -45,9 +48,9 @@ def render_page(shown: Shown) -> bytes:
         figures.accuracy_charts(told),
         figures.candidates(told),
         figures.pruning(told),
-        figures.layers(told),
-        figures.histograms(told),
-        figures.flips(told, shown.labels),
+        closer.layers(told),
+        closer.histograms(told),
+        closer.flips(told, shown.labels),
         sections.interface(manifest),
         sections.golden(manifest, told),
         sections.programs(manifest),
@@ -55,17 +58,36 @@ def render_page(shown: Shown) -> bytes:
         sections.provenance(shown.papers),
         sections.files(manifest),
     )
+    foot = f"Made by edge-convert from the files of {manifest.name}."
+    return _whole(f"{manifest.name}: report", main, foot)
+
+
+def render_sweep_page(name: str, sweep: Sweep) -> bytes:
+    """The page of a sweep over lambda alone, in UTF-8."""
+    points: Json = {"lambda_sweep": [codec.encode(point) for point in sweep.points]}
+    said = f"{sweep.size / 1000:,.1f} kB as float32; pruned with each lambda, then made int8."
+    main = el(
+        "main",
+        el("h1", name),
+        el("p", said, class_="lead"),
+        el("p", ["SHA-256 ", el("code", sweep.source.sha256)], class_="muted"),
+        figures.pruning(read_told(points)),
+    )
+    return _whole(f"{name}: pruning", main, f"Made by edge-convert of {name}.")
+
+
+def _whole(title: str, main: Html, foot: str) -> bytes:
+    style = resources.files("edgefleet_converter.page").joinpath("page.css").read_text("utf-8")
     head = el(
         "head",
         el("meta", charset="utf-8"),
         el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="referrer", content="no-referrer"),
-        el("title", f"{manifest.name}: report"),
+        el("title", title),
         el("style", Html(style)),
     )
-    foot = el("footer", f"Made by edge-convert from the files of {manifest.name}.")
-    page = el("html", head, el("body", main, foot), lang="en")
+    page = el("html", head, el("body", main, el("footer", foot)), lang="en")
     return f"<!doctype html>\n{page}\n".encode()
 
 

@@ -12,6 +12,11 @@ def titled(title: str, *children: Child) -> Html:
     return el("section", el("h2", title), children)
 
 
+def of(title: str, owner: str) -> str:
+    """A title, and whose it is."""
+    return f"{title}: {owner}" if owner else title
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[Child]]) -> Html:
     """A table; a head that begins with `#` stands over figures. A cell may be a `td` already."""
     head = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edgefleet_contract.canonical import Json
@@ -42,8 +42,8 @@ class Dot:
     """Something that was measured: a variant, a candidate, a point of a sweep.
 
     Sizes in bytes, times in the units of their names. `size_packed` is what compression leaves.
-    `strength` is the lambda of pruning, `nonzero` the share of weights that it left. `note` says
-    what is held against it.
+    An anchor is what another tool makes. `strength` is the lambda of pruning, `nonzero` the share
+    of weights that it left. `note` says what is held against it.
     """
 
     name: str
@@ -63,22 +63,24 @@ class Dot:
     strength: float | None = None
     nonzero: float | None = None
     is_chosen: bool = False
+    is_anchor: bool = False
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer, and the SQNR of the outputs when it alone is quantized, dB."""
+    """A layer, and the SQNR that leaving it float32 wins, dB."""
 
     name: str
-    sqnr_db: float
+    gain_db: float
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """How often the values of a tensor fell into equal parts of `low` to `high`.
 
-    The quantizer kept `clip_low` to `clip_high`, where that is said.
+    The quantizer kept `clip_low` to `clip_high`, where that is said; `clipped` is the share of
+    values outside, `at_end` that in the last step of the range.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Histogram:
     counts: tuple[float, ...]
     clip_low: float | None = None
     clip_high: float | None = None
+    clipped: float | None = None
+    at_end: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Told:
     """Everything. Lists are named as they are to be shown."""
 
     variants: tuple[Dot, ...] = ()
+    anchors: tuple[Dot, ...] = ()
     candidates: tuple[tuple[str, tuple[Dot, ...]], ...] = ()
     sweeps: tuple[tuple[str, tuple[Dot, ...]], ...] = ()
     pruned: Dot | None = None
@@ -110,6 +115,10 @@ def read_told(report: Json) -> Told:
     count = held_out.get("examples") if isinstance(held_out, dict) else None
     return Told(
         variants=tuple(_dot(one) for one in _tables(report.get("variants"))),
+        anchors=tuple(
+            replace(_dot(one), is_anchor=True, note=text(one.get("error")))
+            for one in _tables(report.get("anchors"))
+        ),
         candidates=tuple(_lists(report, "candidates", "search", inside="candidates")),
         sweeps=tuple(_lists(report, "lambda_sweep", "sweep", inside="points")),
         pruned=_dot(pruned) if isinstance(pruned := report.get("prune"), dict) else None,
@@ -241,8 +250,15 @@ def _lists(
 
 
 def _layers(report: dict[str, Json]) -> Iterator[tuple[str, tuple[Layer, ...]]]:
-    for owner, tables in _owned(report, "sensitivity", "layers"):
-        told = [(text(one.get("name")), number(one.get("sqnr_db"))) for one in tables]
+    """Those that a report has, and those that a search found out."""
+    found = [*_owned(report, "sensitivity", inside="layers")]
+    for one in _tables(report.get("variants")):
+        search = one.get("search")
+        if isinstance(search, dict):
+            name = text(one.get("name"))
+            found += [(name, told) for _, told in _owned(search, "sensitivity", inside="layers")]
+    for owner, tables in found:
+        told = [(text(one.get("name")), number(one.get("gain_db"))) for one in tables]
         if layers := tuple(Layer(name, db) for name, db in told if db is not None):
             yield owner, layers
 
@@ -266,6 +282,8 @@ def _histograms(report: dict[str, Json]) -> Iterator[Histogram]:
                 tuple(max(0.0, one or 0.0) for one in found),
                 number(table.get("clip_low")),
                 number(table.get("clip_high")),
+                number(table.get("clipped")),
+                number(table.get("at_end")),
             )
 
 

@@ -72,7 +72,7 @@ def quantize_file(
     ranges = None
     if way.is_static:
         calibrator = Calibrator(raw, num_threads=1, qsv_update_func=min_max_update)
-        examples = _feeds(parse(raw), load_tensors(Path("calibration.npz"), "input"))
+        examples = feeds_of(parse(raw), load_tensors(Path("calibration.npz"), "input"))
         calibrator.calibrate({SIGNATURE_KEY: examples}, manager)
         ranges = calibrator.get_model_qsvs()
     result = qt.quantize(ranges, enable_progress_report=False)
@@ -116,7 +116,7 @@ def _recipe(way: Way, floats: tuple[str, ...]) -> Any:
     return manager.get_quantization_recipe()
 
 
-def _feeds(model: Any, arrays: Arrays) -> list[dict[str, np.ndarray[Any, Any]]]:
+def feeds_of(model: Any, arrays: Arrays) -> list[dict[str, np.ndarray[Any, Any]]]:
     """One feed an example: the calibrator does not resize."""
     names = [entry.name.decode() for entry in model.signatureDefs[0].inputs]
     return [

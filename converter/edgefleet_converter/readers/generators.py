@@ -62,6 +62,8 @@ def _yielded(path: Path) -> Any:
         ) from None
     try:
         yield from made()
+    except MemoryError:
+        raise  # of which the worker says how much there was
     except Exception as error:  # noqa: BLE001 - code of the user's
         raise OperatorError(f"{path.name} failed: {type(error).__name__}: {error}") from None
 

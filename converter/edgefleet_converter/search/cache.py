@@ -1,4 +1,4 @@
-"""Results of a search by the digest of all that they follow from, so that a second run resumes.
+"""Results of builds and searches by the digest of all that they follow from: a next run resumes.
 
 A folder of entries. One that cannot be read is made anew. Entries are written beside their place
 and renamed; the oldest go where the folder outgrows its limit. What is signed may come from here,
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ from edgefleet_converter.search.entry import Entry, read_entry
 VARIABLE: Final = "EDGE_CONVERT_CACHE"
 LIMIT_BYTES: Final = 1 << 30
 _SUFFIX: Final = ".entry"
+_BEGUN: Final = ".new-"
+_STALE_S: Final = 86_400
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
@@ -29,7 +32,7 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     if said := environ.get(VARIABLE):
         return Path(said)
     base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edge-convert" / "search"
+    return Path(base) / "edge-convert" / "results"
 
 
 def digest_of(value: Mapping[str, Json]) -> str:
@@ -38,15 +41,19 @@ def digest_of(value: Mapping[str, Json]) -> str:
 
 
 class Cache:
-    """A folder of entries. One that cannot be written to holds nothing, and that is no error."""
+    """A folder of entries. One that cannot be written to holds nothing, and that is no error.
 
-    def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._folder = folder
+    Without a folder nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None, *, limit_bytes: int = LIMIT_BYTES) -> None:
+        self.is_there = folder is not None
+        self._folder = folder if folder is not None else Path("/nonexistent")
         self._limit = limit_bytes
 
     def get(self, key: str) -> Entry | None:
         """The entry of a key, if it is there and whole."""
-        if not _is_ours(self._folder):
+        if not self.is_there or not _is_ours(self._folder):
             return None
         path = self._folder / f"{key}{_SUFFIX}"
         entry = read_entry(path)
@@ -57,11 +64,13 @@ class Cache:
 
     def put(self, key: str, made: Path) -> None:
         """Keep a file that a worker made."""
+        if not self.is_there:
+            return
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not _is_ours(self._folder):
                 return
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".new-")
+            handle, name = tempfile.mkstemp(dir=self._folder, prefix=_BEGUN)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(made.read_bytes())
@@ -71,8 +80,13 @@ class Cache:
                 raise
 
     def trim(self) -> None:
-        """Remove the entries that were not used for longest, down to the limit."""
+        """Remove the entries that were not used for longest, down to the limit; and wreckage."""
+        if not self.is_there or not _is_ours(self._folder):
+            return
         with contextlib.suppress(OSError):
+            for path in self._folder.glob(f"{_BEGUN}*"):  # of a program that was killed
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink(missing_ok=True)
             found = [(path, path.stat()) for path in self._folder.glob(f"*{_SUFFIX}")]
             room = self._limit
             for path, stat in sorted(found, key=lambda one: -one[1].st_mtime_ns):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet_converter.metrics import Share
+
+MAX_LAYERS: Final = 64
+"""Layers that a report keeps."""
 
 _Z95 = 1.959963984540054
 
@@ -51,11 +56,30 @@ class CandidateReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerGain:
+    """What it wins to leave one layer float32: the SQNR then less that of all in int8, dB."""
+
+    name: str
+    gain_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The layers that win most, and the candidate that they were left out of, with its SQNR."""
+
+    base: str
+    sqnr_db: float
+    layers: tuple[LayerGain, ...]
+    is_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SearchReport:
     """A search: the choice and all that it was chosen from.
 
     `is_complete` is False where the time limit ended it. `confirmed` are the figures of the choice
-    on examples that the search did not see; `metric_float` is the float model's.
+    on examples that the search did not see; `metric_float` is the float model's. `sensitivity` is
+    there where layers had to stay float32.
     """
 
     target: str
@@ -69,6 +93,20 @@ class SearchReport:
     accuracy_float: Share | None = None
     metric_float: float | None = None
     hardware: str | None = None
+    sensitivity: Sensitivity | None = None
+
+
+def sensitivity_of(
+    base: str, sqnr_db: float, found: Mapping[str, float], is_complete: bool
+) -> Sensitivity:
+    """The gains of layers by the SQNR that leaving each float gave, the largest first.
+
+    >>> sensitivity_of("minmax-all", 20.0, {"a": 20.5, "b": 26.0}, True).layers[0]
+    LayerGain(name='b', gain_db=6.0)
+    """
+    gains = [LayerGain(name, round(value - sqnr_db, 3)) for name, value in found.items()]
+    order = sorted(gains, key=lambda one: -one.gain_db)  # ties stay in the order of the graph
+    return Sensitivity(base, sqnr_db, tuple(order[:MAX_LAYERS]), is_complete)
 
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:

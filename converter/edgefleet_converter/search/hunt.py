@@ -5,7 +5,6 @@ Only the time limit and, where the objective asks for speed, measured times make
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +23,16 @@ from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
 from edgefleet_converter.bench import HELD_OUT, Bench, hardware_here
 from edgefleet_converter.opening import Opened
 from edgefleet_converter.search import mixing, ranking
-from edgefleet_converter.search.cache import Cache, cache_folder
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
-from edgefleet_converter.search.figures import CandidateReport, Fidelity, SearchReport, paired_drop
+from edgefleet_converter.search.figures import (
+    CandidateReport,
+    Fidelity,
+    SearchReport,
+    Sensitivity,
+    paired_drop,
+    sensitivity_of,
+)
 from edgefleet_converter.search.split import part, rows_of
 from edgefleet_converter.search.workshop import Made, Workshop
 from edgefleet_converter.targets import Target
@@ -148,7 +154,7 @@ def hunt(
         opened: the float models and the examples.
         target: an int8 one, of a float model.
         truth: the class of each held-out example, [N], if it is known.
-        cache: of results; by default the user's.
+        cache: of results; by default the bench's.
 
     Raises:
         OperatorError: nothing is inside the budget, or the choice is not once it is confirmed.
@@ -165,7 +171,7 @@ def hunt(
         _examples(bench, opened, base.answers.arrays, truth, rows) for rows in (cut.seen, cut.kept)
     )
     sources = {kind: model.path for kind, model in opened.models.items()}
-    shop = Workshop(bench, target.kind, sources, shown, cache or Cache(cache_folder(os.environ)))
+    shop = Workshop(bench, target.kind, sources, shown, cache or bench.cache)
     bounds = _bounds(bench, shop, seen)
     run = Hunt(
         shop,
@@ -177,8 +183,9 @@ def hunt(
     )
     graphs = _graphs(shop)
     run.try_all(candidates(graphs))
+    layers = None
     if ranking.best(list(run.told.values()), search.objective.SIZE) is None:
-        _mix(run, graphs)
+        layers = _mix(run, graphs)
     hardware = _time(run, shown) if bench.recipe.measure.enabled else None
     chosen = ranking.best(list(run.told.values()), search.objective)
     if chosen is None:
@@ -199,6 +206,7 @@ def hunt(
         accuracy_float=None if before is None else metrics.wilson(int(before.sum()), len(before)),
         metric_float=bounds.metric_float,
         hardware=hardware,
+        sensitivity=layers,
     )
     return Found(run.made[one].model, run.made[one].quantum, report)
 
@@ -255,16 +263,16 @@ def _graphs(shop: Workshop) -> dict[float, Graph]:
     return {alpha: graph for alpha, graph in found.items() if graph is not None}
 
 
-def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
-    """Leave layers float, as few as bring a candidate inside the budget."""
+def _mix(run: Hunt, graphs: dict[float, Graph]) -> Sensitivity | None:
+    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins."""
     fixed = {one: told for one, told in run.told.items() if told.outside not in NEVER}
     exact = ranking.most_exact(list(fixed.values()))
     if exact is None:
-        return
+        return None
     base = next(one for one, told in fixed.items() if told.name == exact.name)
     layers = graphs[base.alpha].layers
     if len(layers) < 2:
-        return
+        return None
     run.try_all([replace(base, floats=(layer,)) for layer in layers])
     gains = {
         layer: told.fidelity.sqnr_db
@@ -272,6 +280,8 @@ def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
         if (told := run.told.get(replace(base, floats=(layer,)))) is not None
         and told.fidelity is not None
     }
+    assert exact.fidelity is not None  # the most exact one has figures
+    found = sensitivity_of(exact.name, exact.fidelity.sqnr_db, gains, len(gains) == len(layers))
     order = mixing.rank(layers, gains)
     sets = dict.fromkeys((base.operators, *graphs[base.alpha].operators, Operators.LINEAR))
     for operators in sets:
@@ -283,9 +293,10 @@ def _mix(run: Hunt, graphs: dict[float, Graph]) -> None:
         prefix = mixing.shortest_prefix(order, judge)
         if prefix is not None:
             mixing.without_idle(prefix, judge)
-            return
+            break
         if base.is_dynamic:
-            return  # it has one set
+            break  # it has one set
+    return found
 
 
 def _time(run: Hunt, inputs: Path) -> str | None:

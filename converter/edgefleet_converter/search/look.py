@@ -19,11 +19,13 @@ def look(
     source: Path,
     recipe: Recipe,
     *,
-    cache: Path | None = None,
+    cache: Cache | None = None,
     trust_pickle: bool = False,
     progress: Progress = lambda _: None,
 ) -> tuple[SearchReport, ...]:
     """One account for each int8 target of the recipe, whether its search is enabled or not.
+
+    The cache has results, from which a search resumes; by default nothing is kept.
 
     Raises:
         OperatorError: as `build`; there is no int8 target, or the model is int8 already.
@@ -32,7 +34,7 @@ def look(
     if not targets:
         raise OperatorError("the recipe has no int8 target to search for")
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress)
+        bench = Bench(recipe, Path(scratch), progress, cache=cache or Cache(None))
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         truth = opened.held_out.classes(
             find_labels(recipe, opened.named, opened.answers), opened.answers
@@ -42,6 +44,5 @@ def look(
             answers = opened.models[target.kind].answers
             if answers is not None and answers.is_int8:
                 raise OperatorError(f"{source} is int8 already: there is nothing to search for")
-            kept = None if cache is None else Cache(cache)
-            found.append(hunt(bench, opened, target, truth, cache=kept).report)
+            found.append(hunt(bench, opened, target, truth).report)
         return tuple(found)
