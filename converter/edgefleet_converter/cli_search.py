@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
-from edgefleet_converter.cli_options import AsJson, print_json
+from edgefleet_converter.cli_options import (
+    AsJson,
+    BoardCa,
+    Device,
+    Passphrase,
+    PinFile,
+    TokenFile,
+    measured_on,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from edgefleet_converter.search.figures import SearchReport
@@ -36,22 +45,42 @@ def search(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    device: Device = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|URI",
+            help="The publisher's private key, for boards by https.",
+            show_default=False,
+        ),
+    ] = "",
+    passphrase_file: Passphrase = None,
+    pin_file: PinFile = None,
+    token_file: TokenFile = None,
+    ca: BoardCa = None,
     as_json: AsJson = False,
 ) -> None:
     """Search for int8 recipes of the recipe's int8 targets, and show all candidates."""
     from edgefleet_converter.recipe import load_recipe
     from edgefleet_converter.search.look import look
+    from edgefleet_converter.signing import open_signer
 
-    wanted = load_recipe(recipe, overrides or ())
+    wanted = measured_on(load_recipe(recipe, overrides or ()), device, token_file, ca)
+    signer = (
+        open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
+        if key
+        else nullcontext()
+    )
     talk = Console(stderr=True)
     status = talk.status("starting") if talk.is_terminal else None
-    with status or nullcontext():
+    with status or nullcontext(), signer as private:
         reports = look(
             source,
             wanted,
             cache=cache,
             trust_pickle=trust_pickle,
             progress=status.update if status is not None else lambda _: None,
+            key=private,
         )
     if as_json:
         print_json({"searches": [codec.encode(report) for report in reports]})

@@ -11,6 +11,7 @@ from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
+from edgefleet_converter.boards.figures import BoardReport, OnBoard
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.search.figures import SearchReport
 
@@ -78,6 +79,8 @@ class VariantReport:
     """The most frequent first; None where decisions were not compared."""
     measured: Measured | None = None
     search: SearchReport | None = None
+    boards: tuple[OnBoard, ...] = ()
+    """On each board that measured, in the order of the recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Report:
     tools: dict[str, str]
     calibration: DataFile | None = None
     prune: PruneReport | None = None
+    boards: tuple[BoardReport, ...] = ()
     schema: str = SCHEMA
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefleet_converter.boards.figures import BoardReport
 from edgefleet_converter.metrics import Share
 
 _Z95 = 1.959963984540054
@@ -37,8 +38,9 @@ class Fidelity:
 class CandidateReport:
     """One candidate. `outside` says what it is over; empty where it is inside the budget.
 
-    `p50_us` is one inference on the machine of the build, one thread; candidates were measured in
-    turns. `is_front`: no other is better in one thing and no worse in the others.
+    `p50_us` is one inference on the machine of the build, one thread, or on the slowest of the
+    boards; candidates were measured in turns. `is_front`: no other is better in one thing and no
+    worse in the others.
     """
 
     name: str
@@ -69,6 +71,8 @@ class SearchReport:
     accuracy_float: Share | None = None
     metric_float: float | None = None
     hardware: str | None = None
+    boards: tuple[BoardReport, ...] = ()
+    """Those that the times are of; none: the machine of the build."""
 
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
