@@ -13,6 +13,7 @@ from rich.console import Console
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import MANIFEST
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.cli_options import (
     AsJson,
     BoardCa,
@@ -79,15 +80,17 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure models on boards: load, latency, memory. Without --device, on this machine."""
+    from edgefleet_converter.boards import benching
     from edgefleet_converter.boards.places import HERE
-    from edgefleet_converter.recipe import Measure
-    from edgefleet_converter.signing import open_signer
+    from edgefleet_converter.recipe import Measure, load_recipe
+    from edgefleet_converter.signing import open_signer, read_public_file
 
+    wanted = load_recipe(recipe, overrides or ()) if recipe is not None else None
     wish = Measure(
         runs=runs,
         repeat=repeat,
         timeout_s=timeout_s,
-        devices=tuple(device or (HERE,)),
+        devices=tuple(device or (wanted.measure.devices if wanted else ()) or (HERE,)),
         token_file="" if token_file is None else str(token_file.absolute()),
         ca="" if ca is None else str(ca.absolute()),
     )
@@ -100,35 +103,29 @@ def bench(
         else nullcontext()
     )
     with status or nullcontext(), signer as private, tempfile.TemporaryDirectory() as scratch:
-        folder = Path(source)
-        if recipe is not None:
-            from edgefleet_converter.boards.benching import make
-
-            folder, ring = make(
+        if wanted is not None:
+            folder, ring = benching.make(
                 source,
-                recipe,
-                overrides or (),
+                wanted,
                 Path(scratch),
                 trust_pickle=trust_pickle,
                 toolchain=toolchain,
                 progress=tell,
             )
-        elif not (folder / MANIFEST).is_file():
-            raise OperatorError(f"{source} is no bundle", hint="--recipe RECIPE for a model")
         else:
-            from edgefleet_contract.keys import KeyRing
-            from edgefleet_converter.signing import read_public_file
-
-            if not trust:
-                raise OperatorError(
-                    "a bundle's models are run where a trusted key signed them",
-                    hint="--trust KEY.pub",
-                )
-            ring = KeyRing(read_public_file(path) for path in trust)
-        from edgefleet_converter.boards.benching import measure
-
-        found = measure(folder, ring, wish, private, tell)
+            folder, ring = _bundle(source), KeyRing(map(read_public_file, trust or ()))
+        if not len(ring):
+            raise OperatorError(
+                "a bundle's models are run where a trusted key signed them", hint="--trust KEY.pub"
+            )
+        found = benching.measure(folder, ring, wish, private, tell)
     _show(found, wish, as_json=as_json)
+
+
+def _bundle(source: str) -> Path:
+    if not (Path(source) / MANIFEST).is_file():
+        raise OperatorError(f"{source} is no bundle", hint="--recipe RECIPE for a model")
+    return Path(source)
 
 
 def _show(found: tuple[Heard, ...], wish: Measure, *, as_json: bool) -> None:

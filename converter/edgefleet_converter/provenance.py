@@ -73,9 +73,9 @@ def render_join_provenance(
         )
         for name, one in wish.models.items()
     }
-    measure = _anywhere(wish.measure)
-    value = codec.encode(replace(wish, data=data, models=models, nodes=nodes, measure=measure))
+    value = codec.encode(replace(wish, data=data, models=models, nodes=nodes))
     assert isinstance(value, dict)
+    value = _anywhere(value, wish.measure)
     parameters: dict[str, Json] = {
         "recipe": {name: item for name, item in value.items() if name != "folder"}
     }
@@ -137,19 +137,22 @@ def _recipe(recipe: Recipe) -> Json:
         replace(
             recipe,
             data=told,
-            measure=_anywhere(recipe.measure),
             before=_plain(recipe.before),
             after=_plain(recipe.after),
         )
     )
     assert isinstance(value, dict)
+    value = _anywhere(value, recipe.measure)
     return {name: item for name, item in value.items() if name != "folder"}
 
 
-def _anywhere(wish: Measure) -> Measure:
-    """By which ways was measured, and not where: addresses of boards are nobody's business."""
-    ways = tuple(dict.fromkeys(map(kind_of, wish.devices)))
-    return replace(wish, devices=ways, token_file="", ca="")
+def _anywhere(value: dict[str, Json], wish: Measure) -> dict[str, Json]:
+    """A recipe that says by which ways was measured, and not where: addresses of boards are
+    nobody's business."""
+    measure = codec.encode(replace(wish, devices=(), token_file="", ca=""))
+    assert isinstance(measure, dict)
+    ways: list[Json] = list(dict.fromkeys(map(kind_of, wish.devices)))
+    return {**value, "measure": {**measure, "devices": ways}}
 
 
 def _plain(steps: tuple[AskedStep, ...]) -> tuple[AskedStep, ...]:

@@ -123,7 +123,7 @@ def timed(
         whole_calls: each example is a call, and not a row of one.
     """
     gc.collect()
-    before = resident_bytes()
+    before = _resident_bytes()
     started = time.perf_counter_ns()
     runner = opened()
     size = runner.inputs[0].shape[0] if runner.inputs[0].shape else -1
@@ -156,6 +156,5 @@ def calls_of(examples: Arrays, rows: int) -> list[Arrays]:
     ]
 
 
-def resident_bytes() -> int:
-    """What this process has in memory."""
+def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE

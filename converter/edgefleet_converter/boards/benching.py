@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from edgefleet_converter.boards.asking import Asker
 from edgefleet_converter.boards.figures import Heard
 from edgefleet_converter.boards.packing import pack_variants
 from edgefleet_converter.pipeline import build
-from edgefleet_converter.recipe import Measure, Worker, load_recipe
+from edgefleet_converter.recipe import Measure, Recipe, Worker
 
 
 def measure(
@@ -33,8 +32,7 @@ def measure(
 
 def make(
     source: str,
-    recipe: Path,
-    overrides: Sequence[str],
+    recipe: Recipe,
     scratch: Path,
     *,
     trust_pickle: bool,
@@ -47,8 +45,7 @@ def make(
     Raises:
         OperatorError: as `build`.
     """
-    wanted = load_recipe(recipe, overrides)
-    plain = replace(wanted, measure=replace(wanted.measure, devices=()))
+    plain = replace(recipe, measure=replace(recipe.measure, devices=()))
     key = PrivateKey.generate_p256()
     built = build(
         source,
