@@ -55,7 +55,7 @@ class Measured:
 def measuring(folder: Path, **config: object) -> Iterator[Measured]:
     most = MeasureConfig(enabled=True, **config)  # type: ignore[arg-type]  # as the test has it
     with on_network(folder, measure=most) as here:
-        token, secret = make_token("desk", now=0, measures=True)
+        token, secret = make_token("fixture", now=0, measures=True)
         with changing(here.lan.tokens_file) as held:
             held[0] = held[0].add(token)
         found = Measured(here, secret)
@@ -248,7 +248,7 @@ def test_a_front_that_dies_ends_the_job(site: Measured, tmp_path: Path) -> None:
 def test_it_is_off_unless_it_is_switched_on(tmp_path: Path) -> None:
     assert not ServingConfig().measure.enabled
     with on_network(tmp_path) as here:
-        token, secret = make_token("desk", now=0, measures=True)
+        token, secret = make_token("fixture", now=0, measures=True)
         with changing(here.lan.tokens_file) as held:
             held[0] = held[0].add(token)
         for method in ("GET", "POST"):

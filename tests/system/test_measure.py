@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.adapters.lan_certificate import read_certificate
+from edgefleet_agent.cli import main
+from edgefleet_agent.config import Config
+from edgefleet_agent.config import load as load_config
 from edgefleet_contract.bundle import Format, Limits
 from edgefleet_contract.errors import OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey
@@ -24,6 +29,7 @@ from edgefleet_converter.cli import run
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Measure, Recipe, Worker, load_recipe
 from edgefleet_converter.search.on_boards import speeds
+from edgefleet_converter.targets import Target
 from tests.agent.measuring import PUBLISHER, job_of
 from tests.agent.models import HERE, linear_spec, pixels
 from tests.agent.test_measure_door import Measured, measuring
@@ -228,3 +234,68 @@ def test_a_board_of_another_kind_refuses_the_build(
     with pytest.raises(OperatorError, match="runs none of the variants: wrong_hardware"):
         build(desk.model, other, out=tmp_path / "out", model="m", version=1, key=PUBLISHER)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+GUIDE = (Path(__file__).parents[2] / "docs/guides/measuring.md").read_text()
+SSH = "ssh://pi@cam-1.local/opt/edgefleet/bin/edge-agent"
+HTTPS = "https://cam-2.local:8501#sha256//FINGERPRINT"
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)```", GUIDE, re.DOTALL | re.MULTILINE)
+
+
+def test_the_guide_does_what_it_says(
+    here: LoggedIn,
+    agent: Measured,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its boards are the sshd and the agent here, its digits a smaller model of the same sizes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build" / "digits").mkdir(parents=True)
+    shutil.copy(HERE / "linear1.onnx", "build/digits/digits.skops")
+    np.savez("build/digits/held_out.npz", x=pixels(24))
+    PUBLISHER.save(Path("build/publisher.pem"))
+    Path("build/publisher.pem.pub").write_text(PUBLISHER.public.pem)
+    pin = read_certificate(agent.here.lan.certificate_file).fingerprint
+    places = {SSH: here.place, HTTPS: f"{agent.here.url}#{pin}"}
+    settings, recipe = blocks("toml")
+    assert config_of(tmp_path, settings).serving.measure.enabled
+    Path("build/boards.toml").write_text(replaced(recipe, places))
+    first = replace(
+        load_recipe(Path("build/boards.toml")),
+        measure=Measure(runs=20),
+        targets=(Target.ONNX_FLOAT32,),
+    )
+    source = Path("build/digits/digits.skops")
+    build(source, first, out="build/bundles", model="digits", version=1, key=PUBLISHER)
+    lines = [line for text in blocks("sh") for line in text.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        program, *words = shlex.split(replaced(line, places), comments=False)
+        if program == "edge-agent":
+            assert main([*words, "--state", str(state_of(agent))]) == 0
+            if words[0] == "token":
+                Path("build/cam-2.token").write_text(capsys.readouterr().out)
+            continue
+        assert run([*words, *(["--runs", "20"] if words[0] == "bench" else [])]) == 0, line
+    report = json.loads(Path("build/measured/digits-2/report.json").read_text())
+    assert [one["way"] for one in report["boards"]] == ["ssh", "https"]
+
+
+def replaced(text: str, places: dict[str, str]) -> str:
+    for known, place in places.items():
+        text = text.replace(known, place)
+    return text
+
+
+def config_of(folder: Path, text: str) -> Config:
+    path = folder / "agent.toml"
+    path.write_text(text)
+    return load_config(path, folder)
+
+
+def state_of(agent: Measured) -> Path:
+    """The folder above that of the tokens and the certificate."""
+    return Path(agent.here.lan.folder).parent
