@@ -135,11 +135,12 @@ class MeasureDoor:
         with tempfile.TemporaryDirectory(prefix="measure-", dir=self._host.folder) as name:
             read = partial(_read, path, Path(name), self._config.max_mib * _MIB, self._admit)
             job = await finish(asyncio.to_thread(read))
-            before = self._moment()
+            before = await asyncio.to_thread(self._moment)
             results = await self._host.measure(
                 job, Path(name), self._ability, within_s=self._config.max_s
             )
-            report = MeasureReport(self._facts, before, self._moment(), results)
+            after = await asyncio.to_thread(self._moment)
+            report = MeasureReport(self._facts, before, after, results)
             return 200, render_report(report).decode()
 
     def _ended(self, number: int, path: Path, task: asyncio.Task[tuple[int, str]]) -> None:

@@ -28,7 +28,10 @@ from edgefleet_converter.boards.ssh import VARIABLE
 from edgefleet_converter.cli import run
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Measure, Recipe, Worker, load_recipe
+from edgefleet_converter.search.look import look
 from edgefleet_converter.search.on_boards import speeds
+from edgefleet_converter.search.ranking import NEAR
+from edgefleet_converter.search.wishes import Objective
 from edgefleet_converter.targets import Target
 from tests.agent.measuring import PUBLISHER, job_of
 from tests.agent.models import HERE, linear_spec, pixels
@@ -183,6 +186,25 @@ def test_candidates_are_ranked_by_their_slowest_board_and_one_that_fails_is_out(
     assert none.p50_us == (None,)
 
 
+def test_the_search_ranks_by_the_times_of_its_board(
+    desk: Desk, here: LoggedIn, tmp_path: Path
+) -> None:
+    np.save(desk.folder / "calibration.npy", pixels(24))
+    recipe = desk.only(here.place)
+    wanted = replace(
+        recipe,
+        data=replace(recipe.data, calibration="calibration.npy"),
+        targets=(Target.ONNX_INT8,),
+        measure=replace(recipe.measure, repeat=1),
+        search=replace(recipe.search, objective=Objective.LATENCY),
+    )
+    (found,) = look(desk.model, wanted, cache=tmp_path / "cache")
+    assert [one.way for one in found.boards] == ["ssh"]
+    assert found.hardware == found.boards[0].board.hw
+    times = {one.name: one.p50_us for one in found.candidates if one.p50_us and not one.outside}
+    assert times[found.chosen] <= min(times.values()) * NEAR
+
+
 def asked(agent: Measured, tmp_path: Path, key: PrivateKey | None, place: str = "") -> None:
     token = tmp_path / "token"
     token.write_text(agent.secret)
@@ -275,6 +297,7 @@ def test_the_guide_does_what_it_says(
     for line in lines:
         program, *words = shlex.split(replaced(line, places), comments=False)
         if program == "edge-agent":
+            capsys.readouterr()
             assert main([*words, "--state", str(state_of(agent))]) == 0
             if words[0] == "token":
                 Path("build/cam-2.token").write_text(capsys.readouterr().out)
