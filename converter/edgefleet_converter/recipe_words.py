@@ -21,7 +21,7 @@ WORDS: Final[Mapping[str, str]] = {
     "golden.vectors": "how many examples the device must reproduce, 1 to 256",
     "measure.enabled": "whether speed and memory are measured",
     "measure.runs": "over how many inferences",
-    "measure.devices": "the boards to measure on, see section 15; without them, this machine",
+    "measure.devices": "the boards to measure on: section 15",
     "measure.repeat": "how many rounds each model is measured in, on devices",
     "measure.timeout_s": "the seconds that a model may take in a round, on devices",
     "measure.token_file": "a file with the token of boards whose agents run",

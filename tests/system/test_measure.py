@@ -260,7 +260,7 @@ def test_a_board_of_another_kind_refuses_the_build(
 
 GUIDE = (Path(__file__).parents[2] / "docs/guides/measuring.md").read_text()
 SSH = "ssh://pi@cam-1.local/opt/edgefleet/bin/edge-agent"
-HTTPS = "https://cam-2.local:8501#sha256//FINGERPRINT"
+HTTPS = "https://cam-2.local:8501#sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 
 def blocks(kind: str) -> list[str]:
