@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -35,8 +36,10 @@ def command_of(place: Ssh, environ: Mapping[str, str]) -> list[str]:
     ssh = shlex.split(environ.get(VARIABLE, "")) or ["ssh"]
     port = ["-p", str(place.port)] if place.port else []
     user = ["-l", place.user] if place.user else []
-    options = ["-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
-    return [*ssh, *options, *port, *user, "--", place.host]
+    # A master that stays behind would hold our pipes open.
+    plain = ("BatchMode=yes", "ControlMaster=no", "ServerAliveInterval=15")
+    options = [word for option in plain for word in ("-o", option)]
+    return [*ssh, "-T", *options, *port, *user, "--", place.host]
 
 
 def measure_by_ssh(
@@ -65,14 +68,20 @@ def measure_by_ssh(
             )
         except OSError as error:
             raise OperatorError(f"cannot start {command[0]}: {error.strerror}") from None
+        timer = threading.Timer(within_s, process.kill)
+        timer.start()
         with process:
             try:
                 last = _listen(process, told)
-                code = process.wait(within_s)
+                code = process.wait()
             finally:
+                is_late = timer.finished.is_set()
+                timer.cancel()
                 process.kill()  # does nothing where it has ended
         out.seek(0)
         said = out.read()
+    if is_late:
+        raise TransientError(f"{place.host} did not answer within {within_s} s")
     if code:
         raise _failed(place, code, last)
     try:
