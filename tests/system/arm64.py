@@ -67,9 +67,9 @@ def build_board(board: Path) -> None:
         *("--constraint", ROOT / "constraints.txt", "--target", board / "opt/site"),
         *(*WHEELS, *MORE_WHEELS),
     )
-    for room in ("contract", "agent"):
-        name = f"edgefleet_{room}"
-        shutil.copytree(ROOT / room / name, board / "opt/site" / name)
+    for room, name in (("contract", "contract"), ("contract", "processing"), ("agent", "agent")):
+        package = f"edgefleet_{name}"
+        shutil.copytree(ROOT / room / package, board / "opt/site" / package)
 
 
 def train(work: Path) -> None:
@@ -101,8 +101,8 @@ def measure(board: Path, work: Path) -> dict[str, Any]:
     go = OUT / "go"
     chroot = shutil.which("chroot") or "/usr/sbin/chroot"
     variables = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
-    there = f"/usr/bin/env -i {variables} /usr/bin/python3 -m edgefleet_agent measure -"
-    go.write_text(f"#!/bin/sh\nexec {chroot} {board} {there}\n")
+    there = "/usr/bin/python3 -m edgefleet_agent measure -"
+    go.write_text(f"#!/bin/sh\nexec /usr/bin/env -i {variables} {chroot} {board} {there}\n")
     go.chmod(0o755)
     build_bundle(work, 2, "--device", "ssh://emulated", EDGE_CONVERT_SSH=str(go))
     told = json.loads((work / "digits-2" / "report.json").read_text())
