@@ -19,11 +19,12 @@ CORES = {
     "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
+        *("boards/places", "boards/figures"),
     ),
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
-        *("lanes", "delta", "delta_reader", "graph", "drift", "drift_reference"),
+        *("lanes", "delta", "delta_reader", "graph", "drift", "drift_reference", "measuring"),
     ),
 }
 STEPS = ROOT / "contract/edgefleet_processing"

@@ -1,5 +1,5 @@
-"""The command line of the device: enrol, run, status, models, predict, sources, verify, token,
-certificate.
+"""The command line of the device: enrol, run, status, models, predict, sources, verify, measure,
+token, certificate.
 
 Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 used wrongly, 3 refused
 because it is not vouched for, 4 could not be reached, or waits for approval (`enrol --no-wait`).
@@ -167,6 +167,10 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         help="a publisher's public key (default: the publishers that this device trusts)",
     )
     verify.add_argument("--json", action="store_true", help="print JSON for scripts")
+    measure = command("measure", _measure, "Measure what models cost on this board.")
+    measure.add_argument(
+        "job", help="what `edge-convert bench` sends: a tar, a folder, or - for standard input"
+    )
     network_cli.add_commands(commands, command)
     return parser
 
@@ -364,6 +368,12 @@ def _verify(args: argparse.Namespace) -> int:
             f" {len(manifest.files)} files are as signed"
         )
     return 0
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from edgefleet_agent.measure_cli import measure
+
+    return measure(args)
 
 
 def _is_ready(args: argparse.Namespace) -> bool:

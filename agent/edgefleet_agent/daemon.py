@@ -15,12 +15,13 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgefleet_agent import identity as identities
+from edgefleet_agent.adapters.board_facts import board, moment
 from edgefleet_agent.adapters.folder_chunks import FolderChunks
 from edgefleet_agent.adapters.host_metrics import (
     BoardSurroundings,
@@ -42,12 +43,14 @@ from edgefleet_agent.device import Device
 from edgefleet_agent.enrol import TRUST_FOLDER
 from edgefleet_agent.installer import Installer
 from edgefleet_agent.keeper import TrustKeeper
+from edgefleet_agent.measure_door import MeasureDoor
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.reporter import FleetReporter
 from edgefleet_agent.runtime.cgroups import take_over
 from edgefleet_agent.runtime.choice import choose
 from edgefleet_agent.runtime.engines import available
 from edgefleet_agent.runtime.host import LocalHost
+from edgefleet_agent.runtime.measuring import Ability
 from edgefleet_agent.sources.config import IN_AGENT
 from edgefleet_agent.sources.requests import Request
 from edgefleet_agent.sources.supervisor import Sources
@@ -98,13 +101,16 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier()
     in_band = MqttChunks(device, window=config.transfer.window)
-    async with LocalHost(
-        config.serving,
-        zygote=config.runtime.zygote,
-        engines=engines,
-        accelerators=config.runtime.on(),
-        groups=take_over(),
-    ) as host:
+    async with (
+        LocalHost(
+            config.serving,
+            zygote=config.runtime.zygote,
+            engines=engines,
+            accelerators=config.runtime.on(),
+            groups=take_over(),
+        ) as host,
+        AsyncExitStack() as stack,
+    ):
         able = capabilities(engines, hw)
         reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)
         floors = _Floors()
@@ -140,6 +146,18 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             surroundings=surroundings,
             trial_timeout_s=config.runtime.trial_timeout_s,
         )
+        if config.serving.measure.enabled:
+            door = MeasureDoor(
+                config.serving.measure,
+                host,
+                device=device,
+                ability=Ability(engines, hw, config.runtime.engines),
+                facts=board(engines, threads=config.serving.threads),
+                moment=moment,
+                publishers=lambda: keeper.publishers,
+            )
+            host.on_measure(door.hear)
+            stack.push_async_callback(door.close)
         renewals: list[Renewal] = []
         answers: asyncio.Queue[bytes] = asyncio.Queue()
         refused = asyncio.Event()

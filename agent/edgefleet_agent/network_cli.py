@@ -60,6 +60,11 @@ def add_commands(commands: Subparsers, command: Command) -> None:
         help="the names under which models are served that it opens (default: all)",
     )
     add.add_argument(
+        "--measure",
+        action="store_true",
+        help="it opens no model: publishers measure theirs with it ([serving.measure])",
+    )
+    add.add_argument(
         "--expires", metavar="SPAN", help="when it ends: 90d, 12h, 30m (default: it does not)"
     )
     show = command("list", _list, "List the tokens; what they are is not kept.", ways)
@@ -117,6 +122,7 @@ def _add(args: argparse.Namespace) -> int:
         now=int(time.time()),
         lasts_s=parse_span(args.expires) if args.expires else 0,
         models=models,
+        measures=args.measure,
     )
     lan = _lan(args)
     with changing(_place(args, lan).tokens_file) as held:
@@ -134,6 +140,7 @@ def _list(args: argparse.Namespace) -> int:
             {
                 "name": token.name,
                 "models": list(token.models),
+                "measures": token.measures,
                 "created": _date(token.created),
                 "expires": _date(token.expires) if token.expires else None,
             }
@@ -142,7 +149,8 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))  # noqa: T201 - results go to stdout
         return 0
     for token in table.tokens:
-        print(f"{token.name:24} {_ends(token):32} {', '.join(token.models) or 'all models'}")  # noqa: T201 - results go to stdout
+        opens = "measuring" if token.measures else ", ".join(token.models) or "all models"
+        print(f"{token.name:24} {_ends(token):32} {opens}")  # noqa: T201 - results go to stdout
     return 0
 
 

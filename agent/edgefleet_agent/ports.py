@@ -96,7 +96,8 @@ class TrialReport:
     """What the trial measured: load and first answer, ms; one inference, µs; peak memory, MiB.
 
     `accelerator` is what it ran on, `passed_over` says why not on what comes before that.
-    `made_room`: for want of memory, what serves in its slot was away meanwhile.
+    `made_room`: for want of memory, what serves in its slot was away meanwhile. `open_ms` is the
+    part of `load_ms` before the first inference; `runs` were timed, `disturbed` more left out.
     """
 
     vectors: int
@@ -108,6 +109,10 @@ class TrialReport:
     accelerator: str = ""
     passed_over: tuple[str, ...] = ()
     made_room: bool = False
+    open_ms: float = 0.0
+    p99_us: float = 0.0
+    runs: int = 0
+    disturbed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

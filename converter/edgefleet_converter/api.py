@@ -169,8 +169,12 @@ def search(
     trust_pickle: bool = False,
     cache: Kept = True,
     progress: Progress = _silent,
+    key: Signer | None = None,
 ) -> tuple[SearchReport, ...]:
-    """One account for each int8 target of the recipe: all candidates, and the choice."""
+    """One account for each int8 target of the recipe: all candidates, and the choice.
+
+    `key` is the publisher's, where running agents are to measure (recipe 15.4).
+    """
     from edgefleet_converter.search.look import look
 
     with _foreseen(), _cache(cache) as kept:
@@ -180,6 +184,7 @@ def search(
             cache=kept,
             trust_pickle=trust_pickle,
             progress=progress,
+            key=key,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format, TensorSpec
 from edgefleet_contract.canonical import Json
+from edgefleet_contract.keys import Signer
 from edgefleet_converter.arrays import Arrays, load_tensors
 from edgefleet_converter.borders import Border, parse_borders
 from edgefleet_converter.fitting import Needs
@@ -57,7 +58,8 @@ class Bench:
     """Where the work of one build is done. The scratch folder is the caller's to remove.
 
     `toolchain` is the environment of the frameworks that models come from; None: our own. `cache`
-    has results of tasks; by default nothing is kept.
+    has results of tasks; by default nothing is kept. `key` is the publisher's, which signs what
+    boards are asked to measure.
     """
 
     recipe: Recipe
@@ -65,6 +67,7 @@ class Bench:
     progress: Progress
     toolchain: Path | None = None
     cache: Cache = field(default_factory=lambda: Cache(None))
+    key: Signer | None = None
 
     def task(
         self,

@@ -17,18 +17,23 @@ from edgefleet_contract import codec
 from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import PublicKey
 from edgefleet_converter import api
+from edgefleet_converter.cli_bench import bench
 from edgefleet_converter.cli_bundles import ReportPage, diff, export, report, verify
 from edgefleet_converter.cli_keys import keys_app
 from edgefleet_converter.cli_options import (
     AsJson,
+    BoardCa,
     CacheFolder,
     Created,
+    Device,
     NoCache,
     Overrides,
     Passphrase,
     PinFile,
+    TokenFile,
     Toolchain,
     kept,
+    measured_on,
     print_json,
 )
 from edgefleet_converter.cli_prune import prune, prune_channels
@@ -52,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
-for _command in (verify, report, diff, export, schema, prune, prune_channels, search):
+for _command in (verify, report, diff, export, schema, prune, prune_channels, search, bench):
     app.command()(_command)
 
 
@@ -86,13 +91,16 @@ def build(
     toolchain: Toolchain = None,
     cache: CacheFolder = None,
     no_cache: NoCache = False,
+    device: Device = None,
+    token_file: TokenFile = None,
+    ca: BoardCa = None,
     report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert, measure and sign a model: writes OUT/MODEL-VERSION."""
     from edgefleet_converter.build_progress import progress_bar, steps_of_build
 
-    wanted = api.read_recipe(recipe, overrides or ())
+    wanted = measured_on(api.read_recipe(recipe, overrides or ()), device, token_file, ca)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
@@ -169,6 +177,7 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
 ) -> None:
     """Show what a bundle says about itself. Does not check its signature: see `verify`."""
+    from edgefleet_converter.boards.table import print_report_boards
     from edgefleet_converter.tables import (
         print_card,
         print_manifest,
@@ -196,7 +205,9 @@ def inspect(
         if told is not None:
             from edgefleet_converter.report import Report
 
-            print_report(codec.decode(Report, told, what="report.json", unknown=True), console)
+            report = codec.decode(Report, told, what="report.json", unknown=True)
+            print_report(report, console)
+            print_report_boards(report, console)
         if papers.card is not None:
             print_card(papers.card, console)
         if papers.provenance is not None:
@@ -253,6 +264,7 @@ def _check_page(page: Path | None, out: Path, model: str, version: int) -> None:
 
 def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> None:
     """What was built: its figures, and where it is; and the page of it, where one is asked for."""
+    from edgefleet_converter.boards.table import print_report_boards
     from edgefleet_converter.tables import print_report
 
     if page is not None:
@@ -261,6 +273,7 @@ def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> Non
         print_json({"path": str(built.path), "report": codec.encode(built.report)})
         return
     print_report(built.report, results_console())
+    print_report_boards(built.report, results_console())
     typer.echo(str(built.path))
 
 

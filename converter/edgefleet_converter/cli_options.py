@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgefleet_contract.canonical import Json
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.toolchain import VARIABLE
+
+if TYPE_CHECKING:
+    from edgefleet_converter.recipe import Recipe
 
 Passphrase = Annotated[
     Path | None,
@@ -52,7 +56,54 @@ CacheFolder = Annotated[
     ),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no results, and take none.")]
+Device = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="PLACE",
+        help="Where to measure: ssh://USER@HOST, https://HOST:PORT, or here; may be repeated.",
+        show_default=False,
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        help="The token of boards whose agents run (https): one line.",
+        show_default=False,
+    ),
+]
+BoardCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--board-ca",
+        help="A PEM file that vouches for boards whose agents run (https).",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def measured_on(
+    recipe: Recipe, devices: list[str] | None, token_file: Path | None, ca: Path | None
+) -> Recipe:
+    """The recipe with the boards that the command line names instead of its own.
+
+    Raises:
+        OperatorError: one is no place to measure at.
+    """
+    changes: dict[str, object] = {}
+    if devices:
+        changes["devices"] = tuple(devices)
+    if token_file is not None:
+        changes["token_file"] = str(token_file.absolute())
+    if ca is not None:
+        changes["ca"] = str(ca.absolute())
+    try:
+        measure = replace(recipe.measure, **changes)  # type: ignore[arg-type]  # fields by name
+        return replace(recipe, measure=measure)
+    except Malformed as error:
+        raise OperatorError(error.message, hint=error.hint) from None
 
 
 def kept(cache: Path | None, no_cache: bool) -> Path | bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,16 @@ from edgefleet_contract import codec
 from edgefleet_converter import api
 from edgefleet_converter.cli_options import (
     AsJson,
+    BoardCa,
     CacheFolder,
+    Device,
     NoCache,
     Overrides,
+    Passphrase,
+    PinFile,
+    TokenFile,
     kept,
+    measured_on,
     print_json,
 )
 
@@ -34,19 +41,40 @@ def search(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    device: Device = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|URI",
+            help="The publisher's private key, for boards by https.",
+            show_default=False,
+        ),
+    ] = "",
+    passphrase_file: Passphrase = None,
+    pin_file: PinFile = None,
+    token_file: TokenFile = None,
+    ca: BoardCa = None,
     as_json: AsJson = False,
 ) -> None:
     """Search for int8 recipes of the recipe's int8 targets, and show all candidates."""
     from edgefleet_converter.build_progress import progress_bar, steps_of_search
+    from edgefleet_converter.signing import open_signer
 
-    wanted = api.read_recipe(recipe, overrides or ())
-    with progress_bar(Console(stderr=True), steps_of_search(wanted)) as tell:
+    wanted = measured_on(api.read_recipe(recipe, overrides or ()), device, token_file, ca)
+    signer = (
+        open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
+        if key
+        else nullcontext()
+    )
+    bar = progress_bar(Console(stderr=True), steps_of_search(wanted))
+    with bar as tell, signer as private:
         reports = api.search(
             source,
             wanted,
             cache=kept(cache, no_cache),
             trust_pickle=trust_pickle,
             progress=tell,
+            key=private,
         )
     if as_json:
         print_json({"searches": [codec.encode(report) for report in reports]})

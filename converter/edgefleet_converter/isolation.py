@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.reasons import Reason
 from edgefleet_converter.recipe import Worker
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ RESULT: Final = "result.json"
 _LOG: Final = "log.txt"
 _CODE: Final = "code"
 _PACKAGES: Final = ("edgefleet_contract", "edgefleet_processing", "edgefleet_converter")
+
+
+class WorkerFailed(OperatorError):
+    """A worker that did not end by itself; `reason` is a device's word for the same."""
+
+    def __init__(self, message: str, *, reason: Reason, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 def run_task(
@@ -135,8 +144,9 @@ def _run(folder: Path, *, timeout_s: int, what: str, python: Path | None) -> int
         try:
             return process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise OperatorError(
+            raise WorkerFailed(
                 f"{what}: not done after {timeout_s} s",
+                reason=Reason.TRIAL_TIMEOUT,
                 hint="worker.timeout_s in the recipe allows more",
             ) from None
         finally:
@@ -153,8 +163,9 @@ def _result(folder: Path, code: int, *, limits: Worker, what: str) -> dict[str, 
     if error := result.get("error"):
         raise OperatorError(f"{what}: {error}", hint=result.get("hint", ""))
     if result.get("out_of_memory"):
-        raise OperatorError(
+        raise WorkerFailed(
             f"{what}: needs more than {limits.memory_mib} MiB",
+            reason=Reason.MEMORY_EXCEEDED,
             hint="worker.memory_mib in the recipe allows more",
         )
     if code != 0:
@@ -168,8 +179,10 @@ def _crash(folder: Path, code: int, *, what: str) -> OperatorError:
     last = f" (its last words: {lines[-1].strip()[:300]})" if lines else ""
     if code < 0:
         name = signal.Signals(-code).name
-        return OperatorError(
+        return WorkerFailed(
             f"{what}: the worker process was killed by {name}{last}",
+            reason=Reason.TRIAL_CRASHED,
             hint="the model or its library crashes, or the system ran out of memory",
         )
-    return OperatorError(f"{what}: the worker process ended with code {code}{last}")
+    text = f"{what}: the worker process ended with code {code}{last}"
+    return WorkerFailed(text, reason=Reason.TRIAL_CRASHED)

@@ -17,6 +17,7 @@ from edgefleet_contract.keys import KeyRing, Signer
 from edgefleet_converter import gate
 from edgefleet_converter.assembly import Built, assemble, check_names, stamp, tool_versions
 from edgefleet_converter.bench import Bench, Progress
+from edgefleet_converter.boards.building import on_boards
 from edgefleet_converter.examples import Wish, load_held_out
 from edgefleet_converter.join_recipe import JoinRecipe
 from edgefleet_converter.joined_variants import Joined, copy_in, make_joined
@@ -84,9 +85,10 @@ def join(
                 one, answers = make_joined(bench, joined, kind, folder, first)
                 made, first = [*made, one], first or answers
                 roles |= one.roles
-            variants = tuple(one.variant for one in made)
-            refuse_unlike(variants)
+            refuse_unlike(tuple(one.variant for one in made))
             _gate(wish, [one.told for one in made])
+            finished, boards = on_boards(bench, made, roles, folder, key)
+            variants = tuple(one.variant for one in finished)
             raw = source if isinstance(source, bytes) else source.read_bytes()
             report = Report(
                 model=model,
@@ -95,8 +97,9 @@ def join(
                 source=DataFile(sha256(raw), len(raw)),
                 held_out=held_out.described,
                 parity={},
-                variants=tuple(one.told for one in made),
+                variants=tuple(one.told for one in finished),
                 tools=tool_versions(),
+                boards=boards,
             )
 
             def origin(manifest: Manifest) -> bytes:

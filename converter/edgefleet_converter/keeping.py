@@ -32,7 +32,8 @@ KEPT: Final = frozenset(
         *("sklearn_to_onnx", "torch_read", "torch_convert", "tensorflow_read"),
         *("tensorflow_convert", "boost_convert", "tidy_onnx", "read_onnx", "describe"),
         *("write_tflite", "name_tflite", "prune_onnx", "choose_lambdas", "read_operators"),
-        *("quantize_onnx", "quantize_tflite", "anchor_onnx", "anchor_tflite"),
+        *("quantize_onnx", "make_onnx", "make_tflite", "anchor_onnx", "anchor_tflite"),
+        *("tensorflow_from_tflite", "optimize_onnx", "split_onnx"),
         *("run_model", "compare", "run_whole", "compare_whole"),
         *("clipping_onnx", "clipping_tflite", "search_graph_tflite"),
     }

@@ -15,6 +15,8 @@ from edgefleet_contract.keys import Signer
 from edgefleet_converter.anchors import measure_anchors
 from edgefleet_converter.assembly import Built, assemble, check_names, stamp, tool_versions
 from edgefleet_converter.bench import Bench, Progress
+from edgefleet_converter.boards.building import on_boards
+from edgefleet_converter.boards.figures import BoardReport
 from edgefleet_converter.foreign import describe_source
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import Opened, open_source
@@ -67,7 +69,7 @@ def build(
     refuse_existing(target)
     date = stamp(created)
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, toolchain, cache or Cache(None))
+        bench = Bench(recipe, Path(scratch), progress, toolchain, cache or Cache(None), key)
         opened = open_source(bench, Path(source), trust_pickle=trust_pickle)
         labels = find_labels(recipe, opened.named, opened.answers)
         truth = opened.held_out.classes(labels, opened.answers)
@@ -76,12 +78,13 @@ def build(
             made = [
                 make_variant(bench, opened, setting, one, folder, truth) for one in recipe.targets
             ]
-            variants = tuple(one.variant for one in made)
-            refuse_unlike(variants)
+            refuse_unlike(tuple(one.variant for one in made))
+            finished, boards = on_boards(bench, made, roles, folder, key)
+            variants = tuple(one.variant for one in finished)
             anchors = measure_anchors(bench, opened, setting, truth)
             came = describe_source(Path(source), opened.kind, Path(scratch) / "source.onnx")
-            report = _report(came, opened, model, version, tuple(m.told for m in made))
-            report = replace(report, anchors=anchors)
+            told = tuple(one.told for one in finished)
+            report = replace(_report(came, opened, model, version, told, boards), anchors=anchors)
 
             def origin(manifest: Manifest) -> bytes:
                 return render_provenance(
@@ -102,7 +105,12 @@ def build(
 
 
 def _report(
-    source: DataFile, opened: Opened, model: str, number: int, variants: tuple[VariantReport, ...]
+    source: DataFile,
+    opened: Opened,
+    model: str,
+    number: int,
+    variants: tuple[VariantReport, ...],
+    boards: tuple[BoardReport, ...],
 ) -> Report:
     return Report(
         model=model,
@@ -116,4 +124,5 @@ def _report(
         tools=opened.tools | tool_versions(),
         prune=opened.pruned,
         lambda_sweep=opened.swept,
+        boards=boards,
     )

@@ -17,8 +17,9 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, Role
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.cards import PREDICATE_TYPE, STATEMENT_TYPE
+from edgefleet_converter.boards.places import kind_of
 from edgefleet_converter.join_recipe import JoinRecipe
-from edgefleet_converter.recipe import Recipe
+from edgefleet_converter.recipe import Measure, Recipe
 from edgefleet_converter.recipe_steps import AskedStep
 from edgefleet_converter.report import DataFile, Report
 from edgefleet_converter.sbom import device_files, timestamp
@@ -74,6 +75,7 @@ def render_join_provenance(
     }
     value = codec.encode(replace(wish, data=data, models=models, nodes=nodes))
     assert isinstance(value, dict)
+    value = _anywhere(value, wish.measure)
     parameters: dict[str, Json] = {
         "recipe": {name: item for name, item in value.items() if name != "folder"}
     }
@@ -132,10 +134,25 @@ def _recipe(recipe: Recipe) -> Json:
         labels=None if data.labels is None else PurePath(data.labels).name,
     )
     value = codec.encode(
-        replace(recipe, data=told, before=_plain(recipe.before), after=_plain(recipe.after))
+        replace(
+            recipe,
+            data=told,
+            before=_plain(recipe.before),
+            after=_plain(recipe.after),
+        )
     )
     assert isinstance(value, dict)
+    value = _anywhere(value, recipe.measure)
     return {name: item for name, item in value.items() if name != "folder"}
+
+
+def _anywhere(value: dict[str, Json], wish: Measure) -> dict[str, Json]:
+    """A recipe that says by which ways was measured, and not where: addresses of boards are
+    nobody's business."""
+    measure = codec.encode(replace(wish, devices=(), token_file="", ca=""))
+    assert isinstance(measure, dict)
+    ways: list[Json] = list(dict.fromkeys(map(kind_of, wish.devices)))
+    return {**value, "measure": {**measure, "devices": ways}}
 
 
 def _plain(steps: tuple[AskedStep, ...]) -> tuple[AskedStep, ...]:

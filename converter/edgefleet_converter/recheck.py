@@ -49,12 +49,12 @@ def check(*, job: Json) -> dict[str, Json]:
     files = {path: Path(local) for path, local in asked.files.items()}
     taken = load_tensors(files[variant.golden], "input")
     given = load_tensors(files[variant.golden], "output")
-    calls = list(_calls(variant, taken, given))
+    calls = list(calls_in(variant, taken, given))
     worst = 0.0
     is_hidden = variant.program is not None and variant.program.hidden_state
-    infer = _opened(variant, files)
+    infer = opened(variant, files)
     for sequence in (calls, calls[:1]) if is_hidden else (calls,):
-        infer = _opened(variant, files) if is_hidden else infer
+        infer = opened(variant, files) if is_hidden else infer
         for inputs, expected in sequence:
             try:
                 found = infer(inputs)
@@ -84,7 +84,7 @@ def difference(found: Array, expected: Array) -> float:
     return math.inf if bool(np.isnan(gap).any()) else float(gap.max())
 
 
-def _opened(variant: Variant, files: dict[str, Path]) -> Infer:
+def opened(variant: Variant, files: dict[str, Path]) -> Infer:
     """What runs a call by the order of the variant's inputs and outputs."""
     program = variant.program
     if program is not None and program.nodes:
@@ -132,7 +132,8 @@ def _places(
     return tuple(names.index(spec.name) for spec in want)
 
 
-def _calls(variant: Variant, taken: Arrays, given: Arrays) -> Iterator[Call]:
+def calls_in(variant: Variant, taken: Arrays, given: Arrays) -> Iterator[Call]:
+    """The calls that golden vectors stand for: what goes in, what must come out."""
     specs = (*variant.inputs, *variant.outputs)
     arrays = (*taken, *given)
     if (len(taken), len(given)) != (len(variant.inputs), len(variant.outputs)) or not taken:

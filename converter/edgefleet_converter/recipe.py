@@ -16,6 +16,7 @@ from pathlib import Path
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_converter.boards.places import parse_place
 from edgefleet_converter.card import Card, card_checks
 from edgefleet_converter.hardware import Hardware
 from edgefleet_converter.readers.wish import Audio, Images, Table, wish_checks
@@ -75,10 +76,23 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Whether speed and memory are measured here, and over how many runs."""
+    """Whether speed and memory are measured, over how many runs, and where: on `devices`, in
+    `repeat` rounds, each model within `timeout_s`; without devices, on this machine.
+
+    `token_file` opens the doors of boards whose agents run, `ca` (PEM) vouches for them.
+    """
 
     enabled: bool = True
     runs: int = 200
+    devices: tuple[str, ...] = ()
+    repeat: int = 1
+    timeout_s: int = 120
+    token_file: str = ""
+    ca: str = ""
+
+    def __post_init__(self) -> None:
+        for text in self.devices:
+            parse_place(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +191,16 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
         ),
         ("golden.vectors: 1 to 256", 1 <= recipe.golden.vectors <= 256),
         ("measure.runs: 10 to 100000", 10 <= recipe.measure.runs <= 100_000),
+        ("measure.repeat: 1 to 20", 1 <= recipe.measure.repeat <= 20),
+        ("measure.timeout_s: 1 to 3600", 1 <= recipe.measure.timeout_s <= 3600),
+        (
+            "measure.devices: needs measure.enabled",
+            recipe.measure.enabled or not recipe.measure.devices,
+        ),
+        (
+            "measure.devices: names one twice",
+            len(set(recipe.measure.devices)) == len(recipe.measure.devices),
+        ),
         ("parity.max_abs_err: above 0", recipe.parity.max_abs_err > 0),
         ("budget.max_accuracy_drop: 0 to 1", 0 <= recipe.budget.max_accuracy_drop <= 1),
         ("limits: factors are 1 or more", min(limits.p95_factor, limits.load_factor) >= 1),

@@ -35,6 +35,8 @@ _RULES: Final[Mapping[str, Schema]] = {
     "formats": {"minItems": 1, "uniqueItems": True},
     "golden.vectors": {"minimum": 1, "maximum": 256},
     "measure.runs": {"minimum": 10, "maximum": 100_000},
+    "measure.repeat": {"minimum": 1, "maximum": 20},
+    "measure.timeout_s": {"minimum": 1, "maximum": 3600},
     "parity.max_abs_err": {"exclusiveMinimum": 0},
     "budget.max_accuracy_drop": _SHARE,
     "budget.min_accuracy": _SHARE,

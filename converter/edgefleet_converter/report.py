@@ -11,6 +11,7 @@ from typing import Final
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
+from edgefleet_converter.boards.figures import BoardReport, OnBoard
 from edgefleet_converter.golden import Stray
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.search.figures import SearchReport, Sensitivity
@@ -121,6 +122,8 @@ class VariantReport:
     search: SearchReport | None = None
     sensitivity: Sensitivity | None = None
     histograms: tuple[HistogramReport, ...] | None = None
+    boards: tuple[OnBoard, ...] = ()
+    """On each board that measured, in the order of the recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ class Report:
     prune: PruneReport | None = None
     anchors: tuple[AnchorReport, ...] | None = None
     lambda_sweep: LambdaSweep | None = None
+    boards: tuple[BoardReport, ...] = ()
     schema: str = SCHEMA
 
 

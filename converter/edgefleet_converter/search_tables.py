@@ -32,7 +32,8 @@ def print_search(report: SearchReport, console: Console) -> None:
     console.print(table)
     confirmed = "" if report.confirmed is None else ", ".join(_words(report.confirmed))
     late = "" if report.is_complete else "; the time limit ended the search"
-    where = "" if report.hardware is None else f"; times are of this machine ({report.hardware})"
+    names = ", ".join(one.name for one in report.boards) or f"this machine ({report.hardware})"
+    where = "" if report.hardware is None else f"; times are of {names}"
     console.print(
         f"chosen on {report.search_examples} examples: {report.chosen}{late}{where}\n"
         f"confirmed on {report.confirm_examples} others: {confirmed}",

@@ -63,6 +63,8 @@ TASKS: Final = {
     "run_model": "edgefleet_converter.trial:run_model",
     "compare": "edgefleet_converter.trial:compare",
     "measure": "edgefleet_converter.trial:measure",
+    "measure_candidate": "edgefleet_converter.boards.trying:measure",
+    "make_ready": "edgefleet_converter.boards.trying:make_ready",
     "check_golden": "edgefleet_converter.recheck:check",
     "run_whole": "edgefleet_converter.whole_trial:run",
     "compare_whole": "edgefleet_converter.whole_trial:compare",

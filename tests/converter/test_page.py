@@ -20,6 +20,7 @@ from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter.card import Card
 from edgefleet_converter.page import Shown, render_page
 from edgefleet_converter.page.bars import confusion, histogram
+from edgefleet_converter.page.boards import boards
 from edgefleet_converter.page.charts import LATENCY, SIZE, scatter
 from edgefleet_converter.page.figures import accuracy_charts
 from edgefleet_converter.page.markup import Html, el
@@ -420,3 +421,23 @@ def test_a_histogram_of_nothing_is_empty() -> None:
 def as_object(value: Json) -> dict[str, Json]:
     assert isinstance(value, dict)
     return value
+
+
+def test_what_boards_measured_is_shown_as_far_as_it_is_understood() -> None:
+    board = {"board": {"machine": "aarch64", "os": "Debian", "is_emulated": True}, "name": "Pi <4>"}
+    on = {"board": "Pi <4>", "runtime": "litert 2.1", "p50_us": 12.25, "p95_us": "much"}
+    failed = {"board": "Pi <4>", "trouble": "trial_crashed: SIGSEGV"}
+    report = {
+        "boards": [
+            board | {"way": "here", "after": {"celsius": 71, "throttled": ["throttled"]}},
+            1,
+        ],
+        "variants": [{"name": "v", "boards": [on, failed, None]}, []],
+    }
+    shown = str(boards(report))
+    for words in ("Pi &lt;4&gt;", "12.2", "trial_crashed: SIGSEGV", "emulated", "71 °C"):
+        assert words in shown
+    assert "on the desk, not on a board" in shown
+    assert "held back: throttled" in shown
+    assert boards({"boards": 1, "variants": {}}) is None
+    assert boards(None) is None

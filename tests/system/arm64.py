@@ -2,7 +2,8 @@
 
 A Debian root file system for arm64 (extracted, never configured), the wheels that a board would
 download, and `on_board.py` under user-mode emulation: what computes is the real aarch64 code of
-onnxruntime and LiteRT. Needs root, and Debian's qemu-user-static, binfmt-support and mmdebstrap.
+onnxruntime and LiteRT. Then a bundle is built whose limits that board measured. Needs root, and
+Debian's qemu-user-static, binfmt-support and mmdebstrap.
 Ends with one JSON line; exit code 1 where a runtime does not reproduce the bundle.
 """
 
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "arm64"
@@ -23,6 +25,7 @@ GLIBC = ("2014", "_2_17", "_2_27", "_2_28", "_2_34")
 WHEELS = ("cryptography", "numpy", "onnxruntime", "ai-edge-litert", "paho-mqtt", "psutil")
 MORE_WHEELS = ("requests", "tuf>=7,<8", "uvicorn")
 LEAST_ACCURACY = 0.94
+ENVIRONMENT = {"PYTHONPATH": "/opt/site", "HOME": "/tmp", "PATH": "/usr/bin", "LANG": "C.UTF-8"}
 
 
 def run(*command: str | Path, **more: object) -> None:
@@ -64,25 +67,53 @@ def build_board(board: Path) -> None:
         *("--constraint", ROOT / "constraints.txt", "--target", board / "opt/site"),
         *(*WHEELS, *MORE_WHEELS),
     )
-    for room in ("contract", "agent"):
-        name = f"edgefleet_{room}"
-        shutil.copytree(ROOT / room / name, board / "opt/site" / name)
+    for room, name in (("contract", "contract"), ("contract", "processing"), ("agent", "agent")):
+        package = f"edgefleet_{name}"
+        shutil.copytree(ROOT / room / package, board / "opt/site" / package)
 
 
-def build_bundle(work: Path) -> None:
-    """A real bundle, as the demo makes it."""
+def train(work: Path) -> None:
+    """The demo's model, and a key."""
     print("training and converting", file=sys.stderr)
-    programs = Path(sys.executable).parent
     run(sys.executable, "-m", "demo.train_digits", work, cwd=ROOT, stdout=subprocess.DEVNULL)
-    run(programs / "edge-convert", "keys", "new", work / "key.pem", stdout=subprocess.DEVNULL)
+    command = (sys.executable, "-m", "edgefleet_converter", "keys", "new", work / "key.pem")
+    run(*command, stdout=subprocess.DEVNULL)
+
+
+def build_bundle(work: Path, version: int, *more: str, **environ: str) -> None:
+    """A real bundle, as the demo makes it."""
     files = {"calibration": "calibration.npy", "held_out": "held_out.npz", "labels": "labels.txt"}
     sets = [word for key, name in files.items() for word in ("--set", f"data.{key}={work / name}")]
     run(
-        *(programs / "edge-convert", "build", work / "digits.skops", "--recipe"),
-        *(ROOT / "demo/digits.toml", "--out", work, "--model", "digits", "--version", "1"),
-        *("--key", work / "key.pem", "--json", *sets),
+        *(sys.executable, "-m", "edgefleet_converter", "build", work / "digits.skops"),
+        *("--recipe", ROOT / "demo/digits.toml", "--out", work, "--model", "digits"),
+        *("--version", str(version), "--key", work / "key.pem", "--json"),
+        *sets,
+        *more,
         stdout=subprocess.DEVNULL,
+        env={**os.environ, **environ},
     )
+
+
+def measure(board: Path, work: Path) -> dict[str, Any]:
+    """A bundle whose limits are those of the emulated board, which is gone to instead of by ssh."""
+    print("measuring on the emulated board", file=sys.stderr)
+    go = OUT / "go"
+    chroot = shutil.which("chroot") or "/usr/sbin/chroot"
+    variables = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    there = "/usr/bin/python3 -m edgefleet_agent measure -"
+    go.write_text(f"#!/bin/sh\nexec /usr/bin/env -i {variables} {chroot} {board} {there}\n")
+    go.chmod(0o755)
+    build_bundle(work, 2, "--device", "ssh://emulated", EDGE_CONVERT_SSH=str(go))
+    told = json.loads((work / "digits-2" / "report.json").read_text())
+    manifest = json.loads((work / "digits-2" / "bundle.json").read_text())
+    (there_was,) = told["boards"]
+    return {
+        "name": there_was["name"],
+        "is_emulated": there_was["board"]["is_emulated"],
+        "limits": {one["name"]: one["limits"] for one in manifest["variants"]},
+        "figures": {one["name"]: one["boards"][0] for one in told["variants"]},
+    }
 
 
 def main() -> int:
@@ -94,9 +125,9 @@ def main() -> int:
     build_board(board)
     work = board / "payload"
     work.mkdir()
-    build_bundle(work)
+    train(work)
+    build_bundle(work, 1)
     shutil.copy(Path(__file__).with_name("on_board.py"), work)
-    environment = {"PYTHONPATH": "/opt/site", "HOME": "/tmp", "PATH": "/usr/bin", "LANG": "C.UTF-8"}
     mounted = []
     try:
         for name in ("proc", "dev"):
@@ -111,19 +142,22 @@ def main() -> int:
         )
         done = subprocess.run(
             [shutil.which("chroot") or "/usr/sbin/chroot", str(board), *script],
-            env=environment,
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
             check=False,
         )
+        measured = measure(board, work)
     finally:
         for path in mounted:
             run("umount", path)
     if done.returncode:
         return 1
     found = json.loads(done.stdout)
-    print(json.dumps(found))
+    print(json.dumps(found | {"measured": measured}))
     good = all(row["accuracy"] >= LEAST_ACCURACY for row in found["runtimes"].values())
+    is_arm = all(list(one) == ["arm64"] for one in measured["limits"].values())
+    good = good and is_arm and measured["is_emulated"] is True
     return 0 if found["machine"] == "aarch64" and len(found["runtimes"]) == 2 and good else 1
 
 

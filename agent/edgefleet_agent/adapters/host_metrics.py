@@ -65,7 +65,7 @@ class HostMetrics:
             load1=round(psutil.getloadavg()[0], 3),
             uptime_seconds=round(time.time() - psutil.boot_time(), 1),
             agent_rss_bytes=self._process.memory_info().rss,
-            temperature_celsius=_temperature(),
+            temperature_celsius=temperature(),
         )
 
 
@@ -95,7 +95,7 @@ class BoardSurroundings:
         return BoardState(
             on_mains=None if battery is None else bool(battery.power_plugged),
             metered=self._metered,
-            celsius=_temperature(),
+            celsius=temperature(),
             cpu_ratio=psutil.getloadavg()[0] / (os.cpu_count() or 1),
         )
 
@@ -105,7 +105,8 @@ class BoardSurroundings:
         return self._link is not None and self._link.is_connected
 
 
-def _temperature() -> float | None:
+def temperature() -> float | None:
+    """Of the processor, in degrees Celsius; None where no sensor is known."""
     sensors = psutil.sensors_temperatures()
     for name in _SENSORS:
         for reading in sensors.get(name, ()):

@@ -52,6 +52,24 @@ def choose(
     return Choice(variant, engine, _why(variant, engine, at_home, unfit, preference))
 
 
+def engine_for(
+    variant: Variant, engines: dict[str, str], hw: str, preference: tuple[str, ...] = ()
+) -> str | Failed:
+    """The runtime that would serve one variant here; why none would, as `choose` says it."""
+    if ANY_HARDWARE not in variant.hw and hw not in variant.hw:
+        wanted = ", ".join(sorted(variant.hw))
+        return Failed(Reason.WRONG_HARDWARE, f"it is for {wanted}; this board is {hw}")
+    fitting = [
+        engine
+        for engine in FORMATS
+        if engine in engines and _runs(variant, engine, engines[engine])
+    ]
+    if not fitting:
+        have = ", ".join(f"{name} {version}" for name, version in engines.items()) or "no runtime"
+        return Failed(Reason.NO_VARIANT, f"it needs {_needs(variant)}; this board has {have}")
+    return min(fitting, key=lambda engine: _rank(engine, preference))
+
+
 def _why(
     chosen: Variant,
     engine: str,

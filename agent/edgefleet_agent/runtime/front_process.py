@@ -40,6 +40,7 @@ class FrontProcess:
         lan: the same, for the network.
         on_counts: called with a worker's id and what was counted since the last call.
         on_stuck: called with a worker's id and pid when it overran.
+        on_measure: called with what the front says of measuring; None where it died.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class FrontProcess:
         lan: list[socket.socket],
         on_counts: Callable[[str, Counts], None],
         on_stuck: Callable[[str, int], None],
+        on_measure: Callable[[dict[str, Any] | None], None] = lambda _: None,
     ) -> None:
         self._config, self._listeners, self._lan = config, listeners, lan
         self._on_counts, self._on_stuck = on_counts, on_stuck
+        self._on_measure = on_measure
         self._table = Table(0, ())
         self._in_force = 0
         self._changed = asyncio.Condition()
@@ -101,6 +104,11 @@ class FrontProcess:
         if self._process is not None:
             self._process.send(self._drift[worker])
 
+    def tell(self, message: dict[str, object]) -> None:
+        """Send a message that is no table; lost where there is no front."""
+        if self._process is not None:
+            self._process.send(message)
+
     async def in_force(self, seq: int, *, timeout_s: float) -> bool:
         """Whether the table of this number, or a later one, came into force within this time."""
         return await self._until(lambda: self._in_force >= seq, timeout_s)
@@ -129,6 +137,7 @@ class FrontProcess:
             process.kill()  # it hung up, so it is of no more use
             words = process.last_words(await process.wait())
             self._process = None
+            self._on_measure(None)
             self.restarts += 1
             async with self._changed:
                 self._holding = {route.worker for route in self._table.routes}
@@ -190,5 +199,7 @@ class FrontProcess:
             case {"counts": dict(counts)}:
                 for worker, value in counts.items():
                     self._on_counts(worker, unpack_counts(value))
+            case {"measure": str()}:
+                self._on_measure(message)
             case _:
                 _log.warning("front: said %r", message)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edgefleet_agent.ports import (
     CanaryReport,
@@ -33,7 +34,9 @@ from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.front_process import FrontProcess
 from edgefleet_agent.runtime.lan_keeper import keep_certificate, prepare_lan
+from edgefleet_agent.runtime.measuring import Ability, measure
 from edgefleet_agent.runtime.memory import available_bytes
+from edgefleet_agent.runtime.precedence import Precedence
 from edgefleet_agent.runtime.process import Forker, watched
 from edgefleet_agent.runtime.shadows import Shadows
 from edgefleet_agent.runtime.swaps import Swaps
@@ -44,6 +47,7 @@ from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.listener import bind, check_grpc, release, spell
 from edgefleet_agent.serving.route import CANARY
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.measuring import MeasureJob, Result
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +91,8 @@ class LocalHost:
         self._canaries = Canaries(self._send_routes, drain_s=config.drain_s)
         self._threads = ThreadWatch()
         self._workshop.tell_drift = self._drifted
+        self._precedence = Precedence()
+        self._on_measure: Callable[[dict[str, Any] | None], None] = lambda _: None
         self._listeners: list[socket.socket] = []
         self._lan: list[socket.socket] = []
         self._renewing: asyncio.Task[None] | None = None
@@ -153,11 +159,12 @@ class LocalHost:
                 self._renewing = watched(asyncio.create_task(keep_certificate(lan)))
             self._workshop.folder = _make_folder(self._config.run_dir)
             front = FrontProcess(
-                self._config,
+                replace(self._config, run_dir=str(self._workshop.folder)),
                 self._listeners,
                 lan=self._lan,
                 on_counts=self._counted,
                 on_stuck=self._stuck,
+                on_measure=lambda message: self._on_measure(message),
             )
             if self._workshop.zygote is not None:
                 self._workshop.zygote.start()  # beside the front
@@ -199,7 +206,8 @@ class LocalHost:
 
     async def trial(self, spec: ModelSpec, *, timeout_s: float) -> TrialReport | Failed:
         """See `ModelHost.trial`."""
-        return await self._swaps.trial(spec, timeout_s=timeout_s)
+        async with self._precedence.first():
+            return await self._swaps.trial(spec, timeout_s=timeout_s)
 
     async def shadow(
         self,
@@ -214,15 +222,16 @@ class LocalHost:
         served = self._swaps.served.get(spec.slot)
         if served is None:
             return ShadowReport(enough=min_requests <= 0)
-        return await self._shadows.run(
-            spec,
-            served.worker.id,
-            served.counts,
-            seconds=seconds,
-            share=share,
-            min_requests=min_requests,
-            max_cpu_share=max_cpu_share,
-        )
+        async with self._precedence.first():
+            return await self._shadows.run(
+                spec,
+                served.worker.id,
+                served.counts,
+                seconds=seconds,
+                share=share,
+                min_requests=min_requests,
+                max_cpu_share=max_cpu_share,
+            )
 
     async def canary(
         self,
@@ -242,25 +251,68 @@ class LocalHost:
             _log.warning("%s@%d: no memory for a canary", spec.model, spec.version)
             return CanaryReport(enough=min_requests <= 0)
         candidate = self._workshop.serve(spec)
-        return await self._canaries.run(
-            candidate.worker,
-            replace(candidate.route(), label=CANARY, share=share),
-            front,
-            serves=lambda: spec.slot in self._swaps.served,
-            seconds=seconds,
-            min_requests=min_requests,
-            max_failures=max_failures,
-        )
+        async with self._precedence.first():
+            return await self._canaries.run(
+                candidate.worker,
+                replace(candidate.route(), label=CANARY, share=share),
+                front,
+                serves=lambda: spec.slot in self._swaps.served,
+                seconds=seconds,
+                min_requests=min_requests,
+                max_failures=max_failures,
+            )
 
     async def activate(self, specs: tuple[ModelSpec, ...]) -> Failed | None:
         """See `ModelHost.activate`."""
-        failed = await self._swaps.activate(specs)
+        async with self._precedence.first():
+            failed = await self._swaps.activate(specs)
         self._threads.look({slot: self._config.model(slot).threads for slot in self._swaps.served})
         return failed
 
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
         await self._swaps.deactivate(slot)
+
+    async def measure(
+        self, job: MeasureJob, folder: Path, ability: Ability, *, within_s: float
+    ) -> tuple[Result, ...]:
+        """What candidates cost on this board; it gives way to every install.
+
+        Raises:
+            GaveWay: an install is under way, or began meanwhile, or another job is measured.
+        """
+
+        async def attempt(spec: ModelSpec, timeout_s: float) -> TrialReport | Failed:
+            return await self._workshop.measure(
+                spec,
+                timeout_s=timeout_s,
+                memory_mib=job.memory_mib,
+                timing=(job.runs, float(job.seconds)),
+            )
+
+        return await self._precedence.last(
+            lambda: measure(job, folder, ability, attempt, within_s=within_s)
+        )
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether candidates are measured now."""
+        return self._precedence.is_last
+
+    def on_measure(self, hear: Callable[[dict[str, Any] | None], None]) -> None:
+        """Have `hear` called with what the front says of measuring; None where it died."""
+        self._on_measure = hear
+
+    def tell_front(self, message: dict[str, object]) -> None:
+        """Send the front a message that is no table."""
+        if self._swaps.front is not None:
+            self._swaps.front.tell(message)
+
+    @property
+    def folder(self) -> Path:
+        """What is in it goes with the host."""
+        assert self._workshop.folder is not None, "the host is not started"
+        return self._workshop.folder
 
     def on_crash_loop(self, tell: Callable[[ModelSpec, str], None]) -> None:
         """See `ModelHost.on_crash_loop`."""

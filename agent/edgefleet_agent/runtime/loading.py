@@ -30,6 +30,7 @@ class Job:
 
     `files` and `labels` are those of `ModelSpec`.
     `cpu_s` (processor seconds) and `data_bytes` (private memory) bound the process; 0: they do not.
+    A trial times `runs` inferences at most, for `run_s` at most where it has enough by then.
     """
 
     engine: str
@@ -44,6 +45,8 @@ class Job:
     labels: str = ""
     accelerators: Accelerators = field(default_factory=Accelerators)
     serving: ModelConfig = field(default_factory=ModelConfig)
+    runs: int = 200
+    run_s: float = 0.25
 
 
 def job_for(

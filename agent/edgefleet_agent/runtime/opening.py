@@ -29,8 +29,8 @@ _LONGEST: Final = 300
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model that is warm. `accelerator` is what it runs on, `passed_over` says why not on what
-    comes before that in the chain; `load_ms` from its bytes to the first answer; `max_abs_err` over
-    the golden vectors, where they were checked.
+    comes before that in the chain; `load_ms` from its bytes to the first answer, `open_ms` to the
+    session; `max_abs_err` over the golden vectors, where they were checked.
     """
 
     session: Session
@@ -38,6 +38,7 @@ class Loaded:
     passed_over: tuple[str, ...]
     load_ms: float
     max_abs_err: float
+    open_ms: float = 0.0
 
 
 def load(job: Job, files: dict[str, bytes], golden: Golden, *, on_trial: bool) -> Loaded | Failed:
@@ -87,6 +88,7 @@ def _load_on(
         session = _open(name, job, files)
     except CannotLoad as error:
         return Failed(Reason.LOAD_FAILED, str(error))
+    open_ms = (time.perf_counter() - start) * 1e3
     try:
         session.run(golden.first.feeds)
         load_ms = (time.perf_counter() - start) * 1e3
@@ -97,7 +99,7 @@ def _load_on(
         return Failed(Reason.GOLDEN_MISMATCH, f"an inference failed: {error}")
     if isinstance(worst, Failed):
         return worst
-    return Loaded(session, name, (), load_ms, worst)
+    return Loaded(session, name, (), load_ms, worst, open_ms)
 
 
 def _open(name: str, job: Job, files: dict[str, bytes]) -> Session:

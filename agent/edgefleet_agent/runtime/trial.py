@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,6 @@ from edgefleet_contract.errors import DeviceError, PeerError
 from edgefleet_contract.reasons import Reason
 
 MIN_RUNS: Final = 20
-_MAX_RUNS: Final = 200
-_RUN_S: Final = 0.25
 _WARM_UP: Final = 3
 _PATIENCE: Final = 3
 _MIB: Final = 1024 * 1024
@@ -74,13 +73,18 @@ def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
     loaded = load(job, read_variant(job), golden, on_trial=True)
     if isinstance(loaded, Failed):
         return loaded
-    times = _times(loaded.session, golden.first)
+    timing = _times(loaded.session, golden.first, job)
+    times = timing.counted
     report = TrialReport(
         vectors=golden.vectors,
         max_abs_err=loaded.max_abs_err,
         load_ms=loaded.load_ms,
         p50_us=times[len(times) // 2],
         p95_us=times[min(len(times) - 1, int(len(times) * 0.95))],
+        p99_us=times[min(len(times) - 1, int(len(times) * 0.99))],
+        runs=len(times),
+        disturbed=timing.left_out,
+        open_ms=loaded.open_ms,
         # What it mapped of the runtime's files meanwhile is no memory of the model: it is shared,
         # and how much was there before depends on whether the process is a fork.
         ram_mib=max(0, _resident("VmHWM") - empty - (_resident("RssFile") - mapped)) / _MIB,
@@ -90,8 +94,16 @@ def _measure(job: Job, golden: Golden) -> TrialReport | Failed:
     return judge(report, job.limits) or report
 
 
-def _times(session: Session, call: Call) -> list[float]:
-    """Microseconds of single inferences, sorted: at least 20, more while they are quick.
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """Microseconds of single inferences that count, sorted, and how many do not."""
+
+    counted: list[float]
+    left_out: int
+
+
+def _times(session: Session, call: Call, job: Job) -> _Timing:
+    """Single inferences: at least 20, more while they are quick.
 
     Interrupted ones are left out, unless they are most of what there is.
     """
@@ -99,8 +111,8 @@ def _times(session: Session, call: Call) -> list[float]:
         session.run(call.feeds)
     quiet: list[float] = []
     disturbed: list[float] = []
-    end = time.perf_counter() + _RUN_S
-    while len(quiet) + len(disturbed) < _MAX_RUNS and (
+    end = time.perf_counter() + job.run_s
+    while len(quiet) + len(disturbed) < job.runs and (
         time.perf_counter() < end
         or (len(quiet) < MIN_RUNS and len(disturbed) < MIN_RUNS * _PATIENCE)
     ):
@@ -108,7 +120,9 @@ def _times(session: Session, call: Call) -> list[float]:
         session.run(call.feeds)
         took = (time.perf_counter() - start) * 1e6
         (quiet if _interruptions() == before else disturbed).append(took)
-    return sorted(quiet if len(quiet) >= MIN_RUNS else quiet + disturbed)
+    if len(quiet) >= min(MIN_RUNS, job.runs):
+        return _Timing(sorted(quiet), len(disturbed))
+    return _Timing(sorted(quiet + disturbed), 0)
 
 
 def _interruptions() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+from dataclasses import replace
 from typing import Final
 
 import psutil
@@ -31,6 +32,7 @@ async def try_model(
     accelerators: Accelerators | None = None,
     zygote: Forker | None = None,
     groups: Cgroups | None = None,
+    timing: tuple[int, float] | None = None,
 ) -> TrialReport | Failed:
     """The outcome of a trial of `spec` in a process of its own, which is gone afterwards.
 
@@ -42,10 +44,13 @@ async def try_model(
         accelerators: what it may run on; None: the runtime as it comes.
         zygote: forks it where that works.
         groups: where it gets a control group of its own.
+        timing: how many inferences are timed at most, and for how many seconds; None: as a trial.
     """
     name = f"trial {spec.model}@{spec.version}"
     cpu_s, limit = math.ceil(timeout_s * threads) + 1, data_bytes(data_mib)
     job = job_for(spec, threads=threads, accelerators=accelerators, cpu_s=cpu_s, data_bytes=limit)
+    if timing is not None:
+        job = replace(job, runs=timing[0], run_s=timing[1])
     try:
         process = await spawn(
             MODULE, name, threads=threads, zygote=zygote, groups=groups, memory_bytes=limit

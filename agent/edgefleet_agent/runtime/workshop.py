@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.chain import Accelerators, platform
+from edgefleet_agent.runtime.measuring import least_bound
 from edgefleet_agent.runtime.memory import available_bytes
 from edgefleet_agent.runtime.room import Appetite, SwapMode, choose_mode, worker_bound
 from edgefleet_agent.runtime.shadow_process import ShadowProcess
@@ -24,6 +26,8 @@ from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts
 from edgefleet_agent.serving.route import Route
 from edgefleet_contract.bundle import Digest
+
+_LEAST_MIB: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +138,25 @@ class Workshop:
             self._proven[spec.slot] = spec, outcome.accelerator
             self._measured_mib[_model(spec)] = outcome.ram_mib
         return outcome
+
+    async def measure(
+        self, spec: ModelSpec, *, timeout_s: float, memory_mib: int, timing: tuple[int, float]
+    ) -> TrialReport | Failed:
+        """A trial of what is no candidate of a slot: it may have what is free, and no more."""
+        measure = self._config.measure
+        free = max(_LEAST_MIB, self._available() * 3 // 4 // 2**20)
+        return await try_model(
+            spec,
+            timeout_s=timeout_s,
+            threads=self._config.threads,
+            data_mib=least_bound(
+                memory_mib, self._config.trial_data_mib, measure.memory_mib or free
+            ),
+            accelerators=self._accelerators,
+            zygote=self.zygote,
+            groups=self._groups,
+            timing=timing,
+        )
 
     def fits(self, specs: Sequence[ModelSpec]) -> bool:
         """Whether these can be loaded beside all that is."""

@@ -34,19 +34,29 @@ _MOST_NAMES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Who asks, and the slots that they may ask; none: all."""
+    """Who asks, and the slots that they may ask; none: all. Who `measures` does nothing else."""
 
     name: str
     models: tuple[str, ...] = ()
+    measures: bool = False
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it may see who else asks."""
+        return not self.models and not self.measures
 
     def denies(self, model: str | None) -> Answer | None:
         """What is said instead of an answer about a model, served or not; None if it may be."""
+        if self.measures:
+            return refuse(403, f"{self.name} may measure and nothing else")
         if model is None or not self.models or model in self.models:
             return None
         return refuse(403, f"{self.name} is not for model {model[:200]!r}")
 
     def visible(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """What lists and counts may show."""
+        if self.measures:
+            return ()
         if not self.models:
             return entries
         return tuple(entry for entry in entries if entry.route.slot in self.models)
@@ -139,7 +149,7 @@ class Gate:
         if token.is_expired(table.now(self._clock())):
             text = f"the token {token.name!r} has ended"
             return _Refusal("expired", _unknown(text, "invalid_token"))
-        return Pass(f"token {token.name}", token.models)
+        return Pass(f"token {token.name}", token.models, measures=token.measures)
 
 
 def parse_bearer(values: Iterable[bytes]) -> bytes | None:

@@ -13,9 +13,10 @@ from typing import Any, Final, TypeAlias
 from edgefleet_agent.serving.access import ADMITTED, Pass, Tally
 from edgefleet_agent.serving.answer import Answer, refuse
 from edgefleet_agent.serving.config import ServingConfig
-from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Places
+from edgefleet_agent.serving.door import Asked, Door, Headers, Inference, Measure, Places
 from edgefleet_agent.serving.doors import DOORS
 from edgefleet_agent.serving.inferring import Inferring
+from edgefleet_agent.serving.measuring import Gone, Measuring
 from edgefleet_agent.serving.router import Router
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,15 +38,22 @@ class _Gone(Exception):
 class App:
     """Answers HTTP requests from the routes."""
 
-    def __init__(self, config: ServingConfig, router: Router, tally: Tally | None = None) -> None:
+    def __init__(
+        self,
+        config: ServingConfig,
+        router: Router,
+        tally: Tally | None = None,
+        measuring: Measuring | None = None,
+    ) -> None:
         self._config, self._router, self._tally = config, router, tally or Tally()
+        self._measuring = measuring
         self.inferring = Inferring(config, router)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """ASGI 3; only HTTP comes here, the server has lifespan and WebSockets off."""
         try:
             answer = await self._answer(scope, receive)
-        except _Gone:
+        except (_Gone, Gone):
             return
         except _Slow:
             text = f"the request did not arrive within {self._config.request_s:g} s"
@@ -61,6 +69,8 @@ class App:
         if door is None:
             return _only(scope["method"], doors)
         admitted: Pass = scope.get(ADMITTED, _EVERYTHING)
+        if isinstance(door.to, Measure):
+            return await self._measure(door.to, admitted, receive)
         if denied := admitted.denies(places.get("model")):
             return denied
         if isinstance(door.to, Inference):
@@ -69,7 +79,16 @@ class App:
         if body is None:
             return self._too_large()
         entries = admitted.visible(self._router.entries)
-        return door.to(Asked(entries, places, body, None if admitted.models else self._tally))
+        return door.to(Asked(entries, places, body, self._tally if admitted.sees_all else None))
+
+    async def _measure(self, to: Measure, admitted: Pass, receive: Receive) -> Answer:
+        if not admitted.measures:
+            return refuse(403, f"{admitted.name} may not measure", (b"connection", b"close"))
+        if self._measuring is None:
+            return refuse(403, "measuring is switched off here", (b"connection", b"close"))
+        if to.takes_job:
+            return await self._measuring.run(receive)
+        return await self._measuring.invite()
 
     async def _infer(
         self, inference: Inference, places: Places, scope: Message, receive: Receive
@@ -88,7 +107,7 @@ class App:
         """What a path that is no inference answers, to whoever asks."""
         doors, places = DOORS.at(path)
         to = doors[method].to
-        assert not isinstance(to, Inference)
+        assert not isinstance(to, Inference | Measure)
         return to(Asked(self._router.entries, places, body))
 
     def _too_large(self) -> Answer:

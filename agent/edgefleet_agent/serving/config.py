@@ -57,6 +57,28 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureConfig:
+    """The `[serving.measure]` table: whether publishers may measure models on this board, by the
+    network's door.
+
+    `max_mib` bounds a job with its files, `max_s` how long one may take, `memory_mib` the private
+    memory of what is measured (0: three quarters of what is free when it begins).
+    """
+
+    enabled: bool = False
+    max_mib: int = 64
+    max_s: float = 600.0
+    memory_mib: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_mib", 1), ("max_s", 1), ("memory_mib", 0)):
+            if getattr(self, name) < least:
+                raise OperatorError(
+                    f"serving.measure.{name} is {getattr(self, name)}", hint=f"{least} or more"
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class ServingConfig:
     """The `[serving]` table.
 
@@ -88,6 +110,7 @@ class ServingConfig:
     models: dict[str, ModelConfig] = field(default_factory=dict)
     trial_data_mib: int = 0
     run_dir: str = ""
+    measure: MeasureConfig = MeasureConfig()
 
     def __post_init__(self) -> None:
         for name in (
@@ -98,6 +121,11 @@ class ServingConfig:
                 raise OperatorError(
                     f"serving.{name} is {getattr(self, name)}", hint="it must be above 0"
                 )
+        if self.measure.enabled and (self.lan is None or not self.lan.tokens):
+            raise OperatorError(
+                "serving.measure is for the network, and serving.lan takes no tokens",
+                hint="[serving.lan] with tokens; on the board itself: edge-agent measure",
+            )
         if not self.listen:
             raise OperatorError(
                 "serving.listen is empty", hint=f"for example [{DEFAULT_LISTENER!r}]"

@@ -50,13 +50,20 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """A door for who may measure: `takes_job`, or says what is taken."""
+
+    takes_job: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
     """A method (`GET` stands for `HEAD` too) and a path, and what is behind. `about` is a line."""
 
     method: str
     path: str
     about: str
-    to: Page | Inference
+    to: Page | Inference | Measure
 
 
 class Doors:

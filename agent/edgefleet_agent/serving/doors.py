@@ -6,7 +6,9 @@ from typing import Final
 
 from edgefleet_agent.serving import oip_v2, openapi, pages, tensorflow_v1
 from edgefleet_agent.serving.answer import Answer, give
-from edgefleet_agent.serving.door import Asked, Door, Doors
+from edgefleet_agent.serving.door import Asked, Door, Doors, Measure
+
+MEASURE: Final = "/edgefleet/measure"
 
 
 def listing(asked: Asked) -> Answer:  # noqa: ARG001  # a page's signature
@@ -19,6 +21,8 @@ DOORS: Final = Doors(
         *tensorflow_v1.DOORS,
         *oip_v2.DOORS,
         *pages.DOORS,
+        Door("GET", MEASURE, "What this board is, and the challenge for a job", Measure(False)),
+        Door("POST", MEASURE, "Measure the candidates of a signed job", Measure(True)),
         Door("GET", "/openapi.json", "This description", listing),
     )
 )

@@ -2,8 +2,8 @@
 
 Run as `python -m edgefleet_agent.serving.front`. It inherits the listening sockets and a control
 channel (JSON lines) from the agent, and ends when that closes. Messages in: its configuration,
-then tables, and how far what is served has drifted. Messages out: `routed`, `listening`, `drained`,
-`stuck`, `counts`.
+then tables, how far what is served has drifted, and `measured`. Messages out: `routed`,
+`listening`, `drained`, `stuck`, `counts`, `measure`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edgefleet_agent.serving.app import App
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.drift import parse_drift
 from edgefleet_agent.serving.lan_server import LanServer
+from edgefleet_agent.serving.measuring import ANSWERED, Measuring
 from edgefleet_agent.serving.route import parse_table
 from edgefleet_agent.serving.router import Router
 from edgefleet_agent.serving.server import QuietServer
@@ -44,7 +45,8 @@ async def serve(
 
     config = codec.decode(ServingConfig, json.loads(await reader.readline()), what="serving")
     router, tally = Router(config, tell), Tally()
-    app = App(config, router, tally)
+    measuring = Measuring(config, tell) if config.measure.enabled else None
+    app = App(config, router, tally, measuring)
     server = QuietServer(
         uvicorn.Config(
             app,
@@ -72,7 +74,7 @@ async def serve(
 
         by_grpc = await grpc_door.serve(app, config.grpc, max_body_bytes=config.max_body_bytes)
     tell({"listening": len(sockets) + len(lan)})
-    obeying = asyncio.create_task(_obey(reader, router))
+    obeying = asyncio.create_task(_obey(reader, router, measuring))
     await asyncio.wait((*serving, obeying), return_when=asyncio.FIRST_COMPLETED)
     for each, _ in servers[1:]:
         each.should_exit = True
@@ -85,13 +87,15 @@ async def serve(
     writer.close()
 
 
-async def _obey(reader: asyncio.StreamReader, router: Router) -> None:
+async def _obey(reader: asyncio.StreamReader, router: Router, measuring: Measuring | None) -> None:
     while line := await reader.readline():
         message = json.loads(line)
         if "drift" in message:
             router.drifted(message["drift"], parse_drift(message))
-        else:
+        elif ANSWERED not in message:
             await router.apply(parse_table(message))
+        elif measuring is not None:
+            measuring.heard(message)
 
 
 def main(argv: list[str]) -> None:

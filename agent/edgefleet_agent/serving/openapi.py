@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from edgefleet_agent.runtime.frames import Ask
-from edgefleet_agent.serving.door import Door, Inference
+from edgefleet_agent.serving.door import Door, Inference, Measure
 from edgefleet_contract import __version__
 
 _ANY: Final[dict[str, Any]] = {}
@@ -70,6 +70,13 @@ _ERRORS: Final = {
     "503": "The queue is full or no worker is there; Retry-After says when to try again",
     "504": "The model did not answer in time",
 }
+_NOT_MEASURED: Final = {
+    "400": "The body is no job",
+    "403": "Not a token for measuring, or not signed as it must be",
+    "413": "The job is too large",
+    "503": "Another job is measured, or an install is under way",
+    "507": "There is no room for the job",
+}
 _ERROR: Final = {
     "type": "object",
     "required": ["error"],
@@ -107,6 +114,10 @@ def _operation(door: Door) -> dict[str, Any]:
     if isinstance(door.to, Inference):
         operation["requestBody"] = {"required": True, "content": _content(door.to.ask)}
         errors = _ERRORS
+    elif isinstance(door.to, Measure):
+        if door.to.takes_job:
+            operation["requestBody"] = {"required": True, "content": {"application/x-tar": {}}}
+        errors = {"401": _ERRORS["401"], "408": _ERRORS["408"], **_NOT_MEASURED}
     else:
         errors = {code: _ERRORS[code] for code in (("404",) if places else ())}
     schema = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}

@@ -28,7 +28,8 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is kept of a token. `models` are the slots that it opens, none: all.
+    """What is kept of a token. `models` are the slots that it opens, none: all. One that `measures`
+    opens none: it is for measuring models of publishers on this board.
 
     `created` and `expires` are Unix times, s; 0: it does not end.
     """
@@ -38,6 +39,7 @@ class Token:
     created: int
     expires: int = 0
     models: tuple[str, ...] = ()
+    measures: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or not _SHA256.fullmatch(self.sha256):
@@ -100,20 +102,27 @@ class TokenTable:
 
 
 def make_token(
-    name: str, *, now: int, lasts_s: int = 0, models: tuple[str, ...] = ()
+    name: str,
+    *,
+    now: int,
+    lasts_s: int = 0,
+    models: tuple[str, ...] = (),
+    measures: bool = False,
 ) -> tuple[Token, str]:
     """A new token, and its secret, which is said once and kept nowhere.
 
     Raises:
-        OperatorError: the name is none.
+        OperatorError: the name is none, or it is to open models and to measure.
     """
+    if models and measures:
+        raise OperatorError("a token measures, or opens models", hint="make two of them")
     if not _NAME.fullmatch(name):
         raise OperatorError(
             f"{name[:63]!r} is no name for a token", hint="lower-case letters, digits, . _ -"
         )
     secret = _PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return Token(name, digest, now, now + lasts_s if lasts_s else 0, models), secret
+    return Token(name, digest, now, now + lasts_s if lasts_s else 0, models, measures), secret
 
 
 def parse_span(text: str) -> int:

@@ -14,6 +14,7 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest, Manifest
 from edgefleet_contract.canonical import Json
 from edgefleet_converter.page import closer, figures, sections
+from edgefleet_converter.page.boards import boards
 from edgefleet_converter.page.markup import Child, Html, el
 from edgefleet_converter.page.told import read_told
 from edgefleet_converter.papers import Papers
@@ -46,6 +47,7 @@ def render_page(shown: Shown) -> bytes:
         figures.headline(told),
         figures.variants(told),
         figures.accuracy_charts(told),
+        boards(shown.report),
         figures.candidates(told),
         figures.pruning(told),
         closer.layers(told),

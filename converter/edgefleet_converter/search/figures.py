@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefleet_converter.boards.figures import BoardReport
 from edgefleet_converter.metrics import Share
 
 MAX_LAYERS: Final = 64
@@ -42,8 +43,9 @@ class Fidelity:
 class CandidateReport:
     """One candidate. `outside` says what it is over; empty where it is inside the budget.
 
-    `p50_us` is one inference on the machine of the build, one thread; candidates were measured in
-    turns. `is_front`: no other is better in one thing and no worse in the others.
+    `p50_us` is one inference on the machine of the build, one thread, or on the slowest of the
+    boards; candidates were measured in turns. `is_front`: no other is better in one thing and no
+    worse in the others.
     """
 
     name: str
@@ -94,6 +96,8 @@ class SearchReport:
     metric_float: float | None = None
     hardware: str | None = None
     sensitivity: Sensitivity | None = None
+    boards: tuple[BoardReport, ...] = ()
+    """Those that the times are of; none: the machine of the build."""
 
 
 def sensitivity_of(

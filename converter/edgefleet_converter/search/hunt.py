@@ -21,6 +21,8 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
 from edgefleet_converter.bench import HELD_OUT, Bench, hardware_here
+from edgefleet_converter.boards.asking import asker_of
+from edgefleet_converter.boards.figures import BoardReport
 from edgefleet_converter.opening import Opened
 from edgefleet_converter.search import mixing, ranking
 from edgefleet_converter.search.cache import Cache
@@ -33,9 +35,11 @@ from edgefleet_converter.search.figures import (
     paired_drop,
     sensitivity_of,
 )
+from edgefleet_converter.search.on_boards import speeds
 from edgefleet_converter.search.split import part, rows_of
 from edgefleet_converter.search.workshop import Made, Workshop
 from edgefleet_converter.targets import Target
+from edgefleet_converter.variants import RUNTIMES
 
 ZSTD_LEVEL: Final = 19
 BATCH_DEPENDS: Final = "its answers depend on what else is in the batch"
@@ -186,7 +190,7 @@ def hunt(
     layers = None
     if ranking.best(list(run.told.values()), search.objective.SIZE) is None:
         layers = _mix(run, graphs)
-    hardware = _time(run, shown) if bench.recipe.measure.enabled else None
+    hardware, boards = _time(run, shown) if bench.recipe.measure.enabled else (None, ())
     chosen = ranking.best(list(run.told.values()), search.objective)
     if chosen is None:
         raise _nothing(run)
@@ -207,6 +211,7 @@ def hunt(
         metric_float=bounds.metric_float,
         hardware=hardware,
         sensitivity=layers,
+        boards=boards,
     )
     return Found(run.made[one].model, run.made[one].quantum, report)
 
@@ -299,19 +304,31 @@ def _mix(run: Hunt, graphs: dict[float, Graph]) -> Sensitivity | None:
     return found
 
 
-def _time(run: Hunt, inputs: Path) -> str | None:
-    """Measure what may be chosen, and the candidates that are not mixed, in one process."""
+def _time(run: Hunt, inputs: Path) -> tuple[str | None, tuple[BoardReport, ...]]:
+    """Measure what may be chosen, and the candidates that are not mixed: on the boards of the
+    recipe, else here in one process. The hardware that the times are of, and the boards."""
     wanted = [
         one
         for one, told in run.told.items()
         if told.fidelity is not None and (not told.outside or not one.floats)
     ]
     if not wanted:
-        return None
-    times = run.shop.times([run.made[one].model for one in wanted], inputs, _TIMING_S)
+        return None, ()
+    models = [run.made[one].model for one in wanted]
+    bench = run.shop.bench
+    asker = asker_of(bench.recipe, bench.key)
+    if asker is not None:
+        kind = run.shop.kind
+        found = speeds(bench, asker, kind, models, inputs, RUNTIMES[kind])
+        for one, p50, trouble in zip(wanted, found.p50_us, found.troubles, strict=True):
+            outside = run.told[one].outside or trouble
+            run.told[one] = replace(run.told[one], p50_us=p50, outside=outside)
+        classes = dict.fromkeys(one.board.hw for one in found.boards)
+        return ", ".join(classes), found.boards
+    times = run.shop.times(models, inputs, _TIMING_S)
     for one, p50 in zip(wanted, times, strict=True):
         run.told[one] = replace(run.told[one], p50_us=p50)
-    return hardware_here()
+    return hardware_here(), ()
 
 
 def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Fidelity:

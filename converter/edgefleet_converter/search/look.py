@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.keys import Signer
 from edgefleet_converter.bench import Bench, Progress
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import open_source
@@ -22,6 +23,7 @@ def look(
     cache: Cache | None = None,
     trust_pickle: bool = False,
     progress: Progress = lambda _: None,
+    key: Signer | None = None,
 ) -> tuple[SearchReport, ...]:
     """One account for each int8 target of the recipe, whether its search is enabled or not.
 
@@ -34,7 +36,7 @@ def look(
     if not targets:
         raise OperatorError("the recipe has no int8 target to search for")
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, cache=cache or Cache(None))
+        bench = Bench(recipe, Path(scratch), progress, cache=cache or Cache(None), key=key)
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         truth = opened.held_out.classes(
             find_labels(recipe, opened.named, opened.answers), opened.answers

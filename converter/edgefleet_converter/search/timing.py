@@ -26,7 +26,7 @@ def time_models(*, format: str, count: int, seconds: float) -> dict[str, Json]: 
     examples = load_tensors(Path("inputs.npz"), "input")
     runners = [open_model(Path(f"model.{index}"), Format(format)) for index in range(count)]
     size = runners[0].inputs[0].shape[0] if runners[0].inputs[0].shape else -1
-    calls = [_as_taken(runner, calls_of(examples, max(size, 1))) for runner in runners]
+    calls = [as_taken(runner, calls_of(examples, max(size, 1))) for runner in runners]
     for runner, mine in zip(runners, calls, strict=True):
         runner.infer(mine[0])
     medians: list[list[float]] = [[] for _ in runners]
@@ -46,7 +46,7 @@ def time_models(*, format: str, count: int, seconds: float) -> dict[str, Json]: 
     return {"p50_us": [float(np.median(found)) for found in medians]}
 
 
-def _as_taken(runner: Runner, calls: list[Arrays]) -> list[Arrays]:
+def as_taken(runner: Runner, calls: list[Arrays]) -> list[Arrays]:
     """Calls of the types that the model takes; what the numbers are does not matter here."""
     return [
         tuple(
