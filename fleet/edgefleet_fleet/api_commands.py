@@ -50,21 +50,23 @@ def give_command(
 @router.get("/commands", tags=["commands"])
 def list_commands(request: Request, services: TheServices, _actor: Operator, of: str = "") -> Any:
     """The commands that were given at once (`of`: their `request`), with their answers."""
+    seen = _seen(services, request)
     with services.room.store.begin() as tx:
         rows = tx.commands.of_request(of)
         if not rows:
             raise NotFound(f"there is no request {of[:80]!r}")
-        return _shown(services, tx, rows, seen=_seen(services, request))
+        return _shown(services, tx, rows, seen=seen)
 
 
 @router.get("/commands/{command}", tags=["commands"])
 def show_command(command: str, request: Request, services: TheServices, _actor: Operator) -> Any:
     """One command, with its answer."""
+    seen = _seen(services, request)
     with services.room.store.begin() as tx:
         row = tx.commands.get(command)
         if row is None:
             raise NotFound(f"there is no command {command[:80]!r}")
-        return _shown(services, tx, (row,), seen=_seen(services, request))["commands"][0]
+        return _shown(services, tx, (row,), seen=seen)["commands"][0]
 
 
 @router.get("/devices/{device}/commands", tags=["commands"])

@@ -39,6 +39,11 @@ _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<quoted>"(?:[^"\\]|\\["\\])*")|(?P<sign><=|>=|!=|==|[=<>(),|])"""
     r"""|(?P<word>[^\s"=<>!(),|]+)|(?P<wrong>\S))"""
 )
+_STAGES: Final = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "pre": 3, "rc": 3}
+_VERSION: Final = re.compile(
+    rf"v?(?P<numbers>[0-9]{{1,18}}(?:\.[0-9]{{1,18}})*)"
+    rf"(?:[._-]?(?P<stage>{'|'.join(_STAGES)})[._-]?(?P<nth>[0-9]{{0,18}})(?![a-z]))?"
+)
 _PLAIN: Final = re.compile(r"[^\s\"=<>!(),|]+")
 
 
@@ -272,24 +277,27 @@ def is_like(text: str, pattern: str) -> bool:
     return all(sign == "*" for sign in pattern[here:])
 
 
-def version_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A version as what versions are ordered by: numbers by value, and words below numbers.
+def version_key(text: str) -> tuple[tuple[int, ...], int, int]:
+    """A version as what versions are ordered by: its leading numbers, then whether it came before
+    these were released (`rc1`, `dev3`). What else follows says nothing; it begins with a number.
 
-    >>> version_key("1.10") > version_key("1.9") > version_key("1.9rc1") > version_key("1.9a1")
+    >>> version_key("1.10") > version_key("1.9") > version_key("1.9rc1") > version_key("1.9a2")
     True
-    >>> version_key("2.0") == version_key("2")
+    >>> version_key("2.0") == version_key("2") == version_key("2.0+rpi1")
     True
     """
-    parts = [
-        (1, int(part), "") if part.isdecimal() else (0, 0, part)
-        for part in re.findall(r"[0-9]{1,18}|[a-z]+", text.lower())
-    ]
-    while parts and parts[-1] == (1, 0, ""):
-        parts.pop()
-    return (*parts, (1, 0, ""))
+    match = _VERSION.match(text.lower())
+    assert match is not None, text
+    numbers = [int(part) for part in match["numbers"].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    stage = match["stage"]
+    return tuple(numbers), _STAGES[stage] if stage else len(_STAGES), int(match["nth"] or 0)
 
 
 def _holds(found: str, op: Op, value: str) -> bool:
+    if not _VERSION.match(found.lower()):
+        return False
     one, other = version_key(found), version_key(value)
     match op:
         case Op.BELOW:
@@ -460,8 +468,8 @@ class _Parser:
             self._refuse(first, "online is true or false")
         if key.text in NUMBER_KEYS and not value.isdecimal():
             self._refuse(first, f"{key.text} is a whole number")
-        if op not in (Op.IS, Op.IS_NOT) and not re.search(r"[0-9A-Za-z]", value):
-            self._refuse(first, "this cannot be more or less than anything")
+        if op not in (Op.IS, Op.IS_NOT) and not _VERSION.match(value.lower()):
+            self._refuse(first, "only numbers and versions are more or less than others")
         return value
 
     def _peek(self, ahead: int = 0) -> _Token:

@@ -1,0 +1,184 @@
+"""Commands over a real broker to a real agent: done once, answered, refused, timed out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from edgefleet_contract.commands import Command, Kind, seal_command
+from edgefleet_contract.keys import PrivateKey
+from edgefleet_contract.topics import Channel, topic
+from edgefleet_fleet.client import Client
+from edgefleet_fleet.datadir import DataDir
+from tests.agent.models import pixels
+from tests.agent.test_installer import make_bundle
+from tests.fleet.device import Connection
+from tests.system.site import Site, open_site
+
+pytestmark = pytest.mark.system
+EVERYTHING = f"[commands]\nallow = {[kind.value for kind in Kind]}\n"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A control room, and two boards: pi-1 serves digits and does all that it is asked, pi-2 serves
+    nothing and does what is the default."""
+    with open_site(tmp_path_factory.mktemp("site"), is_tls=False) as opened:
+        for device in ("pi-1", "pi-2"):
+            state = opened.enrol(device)
+            if device == "pi-1":
+                with (state / "agent.toml").open("a") as file:
+                    file.write(EVERYTHING)
+            opened.start_agent(device)
+        bundle = make_bundle(opened.root / "bundles", 1, key=opened.publisher)
+        rollout = opened.push(bundle, "--to", "id=pi-1", "--probation", "0")
+        opened.wait("version 1", lambda: opened.rollout_state(rollout) == "completed")
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def room(site: Site) -> Client:
+    return Client(site.url, DataDir(site.data).read_token())
+
+
+def ask(site: Site, room: Client, kind: Kind, device: str = "pi-1", **more: object) -> Any:
+    """Give a command and wait for its end."""
+    given = room.post("/commands", {"kind": kind, "device": device, **more})
+    return end_of(site, room, given)
+
+
+def end_of(site: Site, room: Client, given: Any) -> Any:
+    path = f"/commands?of={given['request']}"
+    site.wait("the answer", lambda: room.get(path)["commands"][0]["state"] != "open")
+    return room.get(path)["commands"][0]
+
+
+def test_a_device_says_what_it_is_and_how_it_is(site: Site, room: Client) -> None:
+    assert ask(site, room, Kind.PING)["data"]["agent"]
+    found = ask(site, room, Kind.SNAPSHOT)["data"]
+    (slot,) = found["slots"]
+    assert (slot["slot"], slot["model"], slot["ready"]) == ("digits", "digits@1", True)
+    assert found["kept"]["committed"] == {"digits": "digits@1"}
+    assert found["system"]["disk_free_bytes"] > 0
+    view = room.get("/devices/pi-1")
+    inventory = view["inventory"]
+    assert inventory == found["board"] | {
+        "agent": view["agent"],
+        "reported_at": inventory["reported_at"],
+    }
+    assert inventory["cpu"]
+    assert inventory["kernel"]
+    assert inventory["disk_bytes"] > 2**20
+
+
+def test_what_serves_is_held_against_its_golden_outputs_again(site: Site, room: Client) -> None:
+    found = ask(site, room, Kind.SELF_TEST)
+    assert found["state"] == "done", found
+    assert found["data"]["slots"]["digits"]["passed"]
+    assert found["data"]["slots"]["digits"]["vectors"] > 0
+    assert "digits" in ask(site, room, Kind.SELF_TEST, slot="other")["detail"]
+
+
+def test_a_given_input_is_predicted_where_the_owner_allows_it(site: Site, room: Client) -> None:
+    rows = pixels(1)
+    tensor = {"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.tolist()}
+    body = json.dumps({"inputs": [tensor]})
+    found = ask(site, room, Kind.PREDICT, slot="digits", body=body)
+    assert found["state"] == "done", found
+    (output,) = json.loads(found["data"]["body"])["outputs"]
+    assert output["data"] == pytest.approx(site.ask("pi-1")[1]["predictions"][0])
+    refused = ask(site, room, Kind.PREDICT, "pi-2", slot="digits", body=body)
+    assert (refused["state"], refused["data"]) == ("refused", {})
+    assert "[commands] in agent.toml" in refused["detail"]
+
+
+def test_the_log_comes_masked_and_only_where_the_owner_allows_it(site: Site, room: Client) -> None:
+    site.wait("a line", lambda: ask(site, room, Kind.LOGS, lines=100)["data"]["lines"])
+    assert ask(site, room, Kind.LOGS, "pi-2", lines=100)["state"] == "refused"
+    out = site.fleet("devices", "logs", "pi-1", "-n", "5")
+    assert 1 <= len(out.splitlines()) <= 5
+
+
+def test_a_worker_is_restarted_and_no_request_is_lost(site: Site, room: Client) -> None:
+    before = ask(site, room, Kind.SNAPSHOT)["data"]["slots"][0]
+    found = ask(site, room, Kind.RESTART_WORKER, slot="digits")
+    assert found["state"] == "done", found
+    assert site.ask("pi-1")[0] == 200
+    after = ask(site, room, Kind.SNAPSHOT)["data"]["slots"][0]
+    assert (after["restarts"], after["failures"]) == (0, before["failures"])
+
+
+def test_a_command_that_is_replayed_forged_or_anothers_does_nothing(
+    site: Site, room: Client
+) -> None:
+    given = ask(site, room, Kind.PING)
+    where = topic("demo", "pi-1", Channel.COMMAND)
+    now = int(time.time())
+    forged = Command("demo", "pi-1", "forged", now + 99, now, now + 60, Kind.PING)
+    director = PrivateKey.load(site.data / "keys" / "director.pem")
+    other = Command("demo", "pi-2", "other", now + 99, now, now + 60, Kind.PING)
+    late = Command("demo", "pi-1", "late", now + 100, now - 200, now - 100, Kind.PING)
+    stolen = Command("demo", "pi-1", given["id"], given["number"], now, now + 60, Kind.PING)
+    with Connection(site.data / "keys", "service", "127.0.0.1", site.mqtt_port, "x") as broker:
+        broker.subscribe(topic("demo", "pi-1", Channel.RESPONSE))
+        broker.publish(where, seal_command(stolen, director))
+        broker.publish(where, seal_command(forged, PrivateKey.generate_ed25519()))
+        broker.publish(where, seal_command(other, director))
+        broker.publish(where, b"x" * 200_000)
+        broker.publish(where, seal_command(late, director))
+        _, answer = broker.arrived.get(timeout=10)  # the last is refused: all before it were heard
+    told = json.loads(answer)
+    assert (told["id"], told["outcome"]) == ("late", "refused")
+    log = site.log("pi-1")
+    assert "a command is refused: command: signed by unknown key" in log
+    assert f"command {given['id']} is not heard: number {given['number']} was taken" in log
+    assert "command other is not heard: it is for pi-2" in log
+    assert "a command of 200000 bytes is dropped" in log
+
+
+def test_many_are_asked_at_once_and_one_that_is_away_is_named(site: Site, room: Client) -> None:
+    room.post("/devices/pi-2/tags", {"tags": {"site": "hall3"}})
+    out = site.fleet("devices", "command", "ping", "--to", "tag.site=hall3 or id=pi-1")
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["pi-1", "pi-2"]
+    site.stop("pi-2")
+    site.wait("it to be away", lambda: not room.get("/devices/pi-2")["online"])
+    said = site.fleet("devices", "command", "pi-2", "ping", "--timeout", "1", ok=(4,))
+    assert "pi-2 did not answer ping within 1 s: offline, last seen 2" in said
+    # one that still holds when the board is back is done then: nothing but the broker carries it
+    given = room.post("/commands", {"kind": "ping", "device": "pi-2", "seconds": 60})
+    site.start_agent("pi-2")
+    assert end_of(site, room, given)["state"] == "done"
+
+
+def test_kill_9_between_a_command_and_its_answer_does_it_once_at_most_and_answers(
+    site: Site, room: Client
+) -> None:
+    file = site.root / "pi-1" / "commands.log"
+    before = site.log("pi-1").count("restart-worker by the fleet")
+    given = room.post("/commands", {"kind": "restart-worker", "device": "pi-1", "slot": "digits"})
+    name = given["commands"][0]["id"]
+    site.wait("it to be begun", lambda: name in file.read_text())
+    site.kill("pi-1")
+    site.start_agent("pi-1")
+    found = end_of(site, room, given)
+    assert found["state"] in ("interrupted", "done")
+    assert site.log("pi-1").count("restart-worker by the fleet") == before + 1
+    if found["state"] == "interrupted":
+        assert "not done again" in found["detail"]
+
+
+def test_a_decommissioned_device_leaves_nothing_behind(site: Site, room: Client) -> None:
+    site.fleet("devices", "decommission", "pi-2", "--yes")
+    site.stop("pi-2")
+    with Connection(site.data / "keys", "service", "127.0.0.1", site.mqtt_port, "y") as broker:
+        for device in ("pi-2", "pi-1"):
+            for channel in (Channel.DESIRED, Channel.REPORTED, Channel.ONLINE):
+                broker.subscribe(topic("demo", device, channel))
+        seen = {broker.arrived.get(timeout=10)[0] for _ in range(3)}
+    assert all("/pi-1/" in where for where in seen), seen
+    (row,) = [r for r in room.get("/audit")["audit"] if r["what"] == "device.decommission"]
+    assert row["subject"] == "pi-2"
