@@ -12,15 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": (
-        *("install", "transitions", "recovery", "device", "policy", "windows"),
+        *("install", "transitions", "recovery", "device", "policy", "windows", "commanding"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
     ),
-    "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
+    "fleet/edgefleet_fleet": ("rollout", "cohort", "filters", "gates", "desired"),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
     ),
     "contract/edgefleet_contract": (
-        *("trust", "bundle", "messages", "topics", "canonical", "codec"),
+        *("trust", "bundle", "messages", "commands", "boards", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
         *("lanes", "delta", "delta_reader", "graph"),
     ),
