@@ -30,7 +30,7 @@ from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Denied
 from edgefleet_fleet.ports import Incoming
 from edgefleet_fleet.records import Device
-from edgefleet_fleet.work import Room, Work
+from edgefleet_fleet.work import KEPT_BY_BROKER, Room, Work
 
 log = logging.getLogger("edgefleet.ingest")
 
@@ -64,8 +64,7 @@ class Ingest:
                 except _Unknown as error:
                     dropped["unknown_device"] += 1
                     log.warning("dropped: %s", error)
-                    if message.retained and address.fleet == self._room.fleet:
-                        self._clear(work, address, message.topic)
+                    self._clear(work, address, message.topic)
                 except Malformed as error:
                     dropped["malformed"] += 1
                     log.warning("dropped: %s", error.message)
@@ -121,9 +120,11 @@ class Ingest:
         work.changed("device", name)
 
     def _clear(self, work: Work, address: Address, topic: str) -> None:
-        """What a device that is in the fleet no longer left on the broker goes from there."""
+        """What a device that left the fleet left on the broker goes from there: its last will comes
+        when the device is gone."""
         known = work.tx.devices.get(address.device)
-        if known is not None and known.is_forgotten and self._room.link is not None:
+        is_gone = known is not None and known.is_forgotten
+        if is_gone and address.channel in KEPT_BY_BROKER and self._room.link is not None:
             work.after.append(partial(self._room.link.publish, topic, b""))
 
     def _renew(self, work: Work, device: Device, request: CertificateRequest) -> None:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
+import queue
+import re
+import shlex
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgefleet_agent.config import load
 from edgefleet_contract.commands import Command, Kind, seal_command
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.topics import Channel, topic
+from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
+from edgefleet_fleet.cli import app
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.errors import Conflict
 from tests.agent.models import pixels
 from tests.agent.test_installer import make_bundle
 from tests.fleet.device import Connection
 from tests.system.site import Site, open_site
 
 pytestmark = pytest.mark.system
+GUIDE = Path(__file__).parents[2] / "docs/guides/devices.md"
+ROWS = pixels(1)
+TENSOR = {"name": "x", "datatype": "FP32", "shape": list(ROWS.shape), "data": ROWS.tolist()}
+INPUT = json.dumps({"inputs": [TENSOR]})
 EVERYTHING = f"[commands]\nallow = {[kind.value for kind in Kind]}\n"
 
 
@@ -84,14 +97,11 @@ def test_what_serves_is_held_against_its_golden_outputs_again(site: Site, room: 
 
 
 def test_a_given_input_is_predicted_where_the_owner_allows_it(site: Site, room: Client) -> None:
-    rows = pixels(1)
-    tensor = {"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.tolist()}
-    body = json.dumps({"inputs": [tensor]})
-    found = ask(site, room, Kind.PREDICT, slot="digits", body=body)
+    found = ask(site, room, Kind.PREDICT, slot="digits", body=INPUT)
     assert found["state"] == "done", found
     (output,) = json.loads(found["data"]["body"])["outputs"]
     assert output["data"] == pytest.approx(site.ask("pi-1")[1]["predictions"][0])
-    refused = ask(site, room, Kind.PREDICT, "pi-2", slot="digits", body=body)
+    refused = ask(site, room, Kind.PREDICT, "pi-2", slot="digits", body=INPUT)
     assert (refused["state"], refused["data"]) == ("refused", {})
     assert "[commands] in agent.toml" in refused["detail"]
 
@@ -115,29 +125,37 @@ def test_a_worker_is_restarted_and_no_request_is_lost(site: Site, room: Client) 
 def test_a_command_that_is_replayed_forged_or_anothers_does_nothing(
     site: Site, room: Client
 ) -> None:
+    """Whoever has the control room's data base, but not its key, has it send what they like."""
     given = ask(site, room, Kind.PING)
-    where = topic("demo", "pi-1", Channel.COMMAND)
     now = int(time.time())
-    forged = Command("demo", "pi-1", "forged", now + 99, now, now + 60, Kind.PING)
     director = PrivateKey.load(site.data / "keys" / "director.pem")
+    with Store(sqlite_url(site.data / "fleet.db")).begin() as tx:
+        said = tx.commands.get(given["id"])
+    assert said is not None
+    forged = Command("demo", "pi-1", "forged", now + 99, now, now + 60, Kind.PING)
     other = Command("demo", "pi-2", "other", now + 99, now, now + 60, Kind.PING)
     late = Command("demo", "pi-1", "late", now + 100, now - 200, now - 100, Kind.PING)
-    stolen = Command("demo", "pi-1", given["id"], given["number"], now, now + 60, Kind.PING)
-    with Connection(site.data / "keys", "service", "127.0.0.1", site.mqtt_port, "x") as broker:
-        broker.subscribe(topic("demo", "pi-1", Channel.RESPONSE))
-        broker.publish(where, seal_command(stolen, director))
-        broker.publish(where, seal_command(forged, PrivateKey.generate_ed25519()))
-        broker.publish(where, seal_command(other, director))
-        broker.publish(where, b"x" * 200_000)
-        broker.publish(where, seal_command(late, director))
-        _, answer = broker.arrived.get(timeout=10)  # the last is refused: all before it were heard
-    told = json.loads(answer)
-    assert (told["id"], told["outcome"]) == ("late", "refused")
+    envelopes = {
+        "replayed": said.envelope,
+        "forged": seal_command(forged, PrivateKey.generate_ed25519()),
+        "other": seal_command(other, director),
+        "huge": b"x" * 200_000,
+        "late": seal_command(late, director),  # the last: when it is answered, all were heard
+    }
+    with Store(sqlite_url(site.data / "fleet.db")).begin() as tx:
+        for number, (name, raw) in enumerate(envelopes.items(), now + 50):
+            row = replace(said, id=name, seq=number, issued=now, expires=now + 60, envelope=raw)
+            tx.commands.add(replace(row, outcome=None, answered_at=None, result=None), keep=100)
+    site.stop("pi-1")
+    site.start_agent("pi-1")  # it is sent what is open
+    site.wait("the answer", lambda: room.get("/commands/late")["state"] == "refused")
+    assert {room.get(f"/commands/{name}")["state"] for name in list(envelopes)[:-1]} == {"open"}
     log = site.log("pi-1")
     assert "a command is refused: command: signed by unknown key" in log
     assert f"command {given['id']} is not heard: number {given['number']} was taken" in log
     assert "command other is not heard: it is for pi-2" in log
     assert "a command of 200000 bytes is dropped" in log
+    site.wait("digits", lambda: site.version("pi-1") == 1)
 
 
 def test_many_are_asked_at_once_and_one_that_is_away_is_named(site: Site, room: Client) -> None:
@@ -171,14 +189,58 @@ def test_kill_9_between_a_command_and_its_answer_does_it_once_at_most_and_answer
         assert "not done again" in found["detail"]
 
 
-def test_a_decommissioned_device_leaves_nothing_behind(site: Site, room: Client) -> None:
-    site.fleet("devices", "decommission", "pi-2", "--yes")
-    site.stop("pi-2")
-    with Connection(site.data / "keys", "service", "127.0.0.1", site.mqtt_port, "y") as broker:
-        for device in ("pi-2", "pi-1"):
-            for channel in (Channel.DESIRED, Channel.REPORTED, Channel.ONLINE):
-                broker.subscribe(topic("demo", device, channel))
-        seen = {broker.arrived.get(timeout=10)[0] for _ in range(3)}
-    assert all("/pi-1/" in where for where in seen), seen
-    (row,) = [r for r in room.get("/audit")["audit"] if r["what"] == "device.decommission"]
-    assert row["subject"] == "pi-2"
+def is_cleared(site: Site, device: str) -> bool:
+    """Whether the broker holds nothing of a device; False also while it is being restarted."""
+    mine: set[str] = set()
+    try:
+        with Connection(site.data / "keys", "observer", "127.0.0.1", site.mqtt_port) as broker:
+            for name in (device, "pi-1"):
+                for channel in (Channel.DESIRED, Channel.REPORTED, Channel.ONLINE):
+                    broker.subscribe(topic("demo", name, channel))
+            while len(mine) < 3:  # of pi-1, which come last
+                where, _ = broker.arrived.get(timeout=5)
+                if f"/{device}/" in where:
+                    return False
+                mine.add(where)
+    except (OSError, queue.Empty):
+        return False
+    return True
+
+
+def guide_lines() -> list[list[str]]:
+    """The commands of the guide, in their order."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for kind, block in blocks if not kind for line in block.splitlines()]
+    assert all(words[0] == "fleet" for words in lines)
+    return [words[1:] for words in lines]
+
+
+def test_the_guide_runs_and_a_decommissioned_device_leaves_nothing_behind(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET_URL", site.url)
+    monkeypatch.setenv("FLEET_DATA", str(site.data))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "request.json").write_text(INPUT)
+    (settings,) = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (tmp_path / "agent.toml").write_text(settings)
+    assert set(load(None, tmp_path).commands.allow) == set(Kind)
+    said: dict[str, str] = {}
+    for words in guide_lines():
+        if words[:2] == ["devices", "retry"]:
+            with pytest.raises(Conflict, match="not quarantined"):  # nothing failed here
+                app(words, standalone_mode=False)
+            continue
+        code = app(words, standalone_mode=False)
+        told = capsys.readouterr()
+        assert not code, (words, told)
+        said[" ".join(words)] = told.out
+    assert said["devices tag pi-1 --remove line"] == "site=hall3\n"
+    assert said["groups show hall3"] == "hall3: tag.site=hall3\npi-1\n"
+    assert said["groups preview group:hall3 and online=true"].startswith("1 devices\npi-1  ")
+    (row,) = json.loads(said["devices command pi-1 snapshot --json"])
+    assert row["data"]["phase"] in ("idle", "committed")
+    assert json.loads(said["devices command pi-1 predict --slot digits --input request.json"])
+    site.wait("its last will to be cleared, too", lambda: is_cleared(site, "pi-2"))
+    (gone,) = [r for r in site.get("/audit")["audit"] if r["what"] == "device.decommission"]
+    assert gone["subject"] == "pi-2"
