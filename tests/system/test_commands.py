@@ -129,7 +129,8 @@ def test_a_command_that_is_replayed_forged_or_anothers_does_nothing(
     given = ask(site, room, Kind.PING)
     now = int(time.time())
     director = PrivateKey.load(site.data / "keys" / "director.pem")
-    with Store(sqlite_url(site.data / "fleet.db")).begin() as tx:
+    store = Store(sqlite_url(site.data / "fleet.db"))
+    with store.begin() as tx:
         said = tx.commands.get(given["id"])
     assert said is not None
     forged = Command("demo", "pi-1", "forged", now + 99, now, now + 60, Kind.PING)
@@ -142,10 +143,11 @@ def test_a_command_that_is_replayed_forged_or_anothers_does_nothing(
         "huge": b"x" * 200_000,
         "late": seal_command(late, director),  # the last: when it is answered, all were heard
     }
-    with Store(sqlite_url(site.data / "fleet.db")).begin() as tx:
+    with store.begin() as tx:
         for number, (name, raw) in enumerate(envelopes.items(), now + 50):
             row = replace(said, id=name, seq=number, issued=now, expires=now + 60, envelope=raw)
             tx.commands.add(replace(row, outcome=None, answered_at=None, result=None), keep=100)
+    store.close()
     site.stop("pi-1")
     site.start_agent("pi-1")  # it is sent what is open
     site.wait("the answer", lambda: room.get("/commands/late")["state"] == "refused")
