@@ -12,17 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": (
-        *("install", "transitions", "recovery", "device", "policy", "windows"),
+        *("install", "transitions", "recovery", "device", "policy", "windows", "commanding"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
         *("runtime/drift_watch", "serving/drift"),
     ),
-    "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
+    "fleet/edgefleet_fleet": ("rollout", "cohort", "filters", "gates", "desired"),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
         *("boards/places", "boards/figures"),
     ),
     "contract/edgefleet_contract": (
-        *("trust", "bundle", "messages", "topics", "canonical", "codec"),
+        *("trust", "bundle", "messages", "commands", "boards", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
         *("lanes", "delta", "delta_reader", "graph", "drift", "drift_reference", "measuring"),
     ),

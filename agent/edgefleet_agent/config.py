@@ -19,6 +19,7 @@ from edgefleet_agent.transfer.pace import HourCap, check_cap
 from edgefleet_contract import codec
 from edgefleet_contract.blocks import MAX_OFFSETS
 from edgefleet_contract.canonical import Json
+from edgefleet_contract.commands import ALLOWED, Kind
 from edgefleet_contract.errors import Malformed, OperatorError
 
 FILE: Final = "agent.toml"
@@ -118,6 +119,13 @@ class HttpConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandsConfig:
+    """The commands of the fleet that this device carries out: the kinds in `allow`, no other."""
+
+    allow: tuple[Kind, ...] = ALLOWED
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of `agent.toml`. Relative paths in `serving.listen` and `serving.lan` are below the
     state folder."""
@@ -128,6 +136,7 @@ class Config:
     mqtt: MqttConfig = MqttConfig()
     transfer: TransferConfig = TransferConfig()
     http: HttpConfig = HttpConfig()
+    commands: CommandsConfig = CommandsConfig()
     sources: tuple[SourceConfig, ...] = ()
 
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.board_facts import board, moment
+from edgefleet_agent.adapters.command_file import CommandFile
 from edgefleet_agent.adapters.folder_chunks import FolderChunks
 from edgefleet_agent.adapters.host_metrics import (
     BoardSurroundings,
@@ -31,6 +32,7 @@ from edgefleet_agent.adapters.host_metrics import (
 )
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.journal import Journal
+from edgefleet_agent.adapters.log_tail import LogTail
 from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.adapters.store import Store
@@ -38,6 +40,8 @@ from edgefleet_agent.adapters.systemd import Notifier
 from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.adapters.tuf_client import TufClient
 from edgefleet_agent.bundles import Bundles
+from edgefleet_agent.command_acts import DeviceActs
+from edgefleet_agent.commander import Commander
 from edgefleet_agent.config import Config, TransferConfig
 from edgefleet_agent.device import Device
 from edgefleet_agent.enrol import TRUST_FOLDER
@@ -81,14 +85,16 @@ def run(state: Path, config: Config) -> None:
             wrong.
     """
     identity = identities.load(state)
+    tail = LogTail()
+    logging.getLogger().addHandler(tail)
     with _lock(state):
         try:
-            asyncio.run(_run(state, config, identity))
+            asyncio.run(_run(state, config, identity, tail))
         except* OperatorError as group:
             raise _first(group) from None
 
 
-async def _run(state: Path, config: Config, identity: identities.Identity) -> None:
+async def _run(state: Path, config: Config, identity: identities.Identity, tail: LogTail) -> None:
     device, boot_id = identity.enrolment.device, uuid.uuid4().hex
     engines = usable_engines(config)
     hw = hardware_class()
@@ -111,7 +117,9 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         ) as host,
         AsyncExitStack() as stack,
     ):
-        able = capabilities(engines, hw)
+        able = capabilities(
+            engines, hw, state=state, accelerators=config.runtime.on().named or ("cpu",)
+        )
         reporter = FleetReporter(device=device, boot_id=boot_id, capabilities=able)
         floors = _Floors()
         keeper = TrustKeeper(
@@ -123,24 +131,25 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             tls=tls,
         )
         surroundings = BoardSurroundings(metered=config.transfer.metered)
+        bundles = Bundles(
+            store=store,
+            fetcher=mover(store, state, config.transfer, in_band, tls),
+            publishers=lambda: keeper.publishers,
+            choose=partial(
+                choose,
+                engines=engines,
+                hw=hw,
+                preference=config.runtime.engines,
+                memory_mib=able.memory_bytes // 2**20,
+            ),
+            hw=hw,
+            unseal=unsealer(identity),
+        )
         installer = Installer(
             identity=identity,
             journal=journal,
             keeper=keeper,
-            bundles=Bundles(
-                store=store,
-                fetcher=mover(store, state, config.transfer, in_band, tls),
-                publishers=lambda: keeper.publishers,
-                choose=partial(
-                    choose,
-                    engines=engines,
-                    hw=hw,
-                    preference=config.runtime.engines,
-                    memory_mib=able.memory_bytes // 2**20,
-                ),
-                hw=hw,
-                unseal=unsealer(identity),
-            ),
+            bundles=bundles,
             host=host,
             reporter=reporter,
             surroundings=surroundings,
@@ -165,6 +174,9 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
         def hear_request(request: Request) -> None:
             _hand_over(loop, partial(sources.asked, request))
 
+        def hear_command(raw: bytes) -> None:
+            commander.arrived(raw)
+
         link = MqttLink(
             identity,
             config.mqtt,
@@ -178,6 +190,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             on_block=in_band.arrived,
             on_expired=lambda: _hand_over(loop, refused.set),
             on_request=hear_request if _is_asked(config) else None,
+            on_command=lambda raw: _hand_over(loop, partial(hear_command, raw)),
         )
         sources = Sources(
             config.sources,
@@ -191,6 +204,26 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
                 {identity.key.parent, identity.seal_key.parent, identity.authority.parent}
             ),
             zygote=host.forker,
+        )
+        commander = Commander(
+            fleet=identity.enrolment.fleet,
+            device=device,
+            boot_id=boot_id,
+            allow=config.commands.allow,
+            keeper=keeper,
+            file=CommandFile(state),
+            acts=DeviceActs(
+                name=device,
+                boot_id=boot_id,
+                state=state,
+                able=able,
+                models=installer,
+                spec=bundles.spec,
+                host=host,
+                tail=tail,
+                trial_timeout_s=config.runtime.trial_timeout_s,
+            ),
+            send=link.answer_command,
         )
         in_band.attach(link)
         renewal = Renewal(identity, link=link, tls=tls, clock=lambda: keeper.now)
@@ -212,6 +245,7 @@ async def _run(state: Path, config: Config, identity: identities.Identity) -> No
             log.info("ready: %s of fleet %s", device, identity.enrolment.fleet)
             link.start()
             running.append(tasks.create_task(sources.run()))
+            running.append(tasks.create_task(commander.run()))
             running.append(tasks.create_task(_watchdog(notifier)))
             running.append(tasks.create_task(_revive(renewal, refused)))
             await stop.wait()

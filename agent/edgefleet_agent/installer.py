@@ -26,6 +26,7 @@ from edgefleet_agent.device import (
     Command,
     Device,
     Event,
+    Installed,
     KeptDying,
     OrderRejected,
     OrderTaken,
@@ -120,6 +121,11 @@ class Installer:
     def running(self) -> tuple[RunningModel, ...]:
         """The models that serve now, on probation or committed."""
         return self._performer.running
+
+    @property
+    def serving(self) -> dict[str, Installed]:
+        """What serves now, by slot, on probation or committed."""
+        return self._performer.serving
 
     def order_arrived(self, raw: bytes) -> None:
         """Take the bytes of an order, from the loop's thread."""

@@ -18,6 +18,7 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.blocks import MAX_LENGTH, MAX_OFFSETS
 from edgefleet_contract.bundle import Digest, is_digest, is_name
+from edgefleet_contract.commands import CommandResult
 from edgefleet_contract.drift import Window
 from edgefleet_contract.envelope import open_envelope, render_envelope, seal
 from edgefleet_contract.errors import Malformed
@@ -29,6 +30,8 @@ TIME_TYPE: Final = "application/vnd.edgefleet.time.v1+json"
 ORDER_TYPE: Final = "application/vnd.edgefleet.assignment.v1+json"
 MAX_ORDER_LIFE_S: Final = 14 * 24 * 3600
 MAX_RETRY_AFTER_S: Final = 300
+MAX_NAMED: Final = 64
+"""Features, and accelerators, that a board names."""
 _SEALED_DEK: Final = re.compile(r"[A-Za-z0-9+/]{106}[AEIMQUYcgkosw048]=")
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999: calendars end there
 _LONGEST: Final = {
@@ -37,6 +40,9 @@ _LONGEST: Final = {
     "slot": 64,
     "source": 64,
     "hw": 128,
+    "hardware_class": 64,
+    "cpu": 128,
+    "kernel": 128,
     "boot_id": 128,
     "rollout": 160,
     "board": 256,
@@ -179,7 +185,12 @@ class RunningModel:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a board is and can run; `engines` maps a runtime's name to its version."""
+    """What a board is and can run; `engines` maps a runtime's name to its version.
+
+    Those with a default are not told by older agents: `hardware_class` (boards.py), the model of
+    the processor and those of its `features` that models make use of, the size of the disk with
+    the state, the kernel, and the `accelerators` that models may run on.
+    """
 
     hw: str
     arch: str
@@ -189,6 +200,19 @@ class Capabilities:
     cpus: int
     memory_bytes: int
     engines: dict[str, str]
+    hardware_class: str = ""
+    cpu: str = ""
+    features: tuple[str, ...] = ()
+    disk_bytes: int = 0
+    kernel: str = ""
+    accelerators: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, names in (("features", self.features), ("accelerators", self.accelerators)):
+            if len(names) > MAX_NAMED or any(len(name) > 64 for name in names):
+                raise Malformed(
+                    f"{what}: more than {MAX_NAMED} names, or one of over 64 characters"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +520,7 @@ Message: TypeAlias = (
     | BlobRequest
     | SourceTelemetry
     | Result
+    | CommandResult
 )
 M = TypeVar("M", bound=Message)
 

@@ -33,9 +33,11 @@ class Channel(StrEnum):
     ENROL_RESPONSE = "enrol/response"
     BLOB_GET = "blob/get"
     BLOB_DATA = "blob/data"
+    COMMAND = "command"
+    RESPONSE = "response"
 
 
-TO_DEVICE: Final = (Channel.DESIRED, Channel.ENROL_RESPONSE, Channel.BLOB_DATA)
+TO_DEVICE: Final = (Channel.DESIRED, Channel.ENROL_RESPONSE, Channel.BLOB_DATA, Channel.COMMAND)
 FROM_DEVICE: Final = tuple(channel for channel in Channel if channel not in TO_DEVICE)
 
 PREDICT_REQUESTS: Final = "predict/+/request"

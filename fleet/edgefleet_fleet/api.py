@@ -18,9 +18,11 @@ from edgefleet_contract import __version__
 from edgefleet_fleet import problems
 from edgefleet_fleet.access import Access
 from edgefleet_fleet.blob_server import BlobServer
+from edgefleet_fleet.commands import Commands
 from edgefleet_fleet.deltas import Deltas
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
+from edgefleet_fleet.groups import Groups
 from edgefleet_fleet.ingest import Ingest
 from edgefleet_fleet.library import Library
 from edgefleet_fleet.publications import Publications
@@ -64,11 +66,14 @@ class Services:
     blobs: BlobServer
     webhooks: Webhooks
     uploads: Uploads
+    groups: Groups
+    commands: Commands
 
 
 def services_of(room: Room, publications: Publications) -> Services:
     """The parts on one room."""
     deployments = Deployments(room, publications)
+    commands = Commands(room)
     library, deltas = Library(room, publications), Deltas(room, room.keys.deltas)
     return Services(
         room,
@@ -77,11 +82,13 @@ def services_of(room: Room, publications: Publications) -> Services:
         library,
         Enrolment(room, deployments, publications),
         deployments,
-        Ingest(room, deployments),
+        Ingest(room, deployments, commands),
         deltas,
         BlobServer(library, deltas, fleet=room.fleet),
         Webhooks(room),
         Uploads(room, room.keys.uploads),
+        Groups(room, deployments),
+        commands,
     )
 
 
@@ -89,7 +96,9 @@ def create_app(services: Services) -> FastAPI:
     """The application of one control room."""
     from edgefleet_fleet import (
         api_bundles,
+        api_commands,
         api_devices,
+        api_groups,
         api_public,
         api_rollouts,
         api_stream,
@@ -113,6 +122,8 @@ def create_app(services: Services) -> FastAPI:
         api_users,
         api_trust,
         api_devices,
+        api_groups,
+        api_commands,
         api_bundles,
         api_rollouts,
         api_stream,

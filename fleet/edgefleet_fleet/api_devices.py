@@ -13,12 +13,12 @@ from edgefleet_contract import codec
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import CertificateRequest, EnrolPending, EnrolRequest, parse
-from edgefleet_fleet import views
+from edgefleet_fleet import device_views, views
 from edgefleet_fleet.access import address_of
 from edgefleet_fleet.admission import MAX_LISTED, Listed
 from edgefleet_fleet.api_common import Admin, Operator, Reader, TheServices
-from edgefleet_fleet.cohort import parse_filter
-from edgefleet_fleet.deployments import traits_of
+from edgefleet_fleet.groups import MAX_TAGS, devices_of, meant
+from edgefleet_fleet.quarantines import lift, quarantines
 
 router = APIRouter(prefix="/api/v1")
 
@@ -128,11 +128,9 @@ def deny_request(device: str, services: TheServices, actor: Operator) -> Respons
 @router.get("/devices", tags=["devices"])
 def list_devices(services: TheServices, _actor: Reader, to: str = "all") -> Any:
     """The devices that a filter means, with their newest telemetry."""
-    wanted = parse_filter(to)
     with services.room.store.begin() as tx:
-        known = tx.devices.list(revoked=True)
-        meant = {found.id for found in known if wanted.matches(traits_of(found))}
-        return {"devices": [view for view in views.devices(tx) if view["id"] in meant]}
+        named = {found.id for found in devices_of(tx, meant(tx, to), revoked=True)}
+        return {"devices": [view for view in views.devices(tx) if view["id"] in named]}
 
 
 @router.get("/devices/{device}", tags=["devices"])
@@ -148,6 +146,64 @@ def device_telemetry(device: str, services: TheServices, _actor: Reader, limit: 
     with services.room.store.begin() as tx:
         views.device(tx, device, events=0)
         return views.telemetry(tx, device, limit=max(1, min(limit, 10_000)))
+
+
+@router.get("/devices/{device}/events", tags=["devices"])
+def device_events(
+    device: str,
+    services: TheServices,
+    _actor: Reader,
+    limit: int = 100,
+    before: int | None = None,
+) -> Any:
+    """What a device reported of its installs, newest first; `next`: where the next page begins."""
+    limit = max(1, min(limit, 1000))
+    with services.room.store.begin() as tx:
+        views.device(tx, device, events=0)
+        rows = tx.history.page(device, limit=limit, before=before)
+    shown = [views.event_view(event) for _, _, event in rows]
+    return device_views.event_page(rows, shown, limit)
+
+
+class TagsBody(BaseModel):
+    """Tags to set, and keys of tags to remove."""
+
+    tags: dict[str, str] = Field({}, max_length=MAX_TAGS)
+    remove: list[str] = Field([], max_length=MAX_TAGS)
+
+
+@router.post("/devices/{device}/tags", tags=["devices"])
+def tag_device(device: str, body: TagsBody, services: TheServices, actor: Operator) -> Any:
+    """Set and remove tags of a device; all that it has then."""
+    return {"tags": services.groups.tag(device, body.tags, body.remove, actor=actor)}
+
+
+@router.get("/quarantines", tags=["devices"])
+def list_quarantines(services: TheServices, _actor: Reader, to: str = "all") -> Any:
+    """The bundles that failed on devices and are quarantined there."""
+    with services.room.store.begin() as tx:
+        return {"quarantines": quarantines(tx, meant(tx, to))}
+
+
+class RetryBody(BaseModel):
+    """The bundle that is to be tried again: its digest, or model-version."""
+
+    bundle: str
+
+
+@router.post("/devices/{device}/retry", status_code=201, tags=["devices"])
+def retry(device: str, body: RetryBody, services: TheServices, actor: Operator) -> Any:
+    """Let a device try a quarantined bundle again: the rollout that asks it."""
+    made = lift(services.room, services.deployments, device, body.bundle, actor=actor)
+    with services.room.store.begin() as tx:
+        return views.rollout(tx, made)
+
+
+@router.post("/devices/{device}/decommission", status_code=204, tags=["devices"])
+def decommission_device(device: str, services: TheServices, actor: Admin) -> Response:
+    """Take a device out for good, and what is kept for it away."""
+    services.enrolment.decommission(device, actor=actor)
+    return Response(status_code=204)
 
 
 @router.delete("/devices/{device}", status_code=204, tags=["devices"])

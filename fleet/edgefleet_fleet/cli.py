@@ -15,10 +15,11 @@ import typer
 
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.trust import release_path
-from edgefleet_fleet import cli_backup, cli_enrolment
+from edgefleet_fleet import cli_backup, cli_devices, cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_bundles import bundles, models
+from edgefleet_fleet.cli_groups import groups
 from edgefleet_fleet.cli_keys import keys, load_key
 from edgefleet_fleet.cli_options import (
     CA_VARIABLE,
@@ -32,10 +33,11 @@ from edgefleet_fleet.cli_options import (
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.cli_webhooks import webhooks
 from edgefleet_fleet.client import Client
-from edgefleet_fleet.cohort import parse_filter, parse_waves
+from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE
+from edgefleet_fleet.filters import parse_filter
 from edgefleet_fleet.policy_file import read_policy
 from edgefleet_fleet.push import BundleDir, check_files, read_bundle
 
@@ -53,6 +55,7 @@ for name, group in (
     ("keys", keys),
     ("users", users),
     ("devices", devices),
+    ("groups", groups),
     ("bundles", bundles),
     ("models", models),
     ("rollouts", rollouts),
@@ -195,7 +198,7 @@ def push_model(
     to: Annotated[
         str,
         typer.Option(
-            help="Whom: 'all', or key=value,… over id, hw, arch, board, engine, model, online."
+            help="Whom: 'all', group:NAME, or tests such as 'hw=arm64 and tag.site=hall3'."
         ),
     ] = "all",
     slot: Annotated[
@@ -328,6 +331,7 @@ for name, action in (
     ("requests", cli_enrolment.requests),
     ("approve", cli_enrolment.approve),
     ("deny", cli_enrolment.deny),
+    *cli_devices.COMMANDS,
 ):
     devices.command(name)(action)
 

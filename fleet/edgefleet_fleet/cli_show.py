@@ -117,10 +117,14 @@ def device(view: Any, *, as_json: bool) -> None:
         "presence": _presence(view, since=True),
         "key": view["key_id"],
         "seal key": view["seal_key"] or "none: it cannot have sealed models",
-        "board": f"{view['board']} ({view['hw']}, {view['arch']}), agent {view['agent']}",
+        "board": f"{view['board']} ({view['hardware_class']}, {view['arch']})",
+        "agent": view["agent"],
+        **_inventory(view["inventory"]),
+        "tags": " ".join(f"{key}={value}" for key, value in sorted(view["tags"].items())),
         "engines": ", ".join(f"{name} {v}" for name, v in sorted(view["engines"].items())),
         "runs": _runs(view),
         "phase": " ".join(part for part in (view["phase"], view["reason_text"]) if part),
+        "failed": ", ".join(digest[:16] for digest in view["quarantined"]),
         "desired": ", ".join(f"{t['slot']}={t['model']}@{t['version']}" for t in desired["targets"])
         if desired
         else "",
@@ -130,6 +134,23 @@ def device(view: Any, *, as_json: bool) -> None:
     for event in reversed(view["events"][:20]):
         why = f"  {event['reason']}: {event['detail']}" if event["reason"] else ""
         typer.echo(f"{_time(event['ts'])}  {', '.join(event['models'])} {event['phase']}{why}")
+
+
+def _inventory(found: Any) -> dict[str, str]:
+    if not found:
+        return {}
+    features = ", ".join(found.get("features", []))
+    cpu = f"{found['cpus']} x {found.get('cpu') or 'unknown'}"
+    sizes = f"{found['memory_bytes'] / 2**30:.1f} GiB"
+    if found.get("disk_bytes"):
+        sizes += f", disk {found['disk_bytes'] / 2**30:.1f} GiB"
+    kernel = found.get("kernel", "")
+    return {
+        "cpu": cpu + (f" ({features})" if features else ""),
+        "memory": sizes,
+        "os": f"{found['os']}{f', kernel {kernel}' if kernel else ''}, Python {found['python']}",
+        "runs on": ", ".join(found.get("accelerators", [])),
+    }
 
 
 def bundle(view: Any, *, as_json: bool) -> None:

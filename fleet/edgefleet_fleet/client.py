@@ -42,6 +42,10 @@ class Client:
         """The JSON of `POST /api/v1{path}`."""
         return self._call("POST", path, json=body if body is not None else {})
 
+    def put(self, path: str, body: object) -> Any:
+        """The JSON of `PUT /api/v1{path}`."""
+        return self._call("PUT", path, json=body)
+
     def delete(self, path: str) -> None:
         """`DELETE /api/v1{path}`."""
         self._call("DELETE", path)

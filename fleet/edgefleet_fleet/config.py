@@ -58,7 +58,8 @@ class Config:
     broker (empty: derived from `listen`). `tls` is `off` or `own`; `tls_cert` and `tls_key` are PEM
     files for TLS with a certificate from elsewhere. `shelf` is where blobs lie, `s3://bucket/prefix`
     (empty: `blobs/` of the data directory). `certificate_days` and `order_days` are lives in days;
-    `telemetry_keep` is how many samples are kept per device and stream.
+    `telemetry_keep` is how many samples are kept per device and stream, `events_keep` and
+    `commands_keep` how many of these per device.
     """
 
     name: str = ""
@@ -75,6 +76,8 @@ class Config:
     certificate_days: int = 90
     order_days: int = 7
     telemetry_keep: int = 360
+    events_keep: int = 2000
+    commands_keep: int = 200
     max_upload_bytes: int = 4 * 1024**3
     broker: ExternalBroker | None = None
 
@@ -88,6 +91,8 @@ class Config:
             raise Malformed("order_days must be 1 to 14, certificate_days 1 to 3650")
         if self.telemetry_keep < 1 or self.max_upload_bytes < 1:
             raise Malformed("telemetry_keep and max_upload_bytes must be 1 or more")
+        if self.events_keep < 1 or self.commands_keep < 1:
+            raise Malformed("events_keep and commands_keep must be 1 or more")
         if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
             raise Malformed(f"public_url {self.public_url[:80]!r} is not an http address")
         self._check_tls()

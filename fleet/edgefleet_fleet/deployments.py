@@ -22,9 +22,11 @@ from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import sealings, tuf_repo
-from edgefleet_fleet.cohort import Traits, check_waves, parse_filter
+from edgefleet_fleet.cohort import check_waves
 from edgefleet_fleet.desired import Level, level, outcome_of, runs, without_sealed
+from edgefleet_fleet.device_views import hardware_class
 from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.filters import Traits, parse_filter, resolve
 from edgefleet_fleet.gates import GatePolicy
 from edgefleet_fleet.library import require_complete
 from edgefleet_fleet.publications import Publications
@@ -77,6 +79,7 @@ class Deployments:
         if wish.sealed:  # before the work: it may take a while
             self._sealings.seal(wish.bundle, wish.signature_sha256, actor=actor)
         with self._room.work(actor) as work:
+            wanted = resolve(wanted, work.tx.groups.filters())  # frozen: groups may change
             found = work.tx.bundles.get(wish.bundle, wish.signature_sha256)
             bundle = require_complete(found, wish.bundle)
             if not self._publications.lists(work.tx, bundle.model, bundle.version, bundle.digest):
@@ -146,7 +149,12 @@ class Deployments:
         self._by_hand(rollout, machine.Aborted(), actor)
 
     def welcome(
-        self, work: Work, device: str, capabilities: Capabilities, *, again: bool = False
+        self,
+        work: Work,
+        device: str,
+        capabilities: Capabilities | None = None,
+        *,
+        again: bool = False,
     ) -> None:
         """Let a device that enrolled, or changed, into the rollouts that mean it.
 
@@ -458,9 +466,24 @@ def traits_of(device: Device, capabilities: Capabilities | None = None) -> Trait
         hw=device.hw,
         arch=device.arch,
         board=device.board,
+        hardware_class=(able.hardware_class if able else "") or hardware_class(device),
+        cpu=able.cpu if able else "",
+        features=frozenset(able.features if able else ()),
+        os=able.os if able else "",
+        kernel=able.kernel if able else "",
+        python=able.python if able else "",
+        agent=device.agent,
+        phase=reported.phase.value if reported else "",
         engines=frozenset(able.engines) if able is not None else frozenset(),
+        accelerators=frozenset(able.accelerators if able else ()),
         models=frozenset(names),
         online=device.online,
+        cpus=able.cpus if able else 0,
+        memory_mib=able.memory_bytes // 2**20 if able else 0,
+        disk_mib=able.disk_bytes // 2**20 if able else 0,
+        engine_versions=able.engines if able else {},
+        model_versions={model.slot: str(model.version) for model in models},
+        tags=device.tags,
     )
 
 

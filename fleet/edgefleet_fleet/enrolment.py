@@ -191,6 +191,31 @@ class Enrolment:
             work.changed("device", device)
         self.certificates.enforce()
 
+    def decommission(self, device: str, *, actor: Actor) -> None:
+        """Take a device out for good: its certificates and its key are worth nothing more, what
+        the fleet and the broker keep for it goes. Its events, its numbers and the audit trail stay.
+
+        Its name may be enrolled again by another key.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        with self._room.work(actor) as work:
+            found = work.tx.devices.get(device)
+            if found is None or found.is_forgotten:
+                raise NotFound(f"there is no device {device!r}")
+            self._deployments.part_from(work, device)
+            self.certificates.take_back(work, found, forget=False)
+            work.tx.devices.forget(device)
+            work.tx.requests.drop(device)
+            work.tx.orders.drop_device(device)
+            work.tx.commands.drop_device(device)
+            work.tx.history.drop_device(device)
+            work.record("device.decommission", device, f"key {found.key_id[:8]}")
+            work.changed("device", device)
+        self.certificates.enforce()
+        self._room.clear(device)  # its last will came after the first time
+
 
 def _check_seal_key(request: EnrolRequest, csr: Request) -> None:
     """The seal key is the device's word: whoever sends an old certificate request again cannot

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 
+from edgefleet_contract.commands import CommandResult
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import (
     CertificateRequest,
@@ -23,11 +25,12 @@ from edgefleet_contract.messages import (
 )
 from edgefleet_contract.topics import Address, Channel, match
 from edgefleet_fleet.certificates import Certificates
+from edgefleet_fleet.commands import Commands
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Denied
 from edgefleet_fleet.ports import Incoming
 from edgefleet_fleet.records import Device
-from edgefleet_fleet.work import Room, Work
+from edgefleet_fleet.work import KEPT_BY_BROKER, Room, Work
 
 log = logging.getLogger("edgefleet.ingest")
 
@@ -35,9 +38,10 @@ log = logging.getLogger("edgefleet.ingest")
 class Ingest:
     """The way from a topic to the store."""
 
-    def __init__(self, room: Room, deployments: Deployments) -> None:
+    def __init__(self, room: Room, deployments: Deployments, commands: Commands) -> None:
         self._room = room
         self._deployments = deployments
+        self._commands = commands
         self._certificates = Certificates(room)
         self.taken: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -60,6 +64,7 @@ class Ingest:
                 except _Unknown as error:
                     dropped["unknown_device"] += 1
                     log.warning("dropped: %s", error)
+                    self._clear(work, address, message.topic)
                 except Malformed as error:
                     dropped["malformed"] += 1
                     log.warning("dropped: %s", error.message)
@@ -68,7 +73,9 @@ class Ingest:
         self.taken.update(taken)
         self.dropped.update(dropped)
 
-    def _take(self, work: Work, address: Address, message: Incoming) -> None:
+    def _take(  # noqa: C901 - one case for each channel
+        self, work: Work, address: Address, message: Incoming
+    ) -> None:
         name, payload = address.device, message.payload
         if address.fleet != self._room.fleet:
             raise Malformed(f"a message of fleet {address.fleet!r}")
@@ -89,6 +96,7 @@ class Ingest:
                 work.tx.devices.set_presence(presence)
                 if presence.online and not message.retained:
                     work.tx.devices.touch(name, at=work.now)
+                    self._commands.send_again(work, name)
             case Channel.EVENT:
                 self._take_event(work, parse(Event, payload, device=name))
             case Channel.TELEMETRY_SYSTEM:
@@ -102,11 +110,22 @@ class Ingest:
             case Channel.TELEMETRY_SOURCE:  # for whoever reads the broker; a sign of life to us
                 parse(SourceTelemetry, payload, device=name)
                 work.tx.devices.touch(name, at=work.now)
+            case Channel.RESPONSE:
+                self._commands.answered(work, parse(CommandResult, payload, device=name))
+                work.tx.devices.touch(name, at=work.now)
             case Channel.ENROL_REQUEST:
                 self._renew(work, device, parse(CertificateRequest, payload, device=name))
             case channel:
                 raise Malformed(f"{channel} is not what a device tells the store")
         work.changed("device", name)
+
+    def _clear(self, work: Work, address: Address, topic: str) -> None:
+        """What a device that left the fleet left on the broker goes from there: its last will comes
+        when the device is gone."""
+        known = work.tx.devices.get(address.device)
+        is_gone = known is not None and known.is_forgotten
+        if is_gone and address.channel in KEPT_BY_BROKER and self._room.link is not None:
+            work.after.append(partial(self._room.link.publish, topic, b""))
 
     def _renew(self, work: Work, device: Device, request: CertificateRequest) -> None:
         try:
@@ -115,7 +134,7 @@ class Ingest:
             raise Malformed(error.message) from None
 
     def _take_event(self, work: Work, event: Event) -> None:
-        if not work.tx.history.add_event(event, at=work.now):
+        if not work.tx.history.add_event(event, at=work.now, keep=self._room.config.events_keep):
             return  # the broker delivered it twice
         work.tx.devices.touch(event.device, at=work.now)
         self._deployments.progress(

@@ -96,6 +96,11 @@ class BrokerLink(Protocol):
         """
         ...
 
+    def publish_once(self, topic: str, payload: bytes, *, expires_s: int) -> None:
+        """Publish, QoS 1, from any thread, for devices that are away no longer than that; lost
+        where there is no connection."""
+        ...
+
     @property
     def is_connected(self) -> bool:
         """Whether the broker answers now."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from edgefleet_contract.bundle import Digest, Role
+from edgefleet_contract.commands import CommandResult, Kind
+from edgefleet_contract.commands import Outcome as CommandOutcome
 from edgefleet_contract.messages import Phase, Reported, Target
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
@@ -35,6 +37,8 @@ class Device:
     reported: Reported | None
     revoked_at: int | None = None
     seal_key: str = ""
+    last_command: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_forgotten(self) -> bool:
@@ -50,6 +54,42 @@ class Device:
     def is_active(self) -> bool:
         """Whether it is in service: neither forgotten nor revoked."""
         return not self.is_forgotten and not self.is_revoked
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A filter with a name."""
+
+    name: str
+    filter: str
+    about: str
+    created_at: int
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    """A command to one device; `request` is the same for those that were given at once."""
+
+    id: str
+    request: str
+    device: str
+    seq: int
+    kind: Kind
+    slot: str
+    issued: int
+    expires: int
+    created_by: str
+    envelope: bytes
+    outcome: CommandOutcome | None = None
+    answered_at: int | None = None
+    result: CommandResult | None = None
+
+    def state(self, now: int) -> str:
+        """`open`, `expired`, or how it ended."""
+        if self.outcome is not None:
+            return self.outcome.value
+        return "open" if now <= self.expires else "expired"
 
 
 @dataclass(frozen=True, slots=True)

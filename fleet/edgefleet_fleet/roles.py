@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from edgefleet_contract.commands import Kind
+
 
 class Permission(StrEnum):
     """What a route needs."""
@@ -44,9 +46,20 @@ MEANING: Final[Mapping[Permission, str]] = MappingProxyType(
         Permission.READ: "see devices, bundles, rollouts, trust, the audit trail",
         Permission.OPERATE: "rollouts, claims, commands to devices",
         Permission.PUBLISH: "upload bundles; releases, revocations, policies (signed elsewhere)",
-        Permission.ADMINISTER: "users, roots and directors, forgetting and revoking devices",
+        Permission.ADMINISTER: "users, roots and directors, taking devices out, `predict`",
     }
 )
+COMMANDS: Final[Mapping[Kind, Permission]] = MappingProxyType(
+    {
+        Kind.PING: Permission.OPERATE,
+        Kind.SNAPSHOT: Permission.OPERATE,
+        Kind.RESTART_WORKER: Permission.OPERATE,
+        Kind.SELF_TEST: Permission.OPERATE,
+        Kind.LOGS: Permission.OPERATE,
+        Kind.PREDICT: Permission.ADMINISTER,
+    }
+)
+"""What sending each kind of command needs, and so does seeing its answer."""
 
 
 def may(role: Role, permission: Permission) -> bool:

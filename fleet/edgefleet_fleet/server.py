@@ -139,6 +139,7 @@ async def _run(
         services.publications.tell_all()
         services.publications.tell_time()
         services.deployments.publish_all()
+        services.commands.publish_open()
         loop.call_soon_threadsafe(connected.set)
 
     loop = asyncio.get_running_loop()

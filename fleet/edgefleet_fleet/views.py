@@ -15,7 +15,7 @@ from edgefleet_contract.bundle import Role, sha256
 from edgefleet_contract.keys import PublicKey
 from edgefleet_contract.messages import Event, Target
 from edgefleet_contract.reasons import Reason, explain
-from edgefleet_fleet import tuf_repo
+from edgefleet_fleet import device_views, tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.papers import papers
@@ -284,6 +284,10 @@ def _device(found: Device, order: OrderRow | None) -> View:
         "hw": found.hw,
         "arch": found.arch,
         "board": found.board,
+        "hardware_class": device_views.hardware_class(found),
+        "tags": found.tags,
+        "inventory": device_views.inventory(found),
+        "quarantined": list(reported.quarantined) if reported else [],
         "engines": dict(reported.capabilities.engines) if reported else {},
         "phase": reported.phase.value if reported else None,
         "detail": reported.detail if reported else "",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from edgefleet_contract import topics
 from edgefleet_contract.keys import PrivateKey, PublicKey
@@ -25,6 +26,14 @@ from edgefleet_fleet.ports import BrokerLink, Shelf
 from edgefleet_fleet.records import AuditRow, OrderRow
 
 log = logging.getLogger("edgefleet.fleet")
+
+KEPT_BY_BROKER: Final = (
+    topics.Channel.DESIRED,
+    topics.Channel.ENROL_RESPONSE,
+    topics.Channel.REPORTED,
+    topics.Channel.ONLINE,
+)
+"""What is retained, of each device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +95,7 @@ class Room:
                 work = Work(tx, int(self.clock()), actor or Actor())
                 yield work
             for device in work.cleared:
-                self._publish(device, b"")
-                self.answer(device, b"")
+                self.clear(device)
             for order in work.orders:
                 self.publish(order)
             for follow_up in dict.fromkeys(work.after):
@@ -118,6 +126,12 @@ class Room:
         if self.link is not None:
             topic = topics.topic(self.fleet, device, topics.Channel.ENROL_RESPONSE)
             self.link.publish(topic, payload)
+
+    def clear(self, device: str) -> None:
+        """Take all from the broker that it keeps for a device, or of it."""
+        for channel in KEPT_BY_BROKER:
+            if self.link is not None:
+                self.link.publish(topics.topic(self.fleet, device, channel), b"")
 
     def _publish(self, device: str, payload: bytes) -> None:
         if self.link is not None:

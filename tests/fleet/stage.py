@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_contract.bundle import parse_manifest
+from edgefleet_contract.commands import Command, open_command
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Order, Phase, RunningModel, open_order, render
 from edgefleet_contract.reasons import Reason
@@ -33,10 +34,14 @@ class Outbox:
 
     def __init__(self) -> None:
         self.retained: dict[str, bytes] = {}
+        self.sent: list[tuple[str, bytes, int]] = []
         self.is_connected = True
 
     def publish(self, topic: str, payload: bytes) -> None:
         self.retained[topic] = payload
+
+    def publish_once(self, topic: str, payload: bytes, *, expires_s: int) -> None:
+        self.sent.append((topic, payload, expires_s))
 
     async def run(self, *, take: object, connected: object) -> None:
         raise AssertionError("nothing connects here")
@@ -185,6 +190,15 @@ class Stage:
 
     def take(self, name: str, channel: Channel, payload: bytes) -> None:
         self.services.ingest.take([Incoming(topic(FLEET, name, channel), payload)])
+
+    def commands(self, name: str) -> list[Command]:
+        """What was sent to a device, opened as it does."""
+        assert isinstance(self.services.room.link, Outbox)
+        ring = KeyRing([self.services.room.director.public])
+        where = topic(FLEET, name, Channel.COMMAND)
+        return [
+            open_command(raw, ring) for at, raw, _ in self.services.room.link.sent if at == where
+        ]
 
     def view(self, rollout: str) -> views.View:
         with self.services.room.store.begin() as tx:

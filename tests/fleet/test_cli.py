@@ -24,7 +24,9 @@ COMMANDS = [
     *(["keys", "revoke", what] for what in ("bundle", "publisher", "director")),
     *(["users", verb] for verb in ("list", "add", "revoke")),
     *(["devices", verb] for verb in ("list", "show", "claim", "requests", "approve", "deny")),
-    *(["devices", verb] for verb in ("revoke", "forget")),
+    *(["devices", verb] for verb in ("revoke", "forget", "decommission", "enrol", "tag")),
+    *(["devices", verb] for verb in ("events", "command", "logs", "quarantines", "retry")),
+    *(["groups", verb] for verb in ("create", "list", "show", "delete", "preview")),
     *(["bundles", verb] for verb in ("list", "show", "push")),
     *(["rollouts", verb] for verb in ("list", "show", "watch", "pause", "resume", "abort")),
 ]

@@ -1,4 +1,4 @@
-"""Who is meant, and in which wave."""
+"""Who falls into which wave."""
 
 from __future__ import annotations
 
@@ -7,68 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet.cohort import (
-    KEYS,
-    Filter,
-    Traits,
-    parse_filter,
-    parse_waves,
-    place,
-    wave_of,
-)
+from edgefleet_fleet.cohort import parse_waves, place, wave_of
 
-PI = Traits(
-    "pi-1",
-    hw="pi5",
-    arch="aarch64",
-    board="Raspberry Pi 5",
-    engines=frozenset({"onnxruntime"}),
-    models=frozenset({"digits", "digits@2"}),
-    online=True,
-)
 words = st.text("abcdefgh0123.-", min_size=1, max_size=8)
-filters = st.dictionaries(
-    st.sampled_from([key for key in KEYS if key != "online"]),
-    st.frozensets(words, min_size=1, max_size=3),
-    max_size=4,
-).map(Filter)
 rising = st.lists(st.integers(1, 99), max_size=5, unique=True).map(lambda w: (*sorted(w), 100))
-
-
-@pytest.mark.parametrize(
-    ("text", "is_meant"),
-    [
-        ("all", True),
-        ("id=pi-1", True),
-        ("id=pi-2", False),
-        ("id=pi-2|pi-1", True),
-        ("hw=pi5,arch=aarch64", True),
-        ("hw=pi5,arch=armv7l", False),
-        ("engine=onnxruntime", True),
-        ("engine=litert", False),
-        ("model=digits", True),
-        ("model=digits@2", True),
-        ("model=digits@1", False),
-        ("online=true", True),
-        ("online=false", False),
-        ("board=Raspberry Pi 5", True),
-    ],
-)
-def test_a_filter_means_the_devices_whose_every_key_holds(text: str, is_meant: bool) -> None:
-    assert parse_filter(text).matches(PI) is is_meant
-
-
-@pytest.mark.parametrize(
-    "text", ["", "pi-1", "colour=red", "hw=", "hw=a,hw=b", "online=yes", "all,"]
-)
-def test_a_filter_that_is_not_understood_is_refused_with_the_keys_it_could_have(text: str) -> None:
-    with pytest.raises(Malformed):
-        parse_filter(text)
-
-
-@given(filters)
-def test_a_filter_reads_back_as_it_is_written(found: Filter) -> None:
-    assert parse_filter(str(found)) == found
 
 
 @pytest.mark.parametrize("text", ["", "10", "100,50", "0,100", "50,50,100", "10,x,100", "50,101"])

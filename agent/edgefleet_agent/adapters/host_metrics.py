@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import psutil
 
 from edgefleet_agent.ports import BoardState
+from edgefleet_contract.boards import class_of
 from edgefleet_contract.messages import Capabilities, SystemTelemetry
 
 _HARDWARE: Final = {
@@ -21,6 +22,27 @@ _HARDWARE: Final = {
     "armv7l": "armhf",
     "armv6l": "armhf",
 }
+CPUINFO: Final = Path("/proc/cpuinfo")
+_CPU_NAMES: Final = ("model name", "cpu model")
+_ARM_PARTS: Final = {
+    ("0x41", "0xb76"): "ARM1176",
+    ("0x41", "0xc07"): "Cortex-A7",
+    ("0x41", "0xd03"): "Cortex-A53",
+    ("0x41", "0xd04"): "Cortex-A35",
+    ("0x41", "0xd05"): "Cortex-A55",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd0a"): "Cortex-A75",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd0c"): "Neoverse-N1",
+}
+"""MIDR numbers of the processors of Raspberry Pis and their like."""
+_FEATURES: Final = frozenset(
+    {
+        *("neon", "vfpv4", "asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2"),
+        *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16"),
+        *("avx_vnni", "amx_int8", "amx_bf16"),
+    }
+)
 _SENSORS: Final = ("cpu_thermal", "coretemp", "k10temp", "soc_thermal", "acpitz")
 
 
@@ -30,12 +52,26 @@ def hardware_class() -> str:
     return _HARDWARE.get(machine, machine)
 
 
-def capabilities(engines: dict[str, str], hw: str) -> Capabilities:
-    """What this board is and can run."""
+def capabilities(
+    engines: dict[str, str],
+    hw: str,
+    *,
+    state: Path | None = None,
+    accelerators: tuple[str, ...] = (),
+) -> Capabilities:
+    """What this board is and can run; `state` is the folder whose disk counts."""
+    board = _board()
+    cpu, features = read_cpu()
     return Capabilities(
         hw=hw,
         arch=platform.machine(),
-        board=_board(),
+        board=board,
+        hardware_class=class_of(board, hw),
+        cpu=cpu,
+        features=features,
+        disk_bytes=psutil.disk_usage(str(state)).total if state is not None else 0,
+        kernel=platform.release()[:128],
+        accelerators=accelerators,
         os=_os(),
         python=platform.python_version(),
         cpus=os.cpu_count() or 1,
@@ -112,6 +148,24 @@ def temperature() -> float | None:
         for reading in sensors.get(name, ()):
             return float(reading.current)
     return None
+
+
+def read_cpu(path: Path = CPUINFO) -> tuple[str, tuple[str, ...]]:
+    """The model of the processor, and those of its features that models make use of, by name."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return "", ()
+    told: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        told.setdefault(key.strip().lower(), value.strip())
+    name = next((told[key] for key in _CPU_NAMES if told.get(key)), "")
+    if not name and told.get("cpu part"):  # arm64 says numbers: (implementer, part)
+        part = (told.get("cpu implementer", "").lower(), told["cpu part"].lower())
+        name = _ARM_PARTS.get(part, f"ARM {part[0]} {part[1]}")
+    words = f"{told.get('flags', '')} {told.get('features', '')}".lower().split()
+    return name.replace("\0", "")[:128], tuple(sorted(_FEATURES.intersection(words)))
 
 
 def _board() -> str:

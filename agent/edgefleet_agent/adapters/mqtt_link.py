@@ -62,6 +62,7 @@ class MqttLink:
         on_connected: called after each connection is made, for the full state to be sent.
         on_expired: called when the broker says that our certificate has ended.
         on_request: gets each request for a prediction; without it none is heard.
+        on_command: gets the bytes of each command; without it none is heard.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class MqttLink:
         on_block: Callable[[bytes], None],
         on_expired: Callable[[], None],
         on_request: Callable[[Request], None] | None = None,
+        on_command: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._on_command = on_command
         self._identity, self._config, self._boot_id = identity, config, boot_id
         self._on_order, self._on_trust, self._on_connected = on_order, on_trust, on_connected
         self._on_certificate, self._on_block = on_certificate, on_block
@@ -190,6 +193,10 @@ class MqttLink:
         where = results_topic(enrolment.fleet, enrolment.device, source)
         return Receipt(self._client.publish(where, payload, qos=1, retain=retain))
 
+    def answer_command(self, payload: bytes) -> Receipt:
+        """Send the answer to a command, QoS 1; kept in memory while the link is down."""
+        return Receipt(self.publish(Channel.RESPONSE, payload))
+
     def respond(self, response: Response) -> None:
         """Send the answer to a request, QoS 0; lost while the link is down. [wire-10.6]"""
         told = _properties(PacketTypes.PUBLISH)
@@ -255,6 +262,9 @@ class MqttLink:
             self._on_order(bytes(message.payload))
         elif message.topic == self._topic(Channel.ENROL_RESPONSE) and message.payload:
             self._on_certificate(bytes(message.payload))
+        elif message.topic == self._topic(Channel.COMMAND):
+            if self._on_command is not None and message.payload:
+                self._on_command(bytes(message.payload))
         elif message.topic.startswith(self._trust_topic("")) and message.payload:
             name = message.topic.removeprefix(self._trust_topic(""))
             self._on_trust(_document(name), bytes(message.payload))

@@ -269,6 +269,10 @@ class LocalHost:
         self._threads.look({slot: self._config.model(slot).threads for slot in self._swaps.served})
         return failed
 
+    async def restart(self, slot: str) -> Failed | None:
+        """Another worker in the place of the one that serves a slot, without a lost request."""
+        return await self._swaps.restart(slot)
+
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
         await self._swaps.deactivate(slot)

@@ -97,6 +97,17 @@ class Swaps:
                     await self._bring({k: self._workshop.serve_again(s) for k, s in again.items()})
             return failed
 
+    async def restart(self, slot: str) -> Failed | None:
+        """Another worker for what serves in a slot; the counts go on, no request is lost."""
+        async with self._one_at_a_time:
+            served = self.served.get(slot)
+            if self.front is None or served is None:
+                return Failed(Reason.ACTIVATION_FAILED, f"nothing serves in {slot}")
+            fresh = {slot: self._workshop.serve_again(served)}
+            if self._workshop.fits((served.spec,)):
+                return await self._bring(fresh)
+            return await self._bring_in_turn(fresh)
+
     async def deactivate(self, slot: str) -> None:
         """See `ModelHost.deactivate`."""
         async with self._one_at_a_time:

@@ -78,6 +78,19 @@ class GmqttLink:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._publish, topic, payload)
 
+    def publish_once(self, topic: str, payload: bytes, *, expires_s: int) -> None:
+        """Publish, QoS 1, from any thread; lost where there is no connection."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._publish_once, topic, payload, expires_s)
+
+    def _publish_once(self, topic: str, payload: bytes, expires_s: int) -> None:
+        if self._client is None:
+            return
+        try:
+            self._client.publish(topic, payload, qos=1, message_expiry_interval=expires_s)
+        except OverflowError:  # every packet number is taken: as if there were no connection
+            log.warning("the link is full: a message for %s is sent again later", topic)
+
     def _publish(self, topic: str, payload: bytes) -> None:
         self._outbox.pop(topic, None)  # only the newest counts, and it is the last that was said
         self._outbox[topic] = payload

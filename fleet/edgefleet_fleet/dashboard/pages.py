@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from edgefleet_contract import __version__
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet import views
+from edgefleet_fleet import device_views, views
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.api_common import Reader, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
@@ -41,6 +41,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _SAMPLES: Final = 120
+_COMMANDS: Final = 20
 _MAX_FORM: Final = 4096
 router = APIRouter(include_in_schema=False)
 
@@ -107,7 +108,12 @@ def device_page(device: str, request: Request, services: TheServices, _actor: Re
     with services.room.store.begin() as tx:
         view = views.device(tx, device)
         series = views.telemetry(tx, device, limit=_SAMPLES)
-    return _render(request, "device.html", device=view, charts=_charts(series))
+        now, known = int(services.room.clock()), tx.devices.get(device)
+        asked = [
+            device_views.command(row, now=now, device=known, with_data=False)
+            for row in tx.commands.of_device(device, limit=_COMMANDS)
+        ]
+    return _render(request, "device.html", device=view, charts=_charts(series), commands=asked)
 
 
 @router.get("/rollouts")

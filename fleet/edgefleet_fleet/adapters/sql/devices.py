@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from edgefleet_contract.messages import Capabilities, Presence, Reported, parse, render
 from edgefleet_fleet.adapters.sql.tables import device as table
+from edgefleet_fleet.adapters.sql.tables import device_tag as tag
 from edgefleet_fleet.records import Device
 
 
@@ -20,7 +22,7 @@ class Devices:
     def get(self, device: str) -> Device | None:
         """The device of this name."""
         row = self._connection.execute(sa.select(table).where(table.c.id == device)).first()
-        return _device(row) if row is not None else None
+        return _device(row, self._tags(device).get(device)) if row is not None else None
 
     def list(self, *, forgotten: bool = False, revoked: bool = False) -> tuple[Device, ...]:
         """The devices in service by name, and those that are not where they are asked for."""
@@ -29,7 +31,24 @@ class Devices:
             query = query.where(table.c.key_id != "")
         if not revoked:
             query = query.where(table.c.revoked_at.is_(None))
-        return tuple(_device(row) for row in self._connection.execute(query))
+        tags = self._tags()
+        return tuple(_device(row, tags.get(row.id)) for row in self._connection.execute(query))
+
+    def set_tags(self, device: str, tags: Mapping[str, str]) -> None:
+        """Let a device have these tags, and no other."""
+        self._connection.execute(tag.delete().where(tag.c.device == device))
+        rows = [{"device": device, "key": key, "value": value} for key, value in tags.items()]
+        if rows:
+            self._connection.execute(tag.insert(), rows)
+
+    def _tags(self, device: str | None = None) -> dict[str, dict[str, str]]:
+        query = sa.select(tag).order_by(tag.c.device, tag.c.key)
+        if device is not None:
+            query = query.where(tag.c.device == device)
+        found: dict[str, dict[str, str]] = {}
+        for row in self._connection.execute(query):
+            found.setdefault(row.device, {})[row.key] = row.value
+        return found
 
     def enrol(
         self,
@@ -64,6 +83,7 @@ class Devices:
         """Let the name be enrolled again by any key; what it reported is dropped."""
         gone = {"key_id": "", "seal_key": "", "online": False, "reported": None, "revoked_at": None}
         self._update(device, gone)
+        self.set_tags(device, {})
 
     def revoke(self, device: str, *, at: int) -> None:
         """Take a device out of service; its row, its name and what it said stay."""
@@ -96,11 +116,15 @@ class Devices:
         """Note the highest order number that was ever used for a device."""
         self._update(device, {"last_seq": seq})
 
+    def set_last_command(self, device: str, seq: int) -> None:
+        """Note the highest number that was ever used for a command to a device."""
+        self._update(device, {"last_command": seq})
+
     def _update(self, device: str, values: dict[str, Any]) -> None:
         self._connection.execute(table.update().where(table.c.id == device).values(**values))
 
 
-def _device(row: Any) -> Device:
+def _device(row: Any, tags: dict[str, str] | None) -> Device:
     reported = parse(Reported, row.reported.encode()) if row.reported else None
     return Device(
         id=row.id,
@@ -119,4 +143,6 @@ def _device(row: Any) -> Device:
         reported=reported,
         revoked_at=row.revoked_at,
         seal_key=row.seal_key,
+        last_command=row.last_command,
+        tags=tags or {},
     )

@@ -15,6 +15,7 @@ from edgefleet_fleet.adapters.sql.documents import insert_once
 from edgefleet_fleet.adapters.sql.tables import event, telemetry
 
 SYSTEM = "system"
+KEPT_EVENTS = 2000
 
 
 class History:
@@ -23,8 +24,11 @@ class History:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def add_event(self, message: Event, *, at: int) -> bool:
-        """Keep an event; False where the same one (device, boot, number) is there already."""
+    def add_event(self, message: Event, *, at: int, keep: int = KEPT_EVENTS) -> bool:
+        """Keep an event; False where the same one (device, boot, number) is there already.
+
+        Of its device the newest `keep` stay.
+        """
         values = {
             "device": message.device,
             "boot_id": message.boot_id,
@@ -33,13 +37,30 @@ class History:
             "received_at": at,
             "body": render(message).decode(),
         }
-        return insert_once(self._connection, event, values)
+        if not insert_once(self._connection, event, values):
+            return False
+        mine = event.c.device == message.device
+        newest = sa.select(event.c.id).where(mine).order_by(event.c.id.desc())
+        oldest_kept = self._connection.execute(newest.offset(keep - 1).limit(1)).scalar()
+        if oldest_kept is not None:
+            self._connection.execute(event.delete().where(mine, event.c.id < oldest_kept))
+        return True
 
     def events(self, device: str, *, limit: int = 100) -> tuple[Event, ...]:
         """The newest events of a device, newest first."""
-        query = sa.select(event.c.body).where(event.c.device == device)
+        return tuple(found for _, _, found in self.page(device, limit=limit))
+
+    def page(
+        self, device: str, *, limit: int, before: int | None = None
+    ) -> tuple[tuple[int, int, Event], ...]:
+        """Events of a device, newest first, each with its number and when it came; with `before`
+        those below that number."""
+        query = sa.select(event.c.id, event.c.received_at, event.c.body)
+        query = query.where(event.c.device == device)
+        if before is not None:
+            query = query.where(event.c.id < before)
         rows = self._connection.execute(query.order_by(event.c.id.desc()).limit(limit))
-        return tuple(parse(Event, row.body.encode()) for row in rows)
+        return tuple((row.id, row.received_at, parse(Event, row.body.encode())) for row in rows)
 
     def add_telemetry(self, message: SystemTelemetry | ModelTelemetry, *, keep: int) -> None:
         """Keep a sample, and of its stream the newest `keep` only."""

@@ -56,6 +56,10 @@ class Orders:
         query = sa.select(table).join(highest, here).order_by(table.c.device)
         return tuple(_order(row) for row in self._connection.execute(query))
 
+    def drop_device(self, device: str) -> None:
+        """Forget the orders of a device, and with them the keys that were sealed for it."""
+        self._connection.execute(table.delete().where(table.c.device == device))
+
     def set_asks(self, device: str, seq: int, asks: tuple[str, ...]) -> None:
         """Let an order stand for more rollouts that ask for the same."""
         here = sa.and_(table.c.device == device, table.c.seq == seq)

@@ -22,7 +22,9 @@ from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_fleet.adapters.sql.bundles import Bundles
 from edgefleet_fleet.adapters.sql.certificates import Certificates
 from edgefleet_fleet.adapters.sql.claims import Claims
+from edgefleet_fleet.adapters.sql.commands import Commands
 from edgefleet_fleet.adapters.sql.devices import Devices
+from edgefleet_fleet.adapters.sql.groups import Groups
 from edgefleet_fleet.adapters.sql.history import History
 from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.orders import Orders
@@ -43,6 +45,8 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.devices = Devices(connection)
+        self.groups = Groups(connection)
+        self.commands = Commands(connection)
         self.certificates = Certificates(connection)
         self.claims = Claims(connection)
         self.requests = Requests(connection)

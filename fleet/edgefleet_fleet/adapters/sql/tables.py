@@ -43,6 +43,41 @@ device = sa.Table(
     sa.Column("reported", sa.Text, nullable=True),
     sa.Column("revoked_at", _TIME, nullable=True),
     sa.Column("seal_key", sa.String(64), nullable=False, server_default=""),
+    sa.Column("last_command", sa.BigInteger, nullable=False, server_default="0"),
+)
+device_tag = sa.Table(
+    "device_tag",
+    metadata,
+    sa.Column("device", _ID, sa.ForeignKey("device.id"), primary_key=True),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(128), nullable=False),
+)
+device_group = sa.Table(
+    "device_group",
+    metadata,
+    sa.Column("name", _ID, primary_key=True),
+    sa.Column("filter", sa.Text, nullable=False),
+    sa.Column("about", sa.String(256), nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+)
+command = sa.Table(
+    "command",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("request", _ID, nullable=False, index=True),
+    sa.Column("device", _ID, sa.ForeignKey("device.id"), nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("slot", _ID, nullable=False),
+    sa.Column("issued", _TIME, nullable=False),
+    sa.Column("expires", _TIME, nullable=False),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=True),
+    sa.Column("answered_at", _TIME, nullable=True),
+    sa.Column("result", sa.Text, nullable=True),
+    sa.Index("uq_command_device_seq", "device", "seq", unique=True),
 )
 certificate = sa.Table(
     "certificate",
@@ -206,6 +241,7 @@ event = sa.Table(
     sa.Column("received_at", _TIME, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
     sa.Index("uq_event_device_boot_id_seq", "device", "boot_id", "seq", unique=True),
+    sa.Index("ix_event_device_id", "device", "id"),
 )
 telemetry = sa.Table(
     "telemetry",
