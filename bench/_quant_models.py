@@ -20,14 +20,22 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Task:
-    """A float model (ONNX or skops) with the data to quantize and to judge it."""
+    """A float model in any format that we read, with the data to quantize and to judge it.
+
+    `truth`: the class of each held-out example, if anybody knows. `keras`: the model is HDF5 of
+    Keras, which TensorFlow's own converter takes. `published` are the publisher's scores;
+    `labelled` a few examples with classes beside those held out.
+    """
 
     name: str
     model: bytes
     calibration: Floats
     held_out: Floats
-    truth: NDArray[np.int64]
+    truth: NDArray[np.int64] | None
     formats: tuple[str, ...] = ("onnx", "tflite")
+    keras: bool = False
+    published: str = ""
+    labelled: tuple[Floats, NDArray[np.int64]] | None = None
 
 
 def digits_images() -> tuple[Floats, NDArray[np.int64], Floats, NDArray[np.int64]]:

@@ -181,7 +181,7 @@ def test_every_candidate_has_a_name_of_its_own() -> None:
     full = Graph(0, 0, ("a", "b"), tuple(Ranges), tuple(Operators), is_dynamic=True)
     graphs = {alpha: replace(full, alpha=alpha, links=1) for alpha in (0.0, 0.5, 0.75)}
     found = candidates(graphs)
-    assert len(found) == 3 * (3 * 3 + 1)
+    assert len(found) == 3 * (3 * 3 + 2 + 1)
     assert len({one.name for one in found}) == len(found)
     assert candidates({0.0: full, 0.5: replace(full, links=0)}) == candidates({0.0: full})
     assert Candidate(0.5, floats=("a", "b")).name == "eq0.5-minmax-all-float(a+b)"

@@ -23,6 +23,7 @@ from onnxruntime.quantization import (
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.passes.slim_onnx import slim
 
 OPERATORS: Final = (
     *("Gemm", "MatMul", "Conv", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool"),
@@ -56,6 +57,7 @@ def quantize() -> dict[str, Json]:
     )
     quantized = onnx.load("int8.onnx")
     quantized.ir_version = model.ir_version
+    slim(quantized)
     onnx.checker.check_model(quantized, full_check=True)
     onnx.save(quantized, "int8.onnx")
     return {"quantum": output_quantum(quantized)}

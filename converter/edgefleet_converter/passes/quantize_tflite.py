@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_quantizer import quantizer, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.calibrator import Calibrator
-from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
 from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from edgefleet_contract.canonical import Json
@@ -25,6 +25,8 @@ from edgefleet_converter.passes.stamp_tflite import stamp
 from edgefleet_converter.passes.tflite_file import SIGNATURE_KEY, parse, serialize
 
 _ALL: Final = ".*"
+_TENSOR: Final = QuantGranularity.TENSORWISE
+_CHANNEL: Final = QuantGranularity.CHANNELWISE
 
 
 def quantize() -> dict[str, Json]:
@@ -36,7 +38,12 @@ def quantize() -> dict[str, Json]:
 
 
 def quantize_file(
-    source: Path, made: Path, *, is_dynamic: bool = False, floats: tuple[str, ...] = ()
+    source: Path,
+    made: Path,
+    *,
+    is_dynamic: bool = False,
+    by_tensor: bool = False,
+    floats: tuple[str, ...] = (),
 ) -> float:
     """Write the int8 file; the largest step of an output.
 
@@ -44,10 +51,11 @@ def quantize_file(
         source: the float file; static ranges are taken from `calibration.npz` beside it.
         made: where it goes.
         is_dynamic: only weights are 8-bit in the file, ranges are taken at each inference.
+        by_tensor: weights have one scale a tensor, not one a channel.
         floats: scopes of the operators that stay float32.
     """
     raw = source.read_bytes()
-    wanted = _recipe(is_dynamic=is_dynamic, floats=floats)
+    wanted = _recipe(is_dynamic=is_dynamic, by_tensor=by_tensor, floats=floats)
     qt = quantizer.Quantizer(bytearray(raw), wanted)
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(wanted)
@@ -62,11 +70,12 @@ def quantize_file(
         raise OperatorError("nothing to quantize")
     model = parse(bytes(result.quantized_model))
     stamp(model, like=parse(raw))
+    _shorten(model)
     made.write_bytes(serialize(model))
     return output_quantum(model)
 
 
-def _recipe(*, is_dynamic: bool, floats: tuple[str, ...]) -> Any:
+def _recipe(*, is_dynamic: bool, by_tensor: bool, floats: tuple[str, ...]) -> Any:
     """8-bit everything but what crosses the border of the model, and the layers left float."""
     manager = recipe_manager.RecipeManager()
     if is_dynamic:
@@ -79,6 +88,7 @@ def _recipe(*, is_dynamic: bool, floats: tuple[str, ...]) -> Any:
             operation_name=TFLOperationName.ALL_SUPPORTED,
             activation_num_bits=8,
             weight_num_bits=8,
+            weight_granularity=_TENSOR if by_tensor else _CHANNEL,
         )
     for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         manager.add_quantization_config(_ALL, border, algorithm_key=AlgorithmName.NO_QUANTIZE)
@@ -89,6 +99,15 @@ def _recipe(*, is_dynamic: bool, floats: tuple[str, ...]) -> Any:
             algorithm_key=AlgorithmName.NO_QUANTIZE,
         )
     return manager.get_quantization_recipe()
+
+
+def _shorten(model: Any) -> None:
+    """Tensors that do not cross the border of the model lose their long names."""
+    for graph in model.subgraphs:
+        kept = {*graph.inputs, *graph.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in kept:
+                tensor.name = b"%x" % index
 
 
 def _feeds(model: Any, arrays: Arrays) -> list[dict[str, np.ndarray[Any, Any]]]:
