@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An int8 file, or an error; what it took: seconds, seconds of processors, and MB at the most."""
+    """An int8 file, or an error; and what it took: seconds, those of processors, MB at the most."""
 
     model: bytes = b""
     recipe: str = ""

@@ -59,6 +59,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     losses: list[dict[str, Any]] = []
     for mine in (row for row in rows if row.by == OURS):
         square = [row for row in rows if (row.model, row.format) == (mine.model, mine.format)]
+        if not any(row.is_other for row in square):
+            continue  # nobody was asked
         fit = [row for row in square if row.is_other and row.is_inside]
         for what, field, room in (
             ("size", "size_zstd", SIZE_ROOM),
@@ -129,10 +131,9 @@ def why(mine: Row, best: Row) -> str:
 
 def lines(rows: Sequence[Row]) -> list[str]:
     """For a terminal."""
-    found = [
-        f"{'model':24} {'format':6} {'by':26} {'accuracy':>22} {'agree':>7} {'SQNR':>6} "
-        f"{'kB':>7} {'zstd':>7} {'p50 µs':>8} {'s':>6} {'cpu s':>6} {'MB':>5}"
-    ]
+    columns = ("accuracy", "agree", "SQNR", "kB", "zstd", "p50 µs", "s", "cpu s", "MB", "recipe")
+    head = "{:>22} {:>7} {:>6} {:>7} {:>7} {:>8} {:>6} {:>6} {:>5} {}".format(*columns)
+    found = [f"{'model':24} {'format':6} {'by':26} {head}"]
     for row in rows:
         head = f"{row.model:24} {row.format:6} {row.by:26}"
         if row.error:
@@ -156,8 +157,9 @@ def page(rows: Sequence[Row], found: dict[str, Any], versions: str) -> str:
         text.append(f"- **{what}**: {won} squares won, {tied} tied, {lost} lost")
     text += [f"- budget violations of ours: {found['budget_violations']}", ""]
     text += _losses(found["losses"])
-    head = "| model | by | accuracy (95 %) | agreement | SQNR dB | kB | zstd kB | p50 µs | CPU s | MB | recipe |"
-    text += [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
+    head = ("model", "by", "accuracy (95 %)", "agreement", "SQNR dB", "kB", "zstd kB", "p50 µs")
+    head += ("CPU s", "MB", "recipe")
+    text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     text += [_cells(row) for row in rows]
     notes = dict.fromkeys(
         f"{row.model}: {words}" for row in rows for words in (row.published, row.labelled) if words
@@ -181,7 +183,8 @@ def _losses(losses: Sequence[dict[str, Any]]) -> list[str]:
 def _cells(row: Row) -> str:
     head = f"| {row.model} {row.format} | {row.by} "
     if row.error:
-        return f"{head}| failed: {_plain(row.error[:120])} | | | | | | {row.cpu_s or 0:.0f} | {row.peak_mb or 0:.0f} | |"
+        failed = f"failed: {_plain(row.error[:120])}"
+        return f"{head}| {failed} | | | | | | {row.cpu_s or 0:.0f} | {row.peak_mb or 0:.0f} | |"
     share = "-" if row.accuracy is None else "{:.4f} ({:.4f}-{:.4f})".format(*row.accuracy)
     agree = "-" if row.agreement is None else f"{row.agreement[0]:.4f}"
     took = " | " if row.cpu_s is None else f"{row.cpu_s:.0f} | {row.peak_mb:.0f}"

