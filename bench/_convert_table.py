@@ -14,6 +14,7 @@ OURS = "edgefleet-search"
 FIXED = "edgefleet-fixed"
 FLOAT = "float32"
 SIZE_ROOM, LATENCY_ROOM = 1.01, 1.05
+EXACT_DB = 200.0
 
 
 @dataclass
@@ -44,8 +45,13 @@ class Row:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it is there and inside the budget."""
-        return not self.error and not self.is_over
+        """Whether it is there, in 8 bits, and inside the budget."""
+        return not self.error and not self.is_over and not self.is_float_again
+
+    @property
+    def is_float_again(self) -> bool:
+        """Whether the float model was given back: that is no int8 file, and anybody could."""
+        return self.by != FLOAT and self.sqnr_db is not None and self.sqnr_db >= EXACT_DB
 
     @property
     def is_other(self) -> bool:
@@ -106,11 +112,11 @@ def _loss(what: str, field: str, mine: Row, best: Row | None) -> dict[str, Any]:
         "theirs": b,
         "by": best.by,
         "more_percent": None if a is None else round(100 * (a / b - 1), 1),
-        "why": why(mine, best),
+        "why": why(mine, best, what),
     }
 
 
-def why(mine: Row, best: Row) -> str:
+def why(mine: Row, best: Row, what: str) -> str:
     """What the two files have that differs."""
     if mine.error:
         return f"no file of ours: {mine.error}"
@@ -124,6 +130,8 @@ def why(mine: Row, best: Row) -> str:
         found.append("theirs has dynamic ranges, which tflite-runtime 2.14 computes wrongly")
     if "float" in mine.recipe or "linear" in mine.recipe:
         found.append(f"ours leaves something in float32 ({mine.recipe})")
+    if what == "latency" and (mine.size_zstd or 0) < (best.size_zstd or 0):
+        found.append("the search was asked for size, and is smaller")
     noise = (mine.sqnr_db or 0) - (best.sqnr_db or 0)
     found.append(f"SQNR {mine.sqnr_db} against {best.sqnr_db} dB ({noise:+.1f})")
     return "; ".join(found)
@@ -188,7 +196,7 @@ def _cells(row: Row) -> str:
     share = "-" if row.accuracy is None else "{:.4f} ({:.4f}-{:.4f})".format(*row.accuracy)
     agree = "-" if row.agreement is None else f"{row.agreement[0]:.4f}"
     took = " | " if row.cpu_s is None else f"{row.cpu_s:.0f} | {row.peak_mb:.0f}"
-    over = " **over**" if row.is_over else ""
+    over = " **over**" if row.is_over else " *float again*" if row.is_float_again else ""
     return (
         f"{head}| {share}{over} | {agree} | {row.sqnr_db} | {_kb(row.size)} | {_kb(row.size_zstd)} "
         f"| {row.p50_us:.0f} | {took} | {_plain(row.recipe)} |"
