@@ -75,4 +75,5 @@ def _task(name: str, net: Any, x: Any, y: Any, held_out: Any, truth: Any) -> Tas
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         net.fit(x, y)
-    return Task(name, skops.io.dumps(net), x[:256], held_out, truth.astype(np.int64))
+    truth = truth.astype(np.int64)
+    return Task(name, skops.io.dumps(net), x[:256], held_out, truth, key=repr(net))

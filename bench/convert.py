@@ -64,7 +64,7 @@ def measure(task: Task, peers: list[str], kept: Kept, toolchain: Path | None) ->
     ours_by = code_of(ROOT / "converter", ROOT / "contract" / "edgefleet_contract")
     theirs_by = [digest_of(script(name), versions(name)) for name in peers]
     shared = digest_of(script("_").with_name("quantizing.py"))
-    data = [task.model, task.calibration, task.held_out]
+    data = [task.key or task.model, task.calibration, task.held_out]
     data += [] if task.truth is None else [task.truth]
     whole = digest_of(SCHEMA, RECIPE, ours_by, peers, theirs_by, shared, *data)
     if (found := kept.said(whole)) is not None:

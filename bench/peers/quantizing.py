@@ -105,7 +105,9 @@ def run_tflite(raw, x):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        from tensorflow.lite import Interpreter
+        import tensorflow
+
+        Interpreter = tensorflow.lite.Interpreter  # noqa: N806  # a class
 
     model = Interpreter(model_content=raw, num_threads=1)
     entry, out = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
