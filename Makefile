@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker tracing bench bench-peers arm64
+.PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert arm64
 .PHONY: models streams channels toolchains same-bytes hostile fuzz networks crash-states kill-matrix powercut
 .PHONY: memory lock clean
 
@@ -104,6 +104,10 @@ streams: env ## real streaming models over HTTP against the plain runtimes, call
 
 bench-peers: env broker ## serving beside MLServer, KServe, LitServe and BentoML (installs them once)
 	@$(BIN)/python -m bench serving
+
+bench-convert: env ## int8 beside the quantizers of others (installs them once); TOOLCHAIN=DIR has PyTorch, TensorFlow
+	@sh tools/system-packages.sh npm
+	@$(BIN)/python -m bench convert --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
 
 toolchains: env ## a model of every framework, converted and held against it (TOOLCHAIN=venv; else 4 GB)
 	@$(BIN)/python -m tests.toolchains --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))

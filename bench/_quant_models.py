@@ -20,14 +20,24 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Task:
-    """A float model (ONNX or skops) with the data to quantize and to judge it."""
+    """A float model in any format that we read, with the data to quantize and to judge it.
+
+    `truth`: the class of each held-out example, if anybody knows. `keras`: the model is HDF5 of
+    Keras, which TensorFlow's own converter takes. `published` are the publisher's scores;
+    `labelled` a few examples with classes beside those held out. `key` stands for the
+    model where its file has other bytes each time, as skops' have.
+    """
 
     name: str
     model: bytes
     calibration: Floats
     held_out: Floats
-    truth: NDArray[np.int64]
+    truth: NDArray[np.int64] | None
     formats: tuple[str, ...] = ("onnx", "tflite")
+    keras: bool = False
+    published: str = ""
+    key: str = ""
+    labelled: tuple[Floats, NDArray[np.int64]] | None = None
 
 
 def digits_images() -> tuple[Floats, NDArray[np.int64], Floats, NDArray[np.int64]]:
@@ -270,4 +280,5 @@ def _sklearn_mlp(
     first = fitted.coefs_[0] / spread[:, None]
     fitted.intercepts_[0] = fitted.intercepts_[0] - mean @ first
     fitted.coefs_[0] = first
-    return Task(name, skops.io.dumps(fitted), x[:256], held_out, truth.astype(np.int64))
+    truth = truth.astype(np.int64)
+    return Task(name, skops.io.dumps(fitted), x[:256], held_out, truth, key=repr(fitted))

@@ -213,13 +213,14 @@ def test_what_cannot_be_had_is_refused_with_the_nearest(desk: Desk) -> None:
 def test_tflite_is_searched_as_well_and_layers_of_it_stay_float_too(desk: Desk) -> None:
     found = desk.hunt(Target.TFLITE_INT8, "search.max_accuracy_drop=1.0")
     told = {one.name: one for one in found.report.candidates}
-    ways = ("minmax-all", "dynamic")
+    ways = ("minmax-all", "minmax-all-tensor", "dynamic")
     assert set(told) == {f"{eq}{how}" for eq in ("", "eq0.5-", "eq0.75-") for how in ways}
     assert found.report.chosen.startswith("eq")
     assert {told[name].outside for name in told if "dynamic" in name} == {OLD_RUNTIME}
-    chosen = told[found.report.chosen].fidelity
-    assert chosen is not None
-    bounds = (f"search.min_sqnr_db={chosen.sqnr_db + 0.1}", "search.max_accuracy_drop=1.0")
+    assert found.report.chosen.endswith("tensor")  # smaller, and inside these bounds
+    whole = [one.fidelity for one in told.values() if one.fidelity and not one.outside]
+    best = max(one.sqnr_db for one in whole)
+    bounds = (f"search.min_sqnr_db={best + 0.1}", "search.max_accuracy_drop=1.0")
     mixed = desk.hunt(Target.TFLITE_INT8, *bounds)
     assert "float(" in mixed.report.chosen
     assert mixed.model != found.model

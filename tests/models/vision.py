@@ -44,8 +44,8 @@ def digits(targets: Sequence[str] = TARGETS) -> Subject:
     return Subject(1, "digits", copies, classify(x, y, "held-out images", 0.94), refused)
 
 
-def mnist() -> Subject:
-    """A perceptron on 28 x 28 images."""
+def mnist_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """10,000 images of 784 values of 0 to 1: to learn from, to be asked about, and their digits."""
     xs, ys = [], []
     for digit in range(10):
         path = MNIST.folder() / "package" / "src" / "digits" / f"{digit}.json"
@@ -53,9 +53,13 @@ def mnist() -> Subject:
         rows = np.array(raw[: len(raw) // 784 * 784], np.float32).reshape(-1, 784)
         xs.append(rows)
         ys.append(np.full(len(rows), digit))
-    train_x, x, train_y, y = train_test_split(
-        np.concatenate(xs), np.concatenate(ys), test_size=0.2, random_state=7
-    )
+    split = train_test_split(np.concatenate(xs), np.concatenate(ys), test_size=0.2, random_state=7)
+    return tuple(split)
+
+
+def mnist() -> Subject:
+    """A perceptron on 28 x 28 images."""
+    train_x, x, train_y, y = mnist_rows()
     model = fitted(MLPClassifier((64,), max_iter=15, random_state=1), train_x, train_y)
     copies, refused = convert(model, train_x, x, y)
     return Subject(1, "MNIST", copies, classify(x, y, "held-out images", 0.93), refused)

@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.passes.slim_onnx import slim
 from edgefleet_converter.passes.wide_onnx import keep_float_sums
 
 OPERATORS: Final = (
@@ -76,6 +77,7 @@ def quantize_file(source: Path, made: Path, *, is_int16: bool = False) -> float:
     quantized.ir_version = model.ir_version
     if is_int16:
         keep_float_sums(quantized)
+    slim(quantized)
     onnx.checker.check_model(quantized, full_check=True)
     onnx.save(quantized, made)
     return output_quantum(quantized)

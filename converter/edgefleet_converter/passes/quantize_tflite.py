@@ -16,7 +16,7 @@ import numpy as np
 from ai_edge_quantizer import quantizer, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.calibrator import Calibrator
-from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
 from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from edgefleet_contract.canonical import Json
@@ -28,6 +28,8 @@ from edgefleet_converter.passes.tflite_file import SIGNATURE_KEY, parse, seriali
 _ALL: Final = ".*"
 _ALWAYS_FLOAT: Final = (TFLOperationName.DIV, TFLOperationName.SQRT)
 """The quantizer takes them, and runtimes that devices have do not."""
+_TENSOR: Final = QuantGranularity.TENSORWISE
+_CHANNEL: Final = QuantGranularity.CHANNELWISE
 
 
 class Way(StrEnum):
@@ -54,7 +56,12 @@ def make(*, way: str) -> dict[str, Json]:
 
 
 def quantize_file(
-    source: Path, made: Path, *, way: Way = Way.INT8, floats: tuple[str, ...] = ()
+    source: Path,
+    made: Path,
+    *,
+    way: Way = Way.INT8,
+    by_tensor: bool = False,
+    floats: tuple[str, ...] = (),
 ) -> float:
     """Write the quantized file; the largest step of an output, 0 where outputs are computed float.
 
@@ -62,10 +69,11 @@ def quantize_file(
         source: the float file; static ranges are taken from `calibration.npz` beside it.
         made: where it goes.
         way: what is quantized.
+        by_tensor: weights have one scale a tensor, not one a channel.
         floats: scopes of the operators that stay float32.
     """
     raw = source.read_bytes()
-    wanted = _recipe(way, floats)
+    wanted = _recipe(way, floats, by_tensor=by_tensor)
     qt = quantizer.Quantizer(bytearray(raw), wanted)
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(wanted)
@@ -80,11 +88,12 @@ def quantize_file(
         raise OperatorError("nothing to quantize")
     model = parse(bytes(result.quantized_model))
     stamp(model, like=parse(raw))
+    _shorten(model)
     made.write_bytes(serialize(model))
     return output_quantum(model)
 
 
-def _recipe(way: Way, floats: tuple[str, ...]) -> Any:
+def _recipe(way: Way, floats: tuple[str, ...], *, by_tensor: bool) -> Any:
     """Everything that the way can, but what crosses the border of the model and is left float."""
     manager = recipe_manager.RecipeManager()
     every = TFLOperationName.ALL_SUPPORTED
@@ -104,6 +113,7 @@ def _recipe(way: Way, floats: tuple[str, ...]) -> Any:
             operation_name=every,
             activation_num_bits=16 if way is Way.INT16X8 else 8,
             weight_num_bits=8,
+            weight_granularity=_TENSOR if by_tensor else _CHANNEL,
         )
     for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT, *_ALWAYS_FLOAT):
         manager.add_quantization_config(_ALL, border, algorithm_key=AlgorithmName.NO_QUANTIZE)
@@ -114,6 +124,15 @@ def _recipe(way: Way, floats: tuple[str, ...]) -> Any:
             algorithm_key=AlgorithmName.NO_QUANTIZE,
         )
     return manager.get_quantization_recipe()
+
+
+def _shorten(model: Any) -> None:
+    """Tensors that do not cross the border of the model lose their long names."""
+    for graph in model.subgraphs:
+        kept = {*graph.inputs, *graph.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in kept:
+                tensor.name = b"%x" % index
 
 
 def feeds_of(model: Any, arrays: Arrays) -> list[dict[str, np.ndarray[Any, Any]]]:

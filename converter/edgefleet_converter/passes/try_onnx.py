@@ -25,6 +25,7 @@ from edgefleet_converter.metrics import relative_err
 from edgefleet_converter.passes.equalize_onnx import LINEAR, find_links, rescale
 from edgefleet_converter.passes.observe_onnx import all_ranges, channel_peaks
 from edgefleet_converter.passes.quantize_onnx import OPERATORS, output_quantum
+from edgefleet_converter.passes.slim_onnx import slim
 from edgefleet_converter.runners import open_model, run_all
 from edgefleet_converter.search.candidate import Operators, Ranges
 from edgefleet_converter.search.entry import write_entry
@@ -148,6 +149,7 @@ def _make(wanted: dict[str, Any]) -> dict[str, Json]:
         onnx.save(_static(source, wanted), "int8.onnx")
     made = onnx.load("int8.onnx")
     made.ir_version = source.ir_version
+    slim(made)
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, "int8.onnx")
     if not wanted["is_dynamic"] and not any(n.op_type == "QuantizeLinear" for n in made.graph.node):
@@ -156,7 +158,7 @@ def _make(wanted: dict[str, Any]) -> dict[str, Json]:
 
 
 def _static(model: ModelProto, wanted: dict[str, Any]) -> ModelProto:
-    """8-bit activations without and 8-bit weights with a sign, by channel, in our own ranges."""
+    """8-bit activations without and 8-bit weights with a sign, in our own ranges."""
     found = json.loads(Path("ranges.json").read_text("ascii"))[wanted["ranges"]]
     ranges = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
@@ -172,7 +174,7 @@ def _static(model: ModelProto, wanted: dict[str, Any]) -> ModelProto:
     excluded = list(_DENSE) if operators is Operators.FLOAT_OUT else []
     quantizer = QDQQuantizer(
         model,
-        per_channel=True,
+        per_channel=not wanted["by_tensor"],
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,

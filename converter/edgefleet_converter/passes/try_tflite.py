@@ -46,6 +46,7 @@ def make_candidates(*, candidates: list[dict[str, Any]]) -> dict[str, Json]:
                 Path("graph.tflite"),
                 Path("int8.tflite"),
                 way=Way.DYNAMIC if wanted["is_dynamic"] else Way.INT8,
+                by_tensor=wanted["by_tensor"],
                 floats=tuple(wanted["floats"]),
             )
             said: dict[str, Json] = {"quantum": quantum}

@@ -52,13 +52,15 @@ class Graph:
 class Candidate:
     """A recipe of int8. `floats` names the layers that stay float32.
 
-    Dynamic: weights are 8-bit, ranges of activations are taken at each inference.
+    Dynamic: weights are 8-bit, ranges of activations are taken at each inference. By tensor:
+    weights have one scale a tensor, not one a channel: coarser, and smaller when compressed.
     """
 
     alpha: float = 0.0
     ranges: Ranges = Ranges.MINMAX
     operators: Operators = Operators.ALL
     is_dynamic: bool = False
+    by_tensor: bool = False
     floats: tuple[str, ...] = ()
 
     @property
@@ -66,6 +68,7 @@ class Candidate:
         """Short words in a fixed order; two candidates of a search have two names."""
         words = [f"eq{self.alpha:g}"] if self.alpha else []
         words += ["dynamic"] if self.is_dynamic else [self.ranges.value, self.operators.value]
+        words += ["tensor"] if self.by_tensor else []
         words += [f"float({'+'.join(self.floats)})"] if self.floats else []
         return "-".join(words)
 
@@ -76,6 +79,7 @@ class Candidate:
             "ranges": self.ranges.value,
             "operators": self.operators.value,
             "is_dynamic": self.is_dynamic,
+            "by_tensor": self.by_tensor,
             "floats": list(self.floats),
         }
 
@@ -93,6 +97,11 @@ def candidates(graphs: Mapping[float, Graph]) -> tuple[Candidate, ...]:
             Candidate(alpha, ranges, operators)
             for operators in graph.operators
             for ranges in graph.ranges
+        ]
+        found += [
+            Candidate(alpha, operators=operators, by_tensor=True)
+            for operators in graph.operators
+            if operators is not Operators.LINEAR
         ]
         if graph.is_dynamic:
             found.append(Candidate(alpha, is_dynamic=True))

@@ -12,8 +12,10 @@ from typing import Final
 from edgefleet_converter.search.figures import CandidateReport, Fidelity
 from edgefleet_converter.search.wishes import Objective
 
-NEAR: Final = 1.05
-"""Sizes and times within five percent of the best count as equal; then the SQNR decides."""
+NEAR_SIZE: Final = 1.01
+"""Sizes within one percent of the smallest count as equal; then the SQNR decides."""
+NEAR_TIME: Final = 1.05
+"""The same where times count, which are measured, and never twice alike: five percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,12 @@ def outside(fidelity: Fidelity, bounds: Bounds, *, for_certain: bool = False) ->
 
 def best(found: Sequence[CandidateReport], objective: Objective) -> CandidateReport | None:
     """The candidate to take: of those inside and near the smallest cost, the highest SQNR."""
+    room = NEAR_TIME if objective.needs_latency else NEAR_SIZE
     fit = [one for one in found if not one.outside and one.fidelity is not None]
     if not fit:
         return None
     least = min(_cost(one, objective) for one in fit)
-    near = [one for one in fit if _cost(one, objective) <= least * NEAR]
+    near = [one for one in fit if _cost(one, objective) <= least * room]
     return min(near, key=lambda one: (-_sqnr(one), one.size_zstd, one.name))
 
 

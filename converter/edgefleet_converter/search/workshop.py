@@ -23,7 +23,7 @@ from edgefleet_converter.search.cache import Cache, digest_of
 from edgefleet_converter.search.candidate import Candidate, Graph, Operators, Ranges
 from edgefleet_converter.search.entry import Entry, read_entry
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Rises when the same job gives something else than before: old entries are not found then."""
 
 _BATCH: Final = 6
