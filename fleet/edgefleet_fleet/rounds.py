@@ -1,0 +1,311 @@
+"""What follows by itself: opening waves, asking at the pace, stopping when it is time. No I/O.
+
+`follow` does one thing and says what changed; it is called again until nothing does. So the roster
+is asked between the rounds, and a store can be one. `drive` is that loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from edgefleet_fleet import model_gates
+from edgefleet_fleet.gates import (
+    Counts,
+    Trip,
+    at_it_count,
+    counts_of,
+    exceeds,
+    has_ended,
+    objection,
+    tripped,
+)
+from edgefleet_fleet.pace import UNBOUNDED
+from edgefleet_fleet.rollout import (
+    Ask,
+    Block,
+    Command,
+    Enlist,
+    Enlisted,
+    Event,
+    Rollout,
+    Step,
+    Withdraw,
+    change,
+    move,
+    move_wave,
+    step,
+    stop,
+)
+from edgefleet_fleet.rollout_states import Cause, State, Trigger, WaveState, WaveTrigger
+from edgefleet_fleet.roster import AT_IT, Member, Outcome, Roster
+
+ANSWER_S = 60
+"""A device that was asked and says nothing holds its place among those at work for so long."""
+_BATCH = 500
+_BY_CAUSE = {
+    Cause.GATE: Trigger.GATE_TRIPPED,
+    Cause.BUDGET: Trigger.BUDGET_SPENT,
+    Cause.STALL: Trigger.STALLED,
+}
+
+
+def drive(
+    rollout: Rollout,
+    roster: Roster,
+    event: Event,
+    *,
+    now: int,
+    enlist: Callable[[], Enlisted],
+) -> tuple[Rollout, tuple[Command, ...]]:
+    """The rollout after an event and all that follows from it, and what is to be done.
+
+    Changes are written to the roster; `enlist` finds the devices when it begins.
+
+    Raises:
+        NotInTable, NotAllowed: as `step`; nothing changed.
+    """
+    found = step(rollout, roster, event, now=now)
+    commands: list[Command] = []
+    while True:
+        roster.write(found.changes)
+        commands += found.commands
+        before = found.rollout
+        found = follow(before, roster, now=now)
+        if Enlist() in found.commands:
+            found = step(before, roster, enlist(), now=now)
+        if found.rollout == before and not found.changes:
+            return before, tuple(commands)
+
+
+def follow(rollout: Rollout, roster: Roster, *, now: int) -> Step:
+    """The next thing that follows by itself; a step without changes where nothing does."""
+    plan = rollout.plan
+    is_active = rollout.state.is_waiting or rollout.state in (State.RUNNING, State.PAUSED)
+    if is_active and plan.expires_at and now >= plan.expires_at:
+        return stop(rollout, roster, Trigger.EXPIRED, why="its time ran out")
+    match rollout.state:
+        case State.SCHEDULED if now >= plan.start_at:
+            return Step(dataclasses.replace(move(rollout, Trigger.DUE), quiet_since=now))
+        case State.RUNNING if not rollout.is_enlisted:
+            return Step(rollout, commands=(Enlist(),))
+        case State.RUNNING:
+            return _run(rollout, roster, now)
+        case State.COMPLETED:
+            return _ask(rollout, roster, now)
+        case State.ABORTING if not rollout.tally.by_outcome()[Outcome.REVERTING]:
+            return Step(move(rollout, Trigger.ALL_BACK, rollout.cause, rollout.why))
+        case _:
+            return Step(rollout)
+
+
+def wake_at(rollout: Rollout, now: int) -> int:
+    """By when somebody should say `Tick`, seconds since 1970; 0 where nothing is waited for."""
+    plan = rollout.plan
+    moments = [plan.expires_at] if rollout.state is not State.COMPLETED else []
+    match rollout.state:
+        case State.SCHEDULED:
+            moments.append(plan.start_at)
+        case State.RUNNING | State.COMPLETED:
+            found = rollout.tally.by_outcome(range(rollout.wave + 1))
+            if found[Outcome.PENDING]:
+                moments.append(rollout.bucket.next_at(plan.pace.rate(found[Outcome.GOOD])))
+                if plan.pace.at_once:
+                    moments.append(now + ANSWER_S)
+            if rollout.state is State.RUNNING:
+                moments += [rollout.soak_until if rollout.wave_state is WaveState.SOAK else 0]
+                if found[Outcome.ACTIVE] or (plan.soak_s and found[Outcome.GOOD]):
+                    moments.append(rollout.swept_at + sweep_s(rollout))
+                stall = plan.gate.stall_s
+                moments += [rollout.quiet_since + stall] if stall and found[Outcome.ASKED] else []
+        case _:
+            pass
+    return min((moment for moment in moments if moment), default=0)
+
+
+def counts(rollout: Rollout, waves: range | None = None) -> Counts:
+    """The devices of the open waves as the gate sees them; blocked classes stand aside."""
+    kinds = by_kind(rollout, waves)
+    return sum((found for kind, found in kinds.items() if kind not in rollout.blocked), Counts())
+
+
+def by_kind(rollout: Rollout, waves: range | None = None) -> dict[str, Counts]:
+    """The same for each hardware class, blocked ones too."""
+    waves = waves if waves is not None else range(rollout.wave + 1)
+    seen = rollout.excused.by_kind(waves)
+    nobody = dict.fromkeys(Outcome, 0)
+    return {
+        kind: counts_of(found, seen.get(kind, nobody))
+        for kind, found in rollout.tally.by_kind(waves).items()
+    }
+
+
+def _run(rollout: Rollout, roster: Roster, now: int) -> Step:
+    if rollout.wave_state is WaveState.PENDING:
+        opened = move_wave(rollout, WaveTrigger.OPENED)
+        return Step(dataclasses.replace(opened, quiet_since=now))
+    for look in (_silence, _block, _trip, _ask):
+        found = look(rollout, roster, now)
+        if found.rollout != rollout or found.changes:
+            return found
+    return _pass(rollout, now)
+
+
+def _silence(rollout: Rollout, roster: Roster, now: int) -> Step:
+    if now < rollout.swept_at + sweep_s(rollout):
+        return Step(rollout)
+    soaks = rollout.plan.soak_s > 0
+    quiet = roster.silent(now - rollout.plan.gate.silence_s, committed=soaks)
+    changes = {
+        device: dataclasses.replace(_member(roster, device), outcome=Outcome.SILENT)
+        for device in quiet
+    }
+    return change(dataclasses.replace(rollout, swept_at=now), roster, changes)
+
+
+def sweep_s(rollout: Rollout) -> int:
+    """How often silent devices are looked for: a silence is noticed a tenth late at most."""
+    return max(1, rollout.plan.gate.silence_s // 10)
+
+
+def _block(rollout: Rollout, roster: Roster, now: int) -> Step:
+    del now
+    gate = rollout.plan.gate
+    for kind, here in by_kind(rollout).items():
+        if not gate.block_after or not kind or kind in rollout.blocked:
+            continue
+        if here.failed < gate.block_after or not exceeds(gate, here):
+            continue
+        failed = roster.having((Outcome.BAD,), kind=kind)
+        if sum(_member(roster, device).failed_selftest for device in failed) >= gate.block_after:
+            return _block_kind(rollout, roster, kind)
+    return Step(rollout)
+
+
+def _block_kind(rollout: Rollout, roster: Roster, kind: str) -> Step:
+    blocked = dataclasses.replace(rollout, blocked=(*rollout.blocked, kind))
+    changes: dict[str, Member] = {}
+    commands: list[Command] = [Block(kind)]
+    for device in roster.having((Outcome.PENDING, *AT_IT), kind=kind):
+        member = _member(roster, device)
+        was_asked = member.outcome is not Outcome.PENDING
+        outcome = Outcome.WITHDRAWN if was_asked else Outcome.BLOCKED
+        changes[device] = dataclasses.replace(member, outcome=outcome)
+        commands += [Withdraw(device)] if was_asked else []
+    return change(blocked, roster, changes, *commands)
+
+
+def _trip(rollout: Rollout, roster: Roster, now: int) -> Step:
+    plan = rollout.plan
+    kinds = {k: found for k, found in by_kind(rollout).items() if k not in rollout.blocked}
+    pooled = sum(kinds.values(), Counts())
+    canaries = counts(rollout, range(1)) if plan.canaries else Counts()
+    found = tripped(plan.gate, pooled, kinds if len(kinds) > 1 else {}, canaries=canaries)
+    if found is None:
+        words = model_gates.objection(plan.model_gates, rollout.evidence, plan.reference)
+        found = Trip(Cause.GATE, words) if words else None
+    if found is None and plan.gate.stall_s and now >= rollout.quiet_since + plan.gate.stall_s:
+        open_now = rollout.tally.by_outcome(range(rollout.wave + 1))
+        if at_it_count(open_now):
+            days = plan.gate.stall_s / 86400
+            words = f"{at_it_count(open_now)} devices were asked, none said anything for {days:g} d"
+            found = Trip(Cause.STALL, words)
+    return _give_up(rollout, roster, found) if found is not None else Step(rollout)
+
+
+def _give_up(rollout: Rollout, roster: Roster, found: Trip) -> Step:
+    if rollout.wave_state in (WaveState.OPEN, WaveState.SOAK) and found.cause is Cause.GATE:
+        rollout = move_wave(rollout, WaveTrigger.TRIPPED)
+    ending = rollout.plan.gate.on_trip
+    if found.cause is Cause.GATE and ending is not None:
+        return stop(
+            *(rollout, roster, Trigger.GATE_ABORTED),
+            cause=Cause.GATE,
+            ending=ending,
+            why=found.why,
+        )
+    return Step(move(rollout, _BY_CAUSE[found.cause], found.cause, found.why))
+
+
+def _ask(rollout: Rollout, roster: Roster, now: int) -> Step:
+    waves = range(rollout.wave + 1)
+    found = rollout.tally.by_outcome(waves)
+    if not found[Outcome.PENDING] or rollout.wave_state is WaveState.PENDING:
+        return Step(rollout)
+    pace = rollout.plan.pace
+    rate = pace.rate(found[Outcome.GOOD])
+    bucket = rollout.bucket.filled(rate, now) if rate else rollout.bucket
+    room = bucket.whole if rate else UNBOUNDED
+    if pace.at_once:
+        busy = found[Outcome.STARTED] + found[Outcome.ACTIVE] + roster.asked_since(now - ANSWER_S)
+        room = min(room, max(0, pace.at_once - busy))
+    due = roster.pending(rollout.wave, min(room, _BATCH)) if room else ()
+    if not due:
+        return Step(rollout)
+    changes = {
+        device: dataclasses.replace(
+            _member(roster, device), outcome=Outcome.ASKED, asked_at=now, heard_at=now
+        )
+        for device in due
+    }
+    paid = dataclasses.replace(rollout, bucket=bucket.take(len(due)) if rate else bucket)
+    return change(paid, roster, changes, *(Ask(device) for device in due))
+
+
+def _pass(rollout: Rollout, now: int) -> Step:
+    """Whether the newest open wave is through, and what comes after it."""
+    plan, here = rollout.plan, counts(rollout)
+    newest = counts(rollout, range(rollout.wave, rollout.wave + 1))
+    if rollout.wave_state is WaveState.PASSED:  # held for a person, or the last of all
+        return Step(rollout)
+    if not has_ended(plan.gate, here, newest):
+        if rollout.wave_state is WaveState.SOAK:
+            return Step(move_wave(rollout, WaveTrigger.UNSETTLED))
+        return Step(rollout)
+    against = objection(plan.gate, newest) or objection(plan.gate, here)
+    if against is not None:
+        return _fail_wave(rollout, against)
+    has_members = any(rollout.tally.by_outcome(range(rollout.wave + 1)).values())
+    if plan.is_last(rollout.wave) and not here.good:
+        if not has_members:
+            return Step(rollout)  # nobody has it yet: wait for the first device that joins
+        if rollout.blocked and not here.total:
+            return _fail_wave(rollout, Trip(Cause.GATE, "every hardware class is blocked"))
+        return Step(rollout)
+    if rollout.wave_state is WaveState.OPEN:
+        soaked = move_wave(rollout, WaveTrigger.ENDED_WELL)
+        # a wave that nobody is in has nothing to soak
+        rest = plan.soak_s if _is_peopled(rollout) else 0
+        return Step(dataclasses.replace(soaked, soak_until=now + rest))
+    if now < rollout.soak_until or (
+        here.good and model_gates.missing(plan.model_gates, rollout.evidence, plan.reference)
+    ):
+        return Step(rollout)
+    return _go_on(move_wave(rollout, WaveTrigger.SOAKED), now)
+
+
+def _is_peopled(rollout: Rollout) -> bool:
+    return any(rollout.tally.by_outcome(range(rollout.wave, rollout.wave + 1)).values())
+
+
+def _fail_wave(rollout: Rollout, found: Trip) -> Step:
+    failed = move_wave(rollout, WaveTrigger.TRIPPED)
+    return Step(move(failed, _BY_CAUSE[found.cause], found.cause, found.why))
+
+
+def _go_on(passed: Rollout, now: int) -> Step:
+    if passed.plan.is_last(passed.wave):
+        return Step(move(passed, Trigger.LAST_WAVE_PASSED))
+    if passed.wave + 1 in passed.plan.hold_after:
+        return Step(passed)
+    return Step(
+        dataclasses.replace(
+            passed, wave=passed.wave + 1, wave_state=WaveState.PENDING, quiet_since=now
+        )
+    )
+
+
+def _member(roster: Roster, device: str) -> Member:
+    found = roster.get(device)
+    assert found is not None
+    return found
