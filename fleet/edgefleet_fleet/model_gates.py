@@ -232,8 +232,8 @@ def psi(now: Sequence[float], before: Sequence[float]) -> float:
 
         PSI = sum over bins of (now - before) · ln(now / before)
 
-    N. Siddiqi, Credit Risk Scorecards (2006), chapter 9; its distribution: B. Yurdakul, "Statistical
-    Properties of Population Stability Index" (2018).
+    N. Siddiqi, Credit Risk Scorecards (2006), chapter 9; its distribution: B. Yurdakul,
+    "Statistical Properties of Population Stability Index" (2018).
     """
     return sum((a - b) * math.log(a / b) for a, b in zip(now, before, strict=True))
 

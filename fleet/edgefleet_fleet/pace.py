@@ -82,3 +82,6 @@ class Bucket:
         """When it holds a whole start, seconds since 1970."""
         missing = max(0.0, 1.0 - self.tokens)
         return self.at + math.ceil(missing * 60 / rate) if rate else self.at
+
+
+FULL: Final = Bucket()

@@ -14,13 +14,32 @@ of the fleet until something newer takes its place.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
 
 from edgefleet_fleet.model_gates import Evidence
-from edgefleet_fleet.pace import Bucket
+from edgefleet_fleet.pace import FULL, Bucket
+from edgefleet_fleet.rollout_events import (
+    Aborted,
+    Answered,
+    Approved,
+    Back,
+    Command,
+    Denied,
+    Ended,
+    Enlisted,
+    Event,
+    Joined,
+    Observed,
+    Paused,
+    Promoted,
+    Replaced,
+    Resumed,
+    Started,
+    Submitted,
+    Taken,
+    Withdraw,
+)
 from edgefleet_fleet.rollout_plan import ANYBODY, Plan
 from edgefleet_fleet.rollout_states import (
     TRANSITIONS,
@@ -33,7 +52,7 @@ from edgefleet_fleet.rollout_states import (
     WaveState,
     WaveTrigger,
 )
-from edgefleet_fleet.roster import AT_IT, OPEN, Member, Outcome, Roster, Tally
+from edgefleet_fleet.roster import AT_IT, NOBODY, OPEN, Member, Outcome, Roster, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +74,9 @@ class Rollout:
     soak_until: int = 0
     quiet_since: int = 0
     ends: tuple[int, ...] = ()
-    tally: Tally = Tally()
-    excused: Tally = Tally()
-    bucket: Bucket = Bucket()
+    tally: Tally = NOBODY
+    excused: Tally = NOBODY
+    bucket: Bucket = FULL
     swept_at: int = 0
     blocked: tuple[str, ...] = ()
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
@@ -81,170 +100,6 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """Its author wants it to happen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Approved:
-    """Somebody agrees."""
-
-    who: str
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """Somebody does not."""
-
-    who: str
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A person begins it now: a draft as if submitted, a scheduled one before its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Enlisted:
-    """These devices (with their hardware classes) are those that the target means now.
-
-    `blocked` classes are those on which this very bundle failed before.
-    """
-
-    devices: Mapping[str, str]
-    blocked: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A device that the target matches is there."""
-
-    device: str
-    kind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A device that was asked is at it: STARTED, or ACTIVE once it runs the model."""
-
-    device: str
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A device ended what it was asked: GOOD, BAD, UNDELIVERED or REFUSED."""
-
-    device: str
-    outcome: Outcome
-    failed_selftest: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """A device that was told to go back reports that it did."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A newer rollout asks this device for the same slot, or it left the fleet."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Devices of a class told something new of the model; `more` is added to what was known."""
-
-    kind: str
-    more: Evidence
-
-
-@dataclass(frozen=True, slots=True)
-class Promoted:
-    """A person opens the next wave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """A person stops it for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A person lets it go on, and takes the failures so far as seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aborted:
-    """A person ends it; who has the new version keeps it, or is told to go back."""
-
-    ending: Ending = Ending.KEEP
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A newer rollout for the same slot means all of these devices."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time went on."""
-
-
-Event: TypeAlias = (
-    Submitted
-    | Approved
-    | Denied
-    | Started
-    | Enlisted
-    | Joined
-    | Answered
-    | Ended
-    | Back
-    | Taken
-    | Observed
-    | Promoted
-    | Paused
-    | Resumed
-    | Aborted
-    | Replaced
-    | Tick
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Enlist:
-    """Find the devices that the target means, and say `Enlisted`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Order this device to run the target."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Order this device to run what it ran before."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Remember that this bundle is not for this hardware class."""
-
-    kind: str
-
-
-Command: TypeAlias = Enlist | Ask | Withdraw | Block
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """A rollout after an event: the devices that changed, and what is to be done."""
 
@@ -265,8 +120,6 @@ def step(rollout: Rollout, roster: Roster, event: Event, *, now: int) -> Step:
         NotAllowed: it needs another person.
     """
     match event:
-        case Submitted() | Started() | Approved() | Denied():
-            return Step(_admit(rollout, event, now))
         case Enlisted(devices, blocked):
             return _enlist(rollout, devices, blocked, now)
         case Joined(device, kind):
@@ -279,31 +132,36 @@ def step(rollout: Rollout, roster: Roster, event: Event, *, now: int) -> Step:
             return _back(rollout, roster, device, now)
         case Taken(device):
             return _take(rollout, roster, device)
+        case Aborted() | Replaced():
+            return _stop_by(rollout, roster, event)
+        case _:
+            return Step(_turn(rollout, event, now))
+
+
+def _turn(rollout: Rollout, event: Event, now: int) -> Rollout:
+    """What an event does to a rollout that concerns no device by itself."""
+    match event:
+        case Submitted() | Started() | Approved() | Denied():
+            return _admit(rollout, event, now)
         case Observed(kind, more):
             known = rollout.evidence.get(kind, Evidence())
-            return Step(
-                dataclasses.replace(rollout, evidence={**rollout.evidence, kind: known + more})
-            )
+            return replace(rollout, evidence={**rollout.evidence, kind: known + more})
         case Promoted():
-            return Step(_promote(rollout, now))
+            return _promote(rollout, now)
         case Paused():
-            return Step(move(rollout, Trigger.OPERATOR_PAUSED, Cause.OPERATOR))
+            return move(rollout, Trigger.OPERATOR_PAUSED, Cause.OPERATOR)
         case Resumed():
-            return Step(_resume(rollout, now))
-        case Aborted(Ending.KEEP):
-            return stop(
-                rollout, roster, Trigger.OPERATOR_ABORTED, cause=Cause.OPERATOR, ending=Ending.KEEP
-            )
-        case Aborted(Ending.REVERT):
-            return stop(
-                *(rollout, roster, Trigger.OPERATOR_REVERTED),
-                cause=Cause.OPERATOR,
-                ending=Ending.REVERT,
-            )
-        case Replaced():
-            return stop(rollout, roster, Trigger.REPLACED)
-        case Tick():
-            return Step(rollout)
+            return _resume(rollout, now)
+        case _:
+            return rollout  # time went on
+
+
+def _stop_by(rollout: Rollout, roster: Roster, event: Aborted | Replaced) -> Step:
+    if isinstance(event, Replaced):
+        return stop(rollout, roster, Trigger.REPLACED)
+    is_revert = event.ending is Ending.REVERT
+    trigger = Trigger.OPERATOR_REVERTED if is_revert else Trigger.OPERATOR_ABORTED
+    return stop(rollout, roster, trigger, cause=Cause.OPERATOR, ending=event.ending)
 
 
 def move(rollout: Rollout, trigger: Trigger, cause: Cause | None = None, why: str = "") -> Rollout:
@@ -311,7 +169,7 @@ def move(rollout: Rollout, trigger: Trigger, cause: Cause | None = None, why: st
     state = TRANSITIONS.get((rollout.state, trigger))
     if state is None:
         raise NotInTable(rollout.state, trigger.value)
-    return dataclasses.replace(rollout, state=state, cause=cause, why=why)
+    return replace(rollout, state=state, cause=cause, why=why)
 
 
 def move_wave(rollout: Rollout, trigger: WaveTrigger) -> Rollout:
@@ -319,7 +177,7 @@ def move_wave(rollout: Rollout, trigger: WaveTrigger) -> Rollout:
     state = WAVE_TRANSITIONS.get((rollout.wave_state, trigger))
     if state is None:
         raise NotInTable(rollout.state, f"wave {rollout.wave_state.value}: {trigger.value}")
-    return dataclasses.replace(rollout, wave_state=state)
+    return replace(rollout, wave_state=state)
 
 
 def change(
@@ -327,7 +185,7 @@ def change(
 ) -> Step:
     """The step that changes these devices, the tally with them."""
     pairs = [(roster.get(device), member) for device, member in devices.items()]
-    grown = dataclasses.replace(rollout, tally=rollout.tally.moved(pairs))
+    grown = replace(rollout, tally=rollout.tally.moved(pairs))
     return Step(grown, devices, commands)
 
 
@@ -342,7 +200,7 @@ def stop(
 ) -> Step:
     """End it: orders that stand are taken back; with REVERT also from those that followed them."""
     stopped = move(rollout, trigger, cause, why or rollout.why)
-    stopped = dataclasses.replace(stopped, ending=ending or rollout.ending)
+    stopped = replace(stopped, ending=ending or rollout.ending)
     changes: dict[str, Member] = {}
     commands: list[Command] = []
     for device in roster.having((Outcome.PENDING, *OPEN)):
@@ -352,11 +210,11 @@ def stop(
         outcome = Outcome.WITHDRAWN
         if ending is Ending.REVERT and member.outcome is Outcome.SILENT:
             outcome = Outcome.REVERTING
-        changes[device] = dataclasses.replace(member, outcome=outcome)
+        changes[device] = replace(member, outcome=outcome)
     if ending is Ending.REVERT:
         for device in roster.having((Outcome.GOOD,)):
             member = _known(roster, device)
-            changes[device] = dataclasses.replace(member, outcome=Outcome.REVERTING)
+            changes[device] = replace(member, outcome=Outcome.REVERTING)
             commands.append(Withdraw(device))
     return change(stopped, roster, changes, *commands)
 
@@ -374,13 +232,13 @@ def _admit(rollout: Rollout, event: Event, now: int) -> Rollout:
             needed = Trigger.APPROVAL_NEEDED if plan.approve_by else Trigger.SUBMITTED
             return move(rollout, needed)
         case Started():
-            return dataclasses.replace(move(rollout, Trigger.DUE), quiet_since=now)
+            return replace(move(rollout, Trigger.DUE), quiet_since=now)
         case Approved(who):
             if who == plan.author:
                 raise NotAllowed("who asks for a rollout does not approve it")
             if plan.approve_by not in (ANYBODY, who):
                 raise NotAllowed(f"{plan.approve_by} is to approve it")
-            return dataclasses.replace(move(rollout, Trigger.APPROVED), approved_by=who)
+            return replace(move(rollout, Trigger.APPROVED), approved_by=who)
         case Denied(who):
             return move(rollout, Trigger.DENIED, why=f"{who} said no")
         case _:
@@ -394,10 +252,10 @@ def _enlist(
         raise NotInTable(rollout.state, "enlisting devices")
     plan = rollout.plan
     ends = plan.ends(devices)
-    begun = dataclasses.replace(rollout, ends=ends, blocked=blocked, quiet_since=now)
+    begun = replace(rollout, ends=ends, blocked=blocked, quiet_since=now)
     members = {device: _new(begun, device, kind) for device, kind in devices.items()}
-    tally = Tally().moved((None, member) for member in members.values())
-    return Step(dataclasses.replace(begun, tally=tally), members)
+    tally = NOBODY.moved((None, member) for member in members.values())
+    return Step(replace(begun, tally=tally), members)
 
 
 def _new(rollout: Rollout, device: str, kind: str) -> Member:
@@ -419,7 +277,7 @@ def _answer(rollout: Rollout, roster: Roster, device: str, outcome: Outcome, now
         return Step(rollout)
     if member.outcome is Outcome.ACTIVE and outcome is Outcome.STARTED:
         outcome = Outcome.ACTIVE  # an older message that came late
-    heard = dataclasses.replace(member, outcome=outcome, heard_at=now)
+    heard = replace(member, outcome=outcome, heard_at=now)
     return _hear(change(rollout, roster, {device: heard}), now)
 
 
@@ -429,7 +287,7 @@ def _end(rollout: Rollout, roster: Roster, event: Ended, now: int) -> Step:
         return Step(rollout)
     if member.outcome is Outcome.GOOD and event.outcome is not Outcome.BAD:
         return Step(rollout)  # it runs: what it says of a fetch or a refusal is of something else
-    ended = dataclasses.replace(
+    ended = replace(
         member,
         outcome=event.outcome,
         heard_at=now,
@@ -440,14 +298,14 @@ def _end(rollout: Rollout, roster: Roster, event: Ended, now: int) -> Step:
 
 
 def _hear(found: Step, now: int) -> Step:
-    return dataclasses.replace(found, rollout=dataclasses.replace(found.rollout, quiet_since=now))
+    return replace(found, rollout=replace(found.rollout, quiet_since=now))
 
 
 def _back(rollout: Rollout, roster: Roster, device: str, now: int) -> Step:
     member = roster.get(device)
     if member is None or member.outcome is not Outcome.REVERTING:
         return Step(rollout)
-    back = dataclasses.replace(member, outcome=Outcome.REVERTED, heard_at=now)
+    back = replace(member, outcome=Outcome.REVERTED, heard_at=now)
     return change(rollout, roster, {device: back})
 
 
@@ -456,9 +314,9 @@ def _take(rollout: Rollout, roster: Roster, device: str) -> Step:
     if member is None:
         return Step(rollout)
     if member.outcome is Outcome.REVERTING:
-        gone = dataclasses.replace(member, outcome=Outcome.REVERTED)
+        gone = replace(member, outcome=Outcome.REVERTED)
     elif member.outcome in (Outcome.PENDING, Outcome.BLOCKED, Outcome.SILENT, *AT_IT):
-        gone = dataclasses.replace(member, outcome=Outcome.WITHDRAWN)
+        gone = replace(member, outcome=Outcome.WITHDRAWN)
     else:
         return Step(rollout)
     return change(rollout, roster, {device: gone}, Withdraw(device))
@@ -468,9 +326,7 @@ def _promote(rollout: Rollout, now: int) -> Rollout:
     is_held = rollout.state is State.RUNNING and rollout.wave_state is WaveState.PASSED
     if not is_held or rollout.plan.is_last(rollout.wave):
         raise NotInTable(rollout.state, "promoting, with no wave that waits for it,")
-    return dataclasses.replace(
-        rollout, wave=rollout.wave + 1, wave_state=WaveState.PENDING, quiet_since=now
-    )
+    return replace(rollout, wave=rollout.wave + 1, wave_state=WaveState.PENDING, quiet_since=now)
 
 
 def _resume(rollout: Rollout, now: int) -> Rollout:
@@ -478,4 +334,4 @@ def _resume(rollout: Rollout, now: int) -> Rollout:
     if running.wave_state is WaveState.FAILED:
         running = move_wave(running, WaveTrigger.RESUMED)
     # What was seen is taken as seen; so is what the model answered until now.
-    return dataclasses.replace(running, excused=running.tally, evidence={}, quiet_since=now)
+    return replace(running, excused=running.tally, evidence={}, quiet_since=now)

@@ -134,6 +134,9 @@ class Tally:
         return Tally(cells)
 
 
+NOBODY: Final = Tally()
+
+
 def _cell(member: Member) -> Cell:
     return member.wave, member.outcome, member.kind
 

@@ -21,27 +21,22 @@ from edgefleet_fleet.gates import (
     tripped,
 )
 from edgefleet_fleet.pace import UNBOUNDED
-from edgefleet_fleet.rollout import (
+from edgefleet_fleet.rollout import Rollout, Step, change, move, move_wave, step, stop
+from edgefleet_fleet.rollout_events import (
     Ask,
     Block,
     Command,
     Enlist,
     Enlisted,
     Event,
-    Rollout,
-    Step,
     Withdraw,
-    change,
-    move,
-    move_wave,
-    step,
-    stop,
 )
 from edgefleet_fleet.rollout_states import Cause, State, Trigger, WaveState, WaveTrigger
 from edgefleet_fleet.roster import AT_IT, Member, Outcome, Roster
 
 ANSWER_S = 60
-"""A device that was asked and says nothing holds its place among those at work for so long."""
+"""For so long a device that was asked and says nothing is waited for in any case, and holds its
+place among those at work."""
 _BATCH = 500
 _BY_CAUSE = {
     Cause.GATE: Trigger.GATE_TRIPPED,
@@ -116,6 +111,8 @@ def wake_at(rollout: Rollout, now: int) -> int:
                 moments += [rollout.soak_until if rollout.wave_state is WaveState.SOAK else 0]
                 if found[Outcome.ACTIVE] or (plan.soak_s and found[Outcome.GOOD]):
                     moments.append(rollout.swept_at + sweep_s(rollout))
+                if plan.gate.min_sample and found[Outcome.ASKED]:
+                    moments.append(now + ANSWER_S)
                 stall = plan.gate.stall_s
                 moments += [rollout.quiet_since + stall] if stall and found[Outcome.ASKED] else []
         case _:
@@ -148,7 +145,7 @@ def _run(rollout: Rollout, roster: Roster, now: int) -> Step:
         found = look(rollout, roster, now)
         if found.rollout != rollout or found.changes:
             return found
-    return _pass(rollout, now)
+    return _pass(rollout, roster, now)
 
 
 def _silence(rollout: Rollout, roster: Roster, now: int) -> Step:
@@ -252,13 +249,14 @@ def _ask(rollout: Rollout, roster: Roster, now: int) -> Step:
     return change(paid, roster, changes, *(Ask(device) for device in due))
 
 
-def _pass(rollout: Rollout, now: int) -> Step:
+def _pass(rollout: Rollout, roster: Roster, now: int) -> Step:
     """Whether the newest open wave is through, and what comes after it."""
     plan, here = rollout.plan, counts(rollout)
     newest = counts(rollout, range(rollout.wave, rollout.wave + 1))
     if rollout.wave_state is WaveState.PASSED:  # held for a person, or the last of all
         return Step(rollout)
-    if not has_ended(plan.gate, here, newest):
+    is_fresh = here.unheard > 0 and roster.asked_since(now - ANSWER_S) > 0
+    if is_fresh or not has_ended(plan.gate, here, newest):
         if rollout.wave_state is WaveState.SOAK:
             return Step(move_wave(rollout, WaveTrigger.UNSETTLED))
         return Step(rollout)

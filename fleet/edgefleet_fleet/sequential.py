@@ -49,8 +49,8 @@ def log_e_mean_below(counts: Sequence[int], mean: float) -> float:
         E = mean over λ of prod over bins b of (1 + λ·(mean - top of b))^count(b)
 
     The bet of I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by
-    betting", JRSS B 86 (2024), on a grid of λ from 0 to 1/(1-mean). A value is taken to be the top of its bin, which
-    can only weaken the evidence.
+    betting", JRSS B 86 (2024), on a grid of λ from 0 to 1/(1-mean). A value is taken to be the top
+    of its bin, which can only weaken the evidence.
     """
     if not counts or not 0.0 < mean < 1.0:
         return 0.0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from edgefleet_fleet import rollout as r
+from edgefleet_fleet import rollout as machine
+from edgefleet_fleet import rollout_events as r
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.rollout_plan import Plan
-from edgefleet_fleet.rollout_states import Cause, State, WaveState
+from edgefleet_fleet.rollout_states import Cause, NotInTable, State, WaveState
 from edgefleet_fleet.roster import Member, MemoryRoster, Outcome, Tally
 from edgefleet_fleet.rounds import drive
 
@@ -28,12 +29,12 @@ class Play:
     devices: Mapping[str, str] = field(default_factory=dict)
     now: int = 1000
     before: tuple[str, ...] = ()
-    rollout: r.Rollout = field(init=False)
+    rollout: machine.Rollout = field(init=False)
     roster: MemoryRoster = field(default_factory=MemoryRoster)
     commands: list[r.Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rollout = r.Rollout(self.plan)
+        self.rollout = machine.Rollout(self.plan)
 
     def say(self, event: r.Event, *, after: int = 0) -> tuple[r.Command, ...]:
         """Let something happen; what was ordered. The law of tallies is checked every time."""
@@ -45,7 +46,7 @@ class Play:
                 now=self.now,
                 enlist=lambda: r.Enlisted(dict(self.devices), self.before),
             )
-        except (r.NotInTable, r.NotAllowed):
+        except (NotInTable, machine.NotAllowed):
             assert (self.rollout, self.roster.members) == before
             raise
         self.commands += commands
@@ -81,6 +82,10 @@ class Play:
     @property
     def state(self) -> State:
         return self.rollout.state
+
+    @property
+    def is_running(self) -> bool:
+        return self.rollout.state is State.RUNNING
 
     @property
     def stopped_by(self) -> Cause | None:
