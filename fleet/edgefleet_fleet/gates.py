@@ -47,8 +47,7 @@ class Counts:
     excused_budget: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        names = [field.name for field in dataclasses.fields(Counts)]
-        return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
 
     @property
     def failed(self) -> int:
@@ -69,6 +68,9 @@ class Counts:
     def total(self) -> int:
         """Everybody."""
         return self.attempted + self.undone + self.unasked + self.unheard
+
+
+_NAMES: Final = tuple(field.name for field in dataclasses.fields(Counts))
 
 
 def counts_of(found: Mapping[Outcome, int], excused: Mapping[Outcome, int]) -> Counts:

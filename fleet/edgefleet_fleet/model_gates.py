@@ -30,6 +30,7 @@ class Kind(StrEnum):
     ACCURACY = "accuracy"
     SLOW = "slow"
     MEMORY = "memory"
+    DRIFT = "drift"
     PSI = "psi"
     JS = "js"
     CONFIDENCE = "confidence"
@@ -41,20 +42,23 @@ SAMPLE: Final[Mapping[Kind, int]] = {
     Kind.ACCURACY: 50,
     Kind.SLOW: 3,
     Kind.MEMORY: 3,
+    Kind.DRIFT: 3,
     Kind.PSI: 500,
     Kind.JS: 500,
     Kind.CONFIDENCE: 200,
 }
-"""The least sample of each: requests, or devices for `slow` and `memory`."""
+"""The least sample of each: requests, or devices for `slow`, `memory`, `drift`."""
 _ALPHA: Final = 0.01
+_PSI_SHIFT: Final = 0.25
+_SURE: Final = math.log(1000)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelGate:
     """One gate: what it looks at, its limit, its least sample (0: the usual one).
 
-    Limits: `errors`, `slow`, `memory`: the largest share of requests that fail, of devices whose
-    95th percentile or memory is over the signed envelope. `agreement`, `accuracy`: the smallest
+    Limits: `errors`, `slow`, `memory`, `drift`: the largest share of requests that fail, of devices
+    whose 95th percentile or memory is over the signed envelope, whose outputs drifted. `agreement`, `accuracy`: the smallest
     share of answers that agree with the previous model, that labels confirm. `psi`, `js`: the
     largest distance. `confidence`: the largest drop of the mean, 0 to 1.
     """
@@ -78,8 +82,9 @@ class ModelGate:
 
 DEFAULT_GATES: Final = (
     ModelGate(Kind.ERRORS, 0.05, required=False),
-    ModelGate(Kind.SLOW, 0.2, required=False),
-    ModelGate(Kind.MEMORY, 0.2, required=False),
+    ModelGate(Kind.SLOW, 0.05, required=False),
+    ModelGate(Kind.MEMORY, 0.05, required=False),
+    ModelGate(Kind.DRIFT, 0.05, required=False),
 )
 """What every rollout is watched for: they can stop it, and it does not wait for their sample."""
 
@@ -101,7 +106,8 @@ class Evidence:
     """What devices told of a model, added up. Law: `a + b - b == a`.
 
     `outputs` and `confidence` are counted as in `Reference`; `measured` devices could be held
-    against the envelope of their class, `slow` and `fat` of them are over it.
+    against the envelope of their class, `slow` and `fat` of them are over it; `watched` devices
+    answered often enough to see a drift (`has_drifted`), which `drifted` of them have.
     """
 
     requests: int = 0
@@ -113,6 +119,8 @@ class Evidence:
     measured: int = 0
     slow: int = 0
     fat: int = 0
+    watched: int = 0
+    drifted: int = 0
     outputs: tuple[int, ...] = ()
     confidence: tuple[int, ...] = ()
 
@@ -124,16 +132,19 @@ class Evidence:
 
     def _with(self, other: Evidence, sign: int) -> Evidence:
         found: dict[str, object] = {}
-        for field in dataclasses.fields(Evidence):
-            mine, its = getattr(self, field.name), getattr(other, field.name)
+        for name in _NAMES:
+            mine, its = getattr(self, name), getattr(other, name)
             if isinstance(mine, int):
-                found[field.name] = mine + sign * its
+                found[name] = mine + sign * its
             else:
                 width = max(len(mine), len(its))
                 pairs = zip(_padded(mine, width), _padded(its, width), strict=True)
                 sums = tuple(a + sign * b for a, b in pairs)
-                found[field.name] = sums if any(sums) else ()
+                found[name] = sums if any(sums) else ()
         return Evidence(**found)  # type: ignore[arg-type] # by construction of its own fields
+
+
+_NAMES: Final = tuple(field.name for field in dataclasses.fields(Evidence))
 
 
 def bounded(evidence: Evidence, per_device: int) -> Evidence:
@@ -155,7 +166,8 @@ def bounded(evidence: Evidence, per_device: int) -> Evidence:
 class Reading:
     """What a gate reads: the figure, of how large a sample, and the evidence against the model.
 
-    `log_e` is the logarithm of an e-value; `beyond` says that the figure is past the limit.
+    `beyond` says that the figure is past the limit; only then is the evidence weighed: `log_e` is
+    the logarithm of an e-value.
     """
 
     figure: float
@@ -177,6 +189,8 @@ def read(gate: ModelGate, evidence: Evidence, reference: Reference) -> Reading:
             return _share(evidence.slow, evidence.measured, gate.limit)
         case Kind.MEMORY:
             return _share(evidence.fat, evidence.measured, gate.limit)
+        case Kind.DRIFT:
+            return _share(evidence.drifted, evidence.watched, gate.limit)
         case Kind.CONFIDENCE:
             return _confidence(evidence.confidence, reference.confidence, gate.limit)
         case Kind.PSI:
@@ -227,6 +241,15 @@ def shares_of(counts: Sequence[int], width: int) -> tuple[float, ...]:
     return tuple((count + 0.5) / total for count in wide)
 
 
+def has_drifted(outputs: Sequence[int], reference: Reference) -> bool:
+    """Whether one device's outputs are far from the reference (PSI over 0.25), and not by chance.
+
+    Seen device by device, a drift on a tenth of the boards is not thinned out by the others.
+    """
+    seen = _drift(outputs, reference.outputs, _PSI_SHIFT, psi)
+    return seen.beyond and seen.log_e >= _SURE
+
+
 def psi(now: Sequence[float], before: Sequence[float]) -> float:
     """The population stability index of two distributions, 0 or more; 0.25 is called a shift.
 
@@ -254,7 +277,8 @@ def jensen_shannon(now: Sequence[float], before: Sequence[float]) -> float:
 
 def _share(bad: int, n: int, limit: float) -> Reading:
     figure = bad / n if n else 0.0
-    return Reading(figure, n, log_e_rate_above(bad, n, limit), figure > limit)
+    beyond = figure > limit
+    return Reading(figure, n, log_e_rate_above(bad, n, limit) if beyond else 0.0, beyond)
 
 
 def _share_at_least(good: int, n: int, limit: float) -> Reading:
@@ -278,8 +302,9 @@ def _drift(now: Sequence[int], before: Sequence[int], limit: float, distance: ob
         return Reading(0.0, 0, 0.0, beyond=False)
     usual = shares_of(before, width)
     figure = distance(shares_of(now, width), usual) if sum(now) else 0.0
-    evidence = log_e_other_shares(_padded(now, width), usual)
-    return Reading(figure, sum(now), evidence, figure > limit)
+    beyond = figure > limit
+    evidence = log_e_other_shares(_padded(now, width), usual) if beyond else 0.0
+    return Reading(figure, sum(now), evidence, beyond)
 
 
 def _mean(counts: Sequence[int]) -> float:

@@ -4,7 +4,8 @@
 devices, `gates.py` and `model_gates.py` when to stop. Here is what an event does to one device or
 to the state; `rounds.py` is what follows by itself (opening waves, asking, stopping).
 
-A device is asked once. `good` may still become `bad` (it kept dying after its commit), and `silent`
+A device is asked once; twice only where its order was taken back by a gate (`held`) before it ran
+the model, and a person resumed. `good` may still become `bad` (it kept dying after its commit), and `silent`
 may become anything (it was heard of again); `bad`, `refused`, `undelivered`, `blocked`, `withdrawn`
 and `reverted` stay.
 
@@ -52,7 +53,7 @@ from edgefleet_fleet.rollout_states import (
     WaveState,
     WaveTrigger,
 )
-from edgefleet_fleet.roster import AT_IT, NOBODY, OPEN, Member, Outcome, Roster, Tally
+from edgefleet_fleet.roster import NOBODY, OPEN, Member, Outcome, Roster, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ def step(rollout: Rollout, roster: Roster, event: Event, *, now: int) -> Step:
             return _back(rollout, roster, device, now)
         case Taken(device):
             return _take(rollout, roster, device)
+        case Resumed():
+            return _resume(rollout, roster, now)
         case Aborted() | Replaced():
             return _stop_by(rollout, roster, event)
         case _:
@@ -150,8 +153,6 @@ def _turn(rollout: Rollout, event: Event, now: int) -> Rollout:
             return _promote(rollout, now)
         case Paused():
             return move(rollout, Trigger.OPERATOR_PAUSED, Cause.OPERATOR)
-        case Resumed():
-            return _resume(rollout, now)
         case _:
             return rollout  # time went on
 
@@ -203,9 +204,9 @@ def stop(
     stopped = replace(stopped, ending=ending or rollout.ending)
     changes: dict[str, Member] = {}
     commands: list[Command] = []
-    for device in roster.having((Outcome.PENDING, *OPEN)):
+    for device in roster.having((Outcome.PENDING, Outcome.HELD, *OPEN)):
         member = _known(roster, device)
-        if member.outcome is not Outcome.PENDING:
+        if member.outcome.is_open:
             commands.append(Withdraw(device))
         outcome = Outcome.WITHDRAWN
         if ending is Ending.REVERT and member.outcome is Outcome.SILENT:
@@ -283,7 +284,10 @@ def _answer(rollout: Rollout, roster: Roster, device: str, outcome: Outcome, now
 
 def _end(rollout: Rollout, roster: Roster, event: Ended, now: int) -> Step:
     member = roster.get(event.device)
-    if member is None or not member.outcome.is_in_force or member.outcome is event.outcome:
+    if member is None or member.outcome is event.outcome:
+        return Step(rollout)
+    ran_before_it_was_held = member.outcome is Outcome.HELD and event.outcome is Outcome.BAD
+    if not member.outcome.is_in_force and not ran_before_it_was_held:
         return Step(rollout)
     if member.outcome is Outcome.GOOD and event.outcome is not Outcome.BAD:
         return Step(rollout)  # it runs: what it says of a fetch or a refusal is of something else
@@ -315,7 +319,7 @@ def _take(rollout: Rollout, roster: Roster, device: str) -> Step:
         return Step(rollout)
     if member.outcome is Outcome.REVERTING:
         gone = replace(member, outcome=Outcome.REVERTED)
-    elif member.outcome in (Outcome.PENDING, Outcome.BLOCKED, Outcome.SILENT, *AT_IT):
+    elif member.outcome in (Outcome.PENDING, Outcome.HELD, Outcome.BLOCKED, *OPEN):
         gone = replace(member, outcome=Outcome.WITHDRAWN)
     else:
         return Step(rollout)
@@ -329,9 +333,14 @@ def _promote(rollout: Rollout, now: int) -> Rollout:
     return replace(rollout, wave=rollout.wave + 1, wave_state=WaveState.PENDING, quiet_since=now)
 
 
-def _resume(rollout: Rollout, now: int) -> Rollout:
+def _resume(rollout: Rollout, roster: Roster, now: int) -> Step:
     running = move(rollout, Trigger.OPERATOR_RESUMED)
     if running.wave_state is WaveState.FAILED:
         running = move_wave(running, WaveTrigger.RESUMED)
     # What was seen is taken as seen; so is what the model answered until now.
-    return replace(running, excused=running.tally, evidence={}, quiet_since=now)
+    seen = replace(running, excused=running.tally, evidence={}, quiet_since=now)
+    held = {
+        device: replace(_known(roster, device), outcome=Outcome.PENDING)
+        for device in roster.having((Outcome.HELD,))
+    }
+    return change(seen, roster, held)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 from edgefleet_contract.messages import Phase
@@ -19,6 +20,7 @@ class Outcome(StrEnum):
     """How far one device came with one rollout."""
 
     PENDING = "pending"
+    HELD = "held"
     ASKED = "asked"
     STARTED = "started"
     ACTIVE = "active"
@@ -46,6 +48,7 @@ class Outcome(StrEnum):
 AT_IT: Final = (Outcome.ASKED, Outcome.STARTED, Outcome.ACTIVE)
 OPEN: Final = (*AT_IT, Outcome.SILENT)
 FAILED: Final = (Outcome.BAD, Outcome.SILENT)
+NONE: Final[Mapping[Outcome, int]] = MappingProxyType(dict.fromkeys(Outcome, 0))
 UNDONE: Final = (Outcome.UNDELIVERED, Outcome.REFUSED)
 _RUNS_THE_MODEL: Final = frozenset(
     {Phase.SELFTEST, Phase.SHADOW, Phase.CANARY, Phase.ACTIVATING, Phase.PROBATION}
@@ -106,7 +109,7 @@ class Tally:
 
     def by_outcome(self, waves: range | None = None) -> dict[Outcome, int]:
         """How many have each outcome, in these waves."""
-        found = dict.fromkeys(Outcome, 0)
+        found = dict(NONE)
         for (wave, outcome, _), count in self.cells.items():
             if waves is None or wave in waves:
                 found[outcome] += count
@@ -117,7 +120,9 @@ class Tally:
         found: dict[str, dict[Outcome, int]] = {}
         for (wave, outcome, kind), count in self.cells.items():
             if wave in waves:
-                found.setdefault(kind, dict.fromkeys(Outcome, 0))[outcome] += count
+                if kind not in found:
+                    found[kind] = dict(NONE)
+                found[kind][outcome] += count
         return found
 
     def words(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ is asked between the rounds, and a store can be one. `drive` is that loop.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgefleet_fleet import model_gates
 from edgefleet_fleet.gates import (
@@ -32,7 +32,7 @@ from edgefleet_fleet.rollout_events import (
     Withdraw,
 )
 from edgefleet_fleet.rollout_states import Cause, State, Trigger, WaveState, WaveTrigger
-from edgefleet_fleet.roster import AT_IT, Member, Outcome, Roster
+from edgefleet_fleet.roster import AT_IT, NONE, Member, Outcome, Roster
 
 ANSWER_S = 60
 """For so long a device that was asked and says nothing is waited for in any case, and holds its
@@ -122,7 +122,10 @@ def wake_at(rollout: Rollout, now: int) -> int:
 
 def counts(rollout: Rollout, waves: range | None = None) -> Counts:
     """The devices of the open waves as the gate sees them; blocked classes stand aside."""
-    kinds = by_kind(rollout, waves)
+    return _pooled(rollout, by_kind(rollout, waves))
+
+
+def _pooled(rollout: Rollout, kinds: Mapping[str, Counts]) -> Counts:
     return sum((found for kind, found in kinds.items() if kind not in rollout.blocked), Counts())
 
 
@@ -130,9 +133,8 @@ def by_kind(rollout: Rollout, waves: range | None = None) -> dict[str, Counts]:
     """The same for each hardware class, blocked ones too."""
     waves = waves if waves is not None else range(rollout.wave + 1)
     seen = rollout.excused.by_kind(waves)
-    nobody = dict.fromkeys(Outcome, 0)
     return {
-        kind: counts_of(found, seen.get(kind, nobody))
+        kind: counts_of(found, seen.get(kind, NONE))
         for kind, found in rollout.tally.by_kind(waves).items()
     }
 
@@ -141,16 +143,20 @@ def _run(rollout: Rollout, roster: Roster, now: int) -> Step:
     if rollout.wave_state is WaveState.PENDING:
         opened = move_wave(rollout, WaveTrigger.OPENED)
         return Step(dataclasses.replace(opened, quiet_since=now))
-    for look in (_silence, _block, _trip, _ask):
-        found = look(rollout, roster, now)
-        if found.rollout != rollout or found.changes:
-            return found
-    return _pass(rollout, roster, now)
+    if now >= rollout.swept_at + sweep_s(rollout):
+        return _sweep(rollout, roster, now)
+    kinds = by_kind(rollout)
+    blocked = _block(rollout, roster, kinds)
+    if blocked is not None:
+        return blocked
+    trip = _trip(rollout, kinds, now)
+    if trip is not None:
+        return _give_up(rollout, roster, trip)
+    asked = _ask(rollout, roster, now)
+    return asked if asked.changes else _pass(rollout, roster, _pooled(rollout, kinds), now)
 
 
-def _silence(rollout: Rollout, roster: Roster, now: int) -> Step:
-    if now < rollout.swept_at + sweep_s(rollout):
-        return Step(rollout)
+def _sweep(rollout: Rollout, roster: Roster, now: int) -> Step:
     soaks = rollout.plan.soak_s > 0
     quiet = roster.silent(now - rollout.plan.gate.silence_s, committed=soaks)
     changes = {
@@ -165,10 +171,9 @@ def sweep_s(rollout: Rollout) -> int:
     return max(1, rollout.plan.gate.silence_s // 10)
 
 
-def _block(rollout: Rollout, roster: Roster, now: int) -> Step:
-    del now
+def _block(rollout: Rollout, roster: Roster, kinds: Mapping[str, Counts]) -> Step | None:
     gate = rollout.plan.gate
-    for kind, here in by_kind(rollout).items():
+    for kind, here in kinds.items():
         if not gate.block_after or not kind or kind in rollout.blocked:
             continue
         if here.failed < gate.block_after or not exceeds(gate, here):
@@ -176,7 +181,7 @@ def _block(rollout: Rollout, roster: Roster, now: int) -> Step:
         failed = roster.having((Outcome.BAD,), kind=kind)
         if sum(_member(roster, device).failed_selftest for device in failed) >= gate.block_after:
             return _block_kind(rollout, roster, kind)
-    return Step(rollout)
+    return None
 
 
 def _block_kind(rollout: Rollout, roster: Roster, kind: str) -> Step:
@@ -192,22 +197,29 @@ def _block_kind(rollout: Rollout, roster: Roster, kind: str) -> Step:
     return change(blocked, roster, changes, *commands)
 
 
-def _trip(rollout: Rollout, roster: Roster, now: int) -> Step:
+def _trip(rollout: Rollout, kinds: Mapping[str, Counts], now: int) -> Trip | None:
     plan = rollout.plan
-    kinds = {k: found for k, found in by_kind(rollout).items() if k not in rollout.blocked}
-    pooled = sum(kinds.values(), Counts())
-    canaries = counts(rollout, range(1)) if plan.canaries else Counts()
-    found = tripped(plan.gate, pooled, kinds if len(kinds) > 1 else {}, canaries=canaries)
-    if found is None:
-        words = model_gates.objection(plan.model_gates, rollout.evidence, plan.reference)
-        found = Trip(Cause.GATE, words) if words else None
-    if found is None and plan.gate.stall_s and now >= rollout.quiet_since + plan.gate.stall_s:
-        open_now = rollout.tally.by_outcome(range(rollout.wave + 1))
-        if at_it_count(open_now):
-            days = plan.gate.stall_s / 86400
-            words = f"{at_it_count(open_now)} devices were asked, none said anything for {days:g} d"
-            found = Trip(Cause.STALL, words)
-    return _give_up(rollout, roster, found) if found is not None else Step(rollout)
+    looked_at = {kind: found for kind, found in kinds.items() if kind not in rollout.blocked}
+    pooled = _pooled(rollout, kinds)
+    canaries = counts(rollout, range(1)) if plan.canaries and pooled.failed else Counts()
+    several = looked_at if len(looked_at) > 1 and pooled.failed else {}
+    found = tripped(plan.gate, pooled, several, canaries=canaries)
+    if found is not None:
+        return found
+    words = model_gates.objection(plan.model_gates, rollout.evidence, plan.reference)
+    if words:
+        return Trip(Cause.GATE, words)
+    return _stall(rollout, now)
+
+
+def _stall(rollout: Rollout, now: int) -> Trip | None:
+    stall_s = rollout.plan.gate.stall_s
+    if not stall_s or now < rollout.quiet_since + stall_s:
+        return None
+    asked = at_it_count(rollout.tally.by_outcome(range(rollout.wave + 1)))
+    days = stall_s / 86400
+    words = f"{asked} devices were asked, and none said anything for {days:g} d"
+    return Trip(Cause.STALL, words) if asked else None
 
 
 def _give_up(rollout: Rollout, roster: Roster, found: Trip) -> Step:
@@ -221,7 +233,17 @@ def _give_up(rollout: Rollout, roster: Roster, found: Trip) -> Step:
             ending=ending,
             why=found.why,
         )
-    return Step(move(rollout, _BY_CAUSE[found.cause], found.cause, found.why))
+    paused = move(rollout, _BY_CAUSE[found.cause], found.cause, found.why)
+    return _hold(paused, roster) if found.cause is Cause.GATE else Step(paused)
+
+
+def _hold(rollout: Rollout, roster: Roster) -> Step:
+    """Take back the orders of devices that do not run the model yet; `Resumed` asks them again."""
+    changes = {
+        device: dataclasses.replace(_member(roster, device), outcome=Outcome.HELD)
+        for device in roster.having((Outcome.ASKED, Outcome.STARTED))
+    }
+    return change(rollout, roster, changes, *(Withdraw(device) for device in changes))
 
 
 def _ask(rollout: Rollout, roster: Roster, now: int) -> Step:
@@ -249,17 +271,17 @@ def _ask(rollout: Rollout, roster: Roster, now: int) -> Step:
     return change(paid, roster, changes, *(Ask(device) for device in due))
 
 
-def _pass(rollout: Rollout, roster: Roster, now: int) -> Step:
+def _pass(rollout: Rollout, roster: Roster, here: Counts, now: int) -> Step:
     """Whether the newest open wave is through, and what comes after it."""
-    plan, here = rollout.plan, counts(rollout)
+    plan = rollout.plan
+    if here.unasked or here.at_work:
+        return _unsettle(rollout)
     newest = counts(rollout, range(rollout.wave, rollout.wave + 1))
     if rollout.wave_state is WaveState.PASSED:  # held for a person, or the last of all
         return Step(rollout)
     is_fresh = here.unheard > 0 and roster.asked_since(now - ANSWER_S) > 0
     if is_fresh or not has_ended(plan.gate, here, newest):
-        if rollout.wave_state is WaveState.SOAK:
-            return Step(move_wave(rollout, WaveTrigger.UNSETTLED))
-        return Step(rollout)
+        return _unsettle(rollout)
     against = objection(plan.gate, newest) or objection(plan.gate, here)
     if against is not None:
         return _fail_wave(rollout, against)
@@ -280,6 +302,12 @@ def _pass(rollout: Rollout, roster: Roster, now: int) -> Step:
     ):
         return Step(rollout)
     return _go_on(move_wave(rollout, WaveTrigger.SOAKED), now)
+
+
+def _unsettle(rollout: Rollout) -> Step:
+    if rollout.wave_state is WaveState.SOAK:
+        return Step(move_wave(rollout, WaveTrigger.UNSETTLED))
+    return Step(rollout)
 
 
 def _is_peopled(rollout: Rollout) -> bool:
