@@ -15,7 +15,11 @@ CORES = {
         *("install", "transitions", "recovery", "device", "policy", "windows"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
     ),
-    "fleet/edgefleet_fleet": ("rollout", "cohort", "gates", "desired"),
+    "fleet/edgefleet_fleet": (
+        *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
+        *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
+        *("cohort", "desired", "plan_words"),
+    ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
     ),

@@ -135,6 +135,11 @@ def check_waves(waves: tuple[Wave, ...]) -> tuple[Wave, ...]:
     return waves
 
 
+def wave_words(waves: Sequence[Wave]) -> list[int | str]:
+    """Waves as the API says them: shares as numbers, numbers of devices as `5n`."""
+    return [str(wave) if wave.devices else wave.percent for wave in waves]
+
+
 _WAVES_HINT: Final = "cumulative shares in percent: 10,50,100; 5n means the first five devices"
 
 

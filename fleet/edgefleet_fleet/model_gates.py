@@ -58,9 +58,9 @@ class ModelGate:
     """One gate: what it looks at, its limit, its least sample (0: the usual one).
 
     Limits: `errors`, `slow`, `memory`, `drift`: the largest share of requests that fail, of devices
-    whose 95th percentile or memory is over the signed envelope, whose outputs drifted. `agreement`, `accuracy`: the smallest
-    share of answers that agree with the previous model, that labels confirm. `psi`, `js`: the
-    largest distance. `confidence`: the largest drop of the mean, 0 to 1.
+    whose 95th percentile or memory is over the envelope, whose outputs drifted.
+    `agreement`, `accuracy`: the smallest share of answers that agree with the previous model, that
+    labels confirm. `psi`, `js`: the largest distance. `confidence`: the largest drop of the mean.
     """
 
     kind: Kind
@@ -102,11 +102,27 @@ NO_REFERENCE: Final = Reference()
 
 
 @dataclass(frozen=True, slots=True)
+class Envelope:
+    """What requests to the model may take on any board of the rollout; 0 is not held."""
+
+    p95_us: int = 0
+    ram_mib: int = 0
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything is held."""
+        return self.p95_us > 0 or self.ram_mib > 0
+
+
+NO_ENVELOPE: Final = Envelope()
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What devices told of a model, added up. Law: `a + b - b == a`.
 
     `outputs` and `confidence` are counted as in `Reference`; `measured` devices could be held
-    against the envelope of their class, `slow` and `fat` of them are over it; `watched` devices
+    against the plan's envelope, `slow` and `fat` of them are over it; `watched` devices
     answered often enough to see a drift (`has_drifted`), which `drifted` of them have.
     """
 
@@ -144,6 +160,7 @@ class Evidence:
         return Evidence(**found)  # type: ignore[arg-type] # by construction of its own fields
 
 
+NO_EVIDENCE: Final = Evidence()
 _NAMES: Final = tuple(field.name for field in dataclasses.fields(Evidence))
 
 

@@ -5,9 +5,9 @@ devices, `gates.py` and `model_gates.py` when to stop. Here is what an event doe
 to the state; `rounds.py` is what follows by itself (opening waves, asking, stopping).
 
 A device is asked once; twice only where its order was taken back by a gate (`held`) before it ran
-the model, and a person resumed. `good` may still become `bad` (it kept dying after its commit), and `silent`
-may become anything (it was heard of again); `bad`, `refused`, `undelivered`, `blocked`, `withdrawn`
-and `reverted` stay.
+the model, and a person resumed. `good` may still become `bad` (it kept dying after its commit), and
+`silent` may become anything (it was heard of again); `bad`, `refused`, `undelivered`, `blocked`,
+`withdrawn` and `reverted` stay.
 
 A rollout that is COMPLETED still asks devices that join later: the level that it set is the level
 of the fleet until something newer takes its place.
@@ -31,6 +31,7 @@ from edgefleet_fleet.rollout_events import (
     Enlisted,
     Event,
     Joined,
+    Left,
     Observed,
     Paused,
     Promoted,
@@ -133,6 +134,8 @@ def step(rollout: Rollout, roster: Roster, event: Event, *, now: int) -> Step:
             return _back(rollout, roster, device, now)
         case Taken(device):
             return _take(rollout, roster, device)
+        case Left(device):
+            return _leave(rollout, roster, device)
         case Resumed():
             return _resume(rollout, roster, now)
         case Aborted() | Replaced():
@@ -324,6 +327,14 @@ def _take(rollout: Rollout, roster: Roster, device: str) -> Step:
     else:
         return Step(rollout)
     return change(rollout, roster, {device: gone}, Withdraw(device))
+
+
+def _leave(rollout: Rollout, roster: Roster, device: str) -> Step:
+    # The store drops its row afterwards: as BLOCKED it stands aside in every count.
+    member = roster.get(device)
+    if member is None:
+        return Step(rollout)
+    return change(rollout, roster, {device: replace(member, outcome=Outcome.BLOCKED)})
 
 
 def _promote(rollout: Rollout, now: int) -> Rollout:

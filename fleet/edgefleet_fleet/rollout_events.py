@@ -83,7 +83,14 @@ class Back:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A newer rollout asks this device for the same slot, or it left the fleet."""
+    """A newer rollout asks this device for the same slot."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A device left the fleet: nobody waits for it, and it counts no more."""
 
     device: str
 
@@ -139,6 +146,7 @@ Event: TypeAlias = (
     | Ended
     | Back
     | Taken
+    | Left
     | Observed
     | Promoted
     | Paused

@@ -13,7 +13,14 @@ from typing import Final
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.cohort import EVERYBODY, Wave, check_waves, cuts, place, wave_of
 from edgefleet_fleet.gates import DEFAULT_GATE, GatePolicy
-from edgefleet_fleet.model_gates import DEFAULT_GATES, NO_REFERENCE, ModelGate, Reference
+from edgefleet_fleet.model_gates import (
+    DEFAULT_GATES,
+    NO_ENVELOPE,
+    NO_REFERENCE,
+    Envelope,
+    ModelGate,
+    Reference,
+)
 from edgefleet_fleet.pace import DEFAULT_PACE, Pace
 
 ANYBODY: Final = "any"
@@ -28,6 +35,7 @@ class Plan:
         waves: cumulative; a wave of explicit `canaries` comes before them.
         gate, model_gates: when it stops by itself.
         reference: how the previous model answers, for gates that compare.
+        envelope: what a request may take, for `slow` and `memory`.
         pace: how fast the devices of an open wave are asked.
         soak_s: how long a wave must have stood before the next opens.
         hold_after: waves (counted from 1) after which a person opens the next.
@@ -42,6 +50,7 @@ class Plan:
     gate: GatePolicy = DEFAULT_GATE
     model_gates: tuple[ModelGate, ...] = DEFAULT_GATES
     reference: Reference = NO_REFERENCE
+    envelope: Envelope = NO_ENVELOPE
     pace: Pace = DEFAULT_PACE
     soak_s: int = 0
     hold_after: tuple[int, ...] = ()
