@@ -48,6 +48,7 @@ class Ours:
 
     world: World
     recalls: str = "active"
+    listens: bool = True
     rollout: Rollout = field(init=False)
     roster: MemoryRoster = field(default_factory=MemoryRoster)
     told: dict[str, Evidence] = field(default_factory=dict)
@@ -143,6 +144,7 @@ class HawkBit:
     error: float = 0.5
     canary_error: float = 0.5
     recalls: str = ""
+    listens: bool = False
     group: int = 0
     groups: list[list[str]] = field(default_factory=list)
     of: dict[str, int] = field(default_factory=dict)
@@ -213,6 +215,7 @@ class AwsJobs:
     failed: tuple[int, float] = (100, 0.2)
     timed_out: tuple[int, float] = (200, 0.5)
     recalls: str = "answered"
+    listens: bool = False
     queue: list[str] = field(default_factory=list)
     bucket: Bucket = field(default_factory=Bucket)
     counts: dict[str, int] = field(default_factory=lambda: {"good": 0, "failed": 0, "late": 0})

@@ -111,6 +111,8 @@ class World:
 class Rule(Protocol):
     """Something that rolls out: whom it asks now, and when it wants to be woken."""
 
+    listens = False
+    """Whether it looks at what the model answers; else it is not told."""
     recalls = ""
     """Whose orders it takes back when it stops: of nobody, of those that have not `answered`, or
     of those on which it is not yet `active`."""
@@ -190,7 +192,8 @@ def play(rule: Rule, world: World, *, days: int = 4) -> Blast:
             ask(rule.wake(now))
             continue
         said_so[said.what].add(device)
-        push_next(device)
+        if rule.listens or said.what != "good":
+            push_next(device)
         ask(rule.hear(device, said, now))
     reached = [
         device

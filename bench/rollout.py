@@ -2,8 +2,8 @@
 
 A simulation of the pure core (no broker, no store): 10,000 devices of four hardware classes, a
 model that is bad on x % of one of them (30 % of the fleet), in four ways. `harmed` are devices
-that ran the model and that it is bad on, `reached` all that ran it; means over seeds. The references
-are those of `_rollout_rules.py`.
+that ran the model and that it is bad on, `reached` all that ran it; means over seeds. The
+references are those of `_rollout_rules.py`.
 
 `blast.worst_ratio`: ours over the best of the reference rules, all of x added up, in the failure
 mode where that is largest. `false_stops`: how often a good model was stopped.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def main(argv: list[str]) -> int:
 
 def measure(devices: int, seeds: int, good_seeds: int) -> dict[str, Any]:
     """All figures."""
-    cells = [_cell(devices, mode, share, seeds) for mode in MODES for share in SHARES]
+    with ProcessPoolExecutor() as pool:
+        asked = [(devices, mode, share, seeds) for mode in MODES for share in SHARES]
+        good = pool.submit(_good, devices, good_seeds)
+        cells = list(pool.map(_cell, *zip(*asked, strict=True)))
     by_mode = {mode: _ratio([cell for cell in cells if cell["mode"] == mode]) for mode in MODES}
     worst = max(by_mode, key=lambda mode: by_mode[mode])
     return {
@@ -56,7 +60,7 @@ def measure(devices: int, seeds: int, good_seeds: int) -> dict[str, Any]:
             "worst_cell_ratio": max(_ratio([cell]) for cell in cells),
             "cells": cells,
         },
-        "good": _good(devices, good_seeds),
+        "good": good.result(),
     }
 
 
