@@ -27,6 +27,7 @@ COMMANDS = [
     *(["devices", verb] for verb in ("revoke", "forget")),
     *(["bundles", verb] for verb in ("list", "show", "push")),
     *(["rollouts", verb] for verb in ("list", "show", "watch", "pause", "resume", "abort")),
+    *(["rollouts", verb] for verb in ("revert", "start", "approve", "deny", "promote")),
 ]
 
 
