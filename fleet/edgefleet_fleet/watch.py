@@ -22,7 +22,10 @@ _MOVES = frozenset({"running", "scheduled", "aborting"})
 _WAITS = frozenset({"draft", "pending_approval", "running", "scheduled"})
 _FAILED = frozenset({"bad", "silent", "undelivered", "refused"})
 _COLOURS = {
-    "good": "green", "asked": "yellow", "pending": "dim", "withdrawn": "dim",
+    "good": "green",
+    "asked": "yellow",
+    "pending": "dim",
+    "withdrawn": "dim",
     **dict.fromkeys(_FAILED, "red"),
 }
 EXIT_WAITS = 5
