@@ -16,7 +16,11 @@ CORES = {
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
         *("runtime/drift_watch", "serving/drift"),
     ),
-    "fleet/edgefleet_fleet": ("rollout", "cohort", "filters", "gates", "desired"),
+    "fleet/edgefleet_fleet": (
+        *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
+        *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
+        *("cohort", "filters", "desired", "plan_words", "webhooks"),
+    ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
         *("boards/places", "boards/figures"),
