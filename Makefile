@@ -14,7 +14,7 @@ FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert arm64
 .PHONY: models streams channels toolchains same-bytes hostile fuzz networks crash-states kill-matrix powercut
-.PHONY: memory lock clean
+.PHONY: memory device-tests lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -81,6 +81,12 @@ powercut: env ## real power cuts: an ext4 at every system call, a machine at ran
 	@sh tools/system-packages.sh strace e2fsprogs user-mode-linux gcc libc6-dev
 	@$(BIN)/python -m tests.system.powercut
 	@$(BIN)/python -m tests.crash table
+
+device-tests: env ## the device's tests in an environment that has what a board downloads
+	@rm -rf build/device && $(PYTHON) -m venv build/device
+	@build/device/bin/python -m pip install --quiet --constraint constraints.txt '.[agent]' \
+	  pytest pytest-timeout hypothesis
+	@build/device/bin/python -m pytest -q -p no:cacheprovider tests/contract tests/processing tests/agent
 
 models: env ## real models in ONNX and TFLite through the device's runtime; fetches them once
 	@sh tools/system-packages.sh npm

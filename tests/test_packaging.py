@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("contract", "converter", "fleet", "agent")
+DOORS = (
+    *("installer", "transfer_http", "tuf_client", "policy", "journal", "identity", "unsealing"),
+    *("runtime_program", "runtime_chain", "serving_app", "serving_oip_v2", "client", "stateful"),
+    *("sources_folder", "commander", "runtime_drift", "measure_door"),
+)
+EXTRAS = {"cv2", "google", "grpc", "tflite_runtime"}  # of other extras, or of 32-bit boards
+EVERY_MODULE = """
+import importlib, json, pkgutil
+lacking = {}
+for name in ("edgefleet_contract", "edgefleet_processing", "edgefleet_agent"):
+    package = importlib.import_module(name)
+    for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+        if found.name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            lacking[error.name.partition(".")[0]] = found.name
+print(json.dumps(lacking))
+"""
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
@@ -59,14 +80,22 @@ def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
-def test_a_device_passes_its_tests_with_nothing_but_its_extra(device: Path) -> None:
-    """The tests of the contract, the steps and the agent, run by what a board would download."""
+def test_a_device_imports_everything_that_it_has(device: Path) -> None:
+    """Each module in a board's environment; what belongs to an extra names what it lacks."""
     installed = run(device / "bin/python", "-m", "pip", "list", "--format=freeze")
     assert "onnx==" not in installed
     assert "sqlalchemy" not in installed.lower()
+    lacking = json.loads(run(device / "bin/python", "-c", EVERY_MODULE))
+    assert set(lacking) <= EXTRAS
+    assert all(module.startswith("edgefleet_agent.") for module in lacking.values())
+
+
+def test_a_device_passes_its_tests_with_nothing_but_its_extra(device: Path) -> None:
+    """A file of tests for each door of the agent; `make device-tests` runs all of them so."""
     said = run(
         *(device / "bin/python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-        *("tests/contract", "tests/processing", "tests/agent", "-k", "not under_load"),
+        *(f"tests/agent/test_{name}.py" for name in DOORS),
+        *("-k", "not under_load"),
         cwd=ROOT,
     )
     assert " passed" in said
