@@ -117,7 +117,7 @@ bench-precisions: env ## every target of five models: accuracy, noise, bytes, ti
 	@$(BIN)/python -m bench precisions --write
 
 bench-cost: env ## what a search costs: seconds of processors, memory
-	@$(BIN)/python -m bench cost
+	@$(BIN)/python -m bench cost --write
 
 toolchains: env ## a model of every framework, converted and held against it (TOOLCHAIN=venv; else 4 GB)
 	@$(BIN)/python -m tests.toolchains --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))

@@ -232,7 +232,8 @@ def _version(name: str) -> str:
 
 def _write(rows: list[Row], found: dict[str, Any]) -> None:
     text = PAGE.read_text()
-    head, rest = text.split(START)
+    head, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
     told = [_version(name) for name in ANCHORS]
     words = f"{', '.join(told)}; ours with onnxruntime {metadata.version('onnxruntime')}."
-    PAGE.write_text(f"{head}{START}\n{page(rows, found, words)}\n\n{END}{rest.split(END)[1]}")
+    PAGE.write_text(f"{head}{START}\n{page(rows, found, words)}\n\n{END}{after}")

@@ -147,10 +147,11 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"{name}: {len(rows)} rows\n")
     if options.write:
         text = PAGE.read_text("utf-8")
-        head, rest = text.split(START)
+        head, _, rest = text.partition(START)
+        _, _, after = rest.partition(END)
         words = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
         table = "\n".join(markdown(rows))
-        PAGE.write_text(f"{head}{START}\n{words}.\n\n{table}\n\n{END}{rest.split(END)[1]}", "utf-8")
+        PAGE.write_text(f"{head}{START}\n{words}.\n\n{table}\n\n{END}{after}", "utf-8")
     if options.json:
         print(json.dumps({"table": [asdict(row) for row in rows]}, indent=2))
         return 0
