@@ -146,18 +146,29 @@ def main(argv: list[str]) -> int:
             rows += measure(make(), Path(folder))
         sys.stderr.write(f"{name}: {len(rows)} rows\n")
     if options.write:
-        text = PAGE.read_text("utf-8")
-        head, _, rest = text.partition(START)
-        _, _, after = rest.partition(END)
-        words = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
-        table = "\n".join(markdown(rows))
-        PAGE.write_text(f"{head}{START}\n{words}.\n\n{table}\n\n{END}{after}", "utf-8")
+        _write(rows)
     if options.json:
         print(json.dumps({"table": [asdict(row) for row in rows]}, indent=2))
         return 0
     for line in markdown(rows):
         print(line)
     return 0
+
+
+def _write(rows: list[Row]) -> None:
+    """Into the page; models that were not asked for keep the rows that they have there."""
+    head, _, rest = PAGE.read_text("utf-8").partition(START)
+    old, _, after = rest.partition(END)
+    kept: dict[str, list[str]] = {name: [] for name, _ in tasks()}
+    lines = [line for line in old.splitlines() if line.startswith("| ")]
+    for line in lines:
+        name = line.split(" | ")[0].removeprefix("| ")
+        kept.get(name, []).append(line)
+    for row in rows:
+        kept[row.model] = [line for line in markdown(rows) if line.startswith(f"| {row.model} |")]
+    words = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    table = "\n".join([*markdown([]), *(line for each in kept.values() for line in each)])
+    PAGE.write_text(f"{head}{START}\n{words}.\n\n{table}\n\n{END}{after}", "utf-8")
 
 
 def markdown(rows: list[Row]) -> list[str]:
