@@ -12,7 +12,8 @@ STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
 
-.PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert arm64
+.PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert
+.PHONY: bench-prune bench-precisions bench-cost arm64
 .PHONY: models streams channels toolchains same-bytes hostile fuzz networks crash-states kill-matrix powercut
 .PHONY: memory device-tests lock clean
 
@@ -114,6 +115,15 @@ bench-peers: env broker ## serving beside MLServer, KServe, LitServe and BentoML
 bench-convert: env ## int8 beside the quantizers of others (installs them once); TOOLCHAIN=DIR has PyTorch, TensorFlow
 	@sh tools/system-packages.sh npm
 	@$(BIN)/python -m bench convert --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
+
+bench-prune: env ## zeros and cut channels on a real network: TOOLCHAIN=DIR has torch, onnxscript, torch-pruning
+	@$(BIN)/python -m bench prune --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
+
+bench-precisions: env ## every target of five models: accuracy, noise, bytes, time
+	@$(BIN)/python -m bench precisions --write
+
+bench-cost: env ## what a search costs: seconds of processors, memory
+	@$(BIN)/python -m bench cost --write
 
 toolchains: env ## a model of every framework, converted and held against it (TOOLCHAIN=venv; else 4 GB)
 	@$(BIN)/python -m tests.toolchains --write $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))

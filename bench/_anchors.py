@@ -42,7 +42,9 @@ ANCHORS = {
     "olive": Anchor(("olive-ai", "onnxruntime", "torch", "requests"), Format.ONNX),
     "nncf": Anchor(("nncf", "onnxruntime", "onnx"), Format.ONNX),
     "ai_edge_quantizer": Anchor(("ai-edge-quantizer",), Format.TFLITE),
-    "tflite_converter": Anchor(("tensorflow-cpu",), Format.TFLITE, from_keras=True),
+    "tflite_converter": Anchor(
+        ("tensorflow-cpu", "ai-edge-litert"), Format.TFLITE, from_keras=True
+    ),
 }
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from edgefleet_converter.recipe import parse_recipe
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.hunt import hunt
 from edgefleet_converter.search.split import part
-from edgefleet_converter.targets import Target
+from edgefleet_converter.search.wishes import Objective
+from edgefleet_converter.targets import Precision, Target
 
 MAX_DROP = 0.01
 TIMEOUT_S = 1500
@@ -83,12 +84,16 @@ class Ours:
             self.bench.recipe.budget.min_sqnr_db,
         )
 
-    def search(self, kind: Format, cache: Path) -> Made:
-        """What the search finds."""
+    def search(self, kind: Format, cache: Path, objective: Objective = Objective.SIZE) -> Made:
+        """What the search finds. For latency it measures times, and chooses by them."""
+        recipe = self.bench.recipe
+        times = replace(recipe.measure, enabled=objective.needs_latency)
+        asked = replace(recipe, search=replace(recipe.search, objective=objective), measure=times)
+        bench = replace(self.bench, recipe=asked)
 
         def find(into: Path) -> str:
             target = Target.TFLITE_INT8 if kind is Format.TFLITE else Target.ONNX_INT8
-            found = hunt(self.bench, self.opened, target, self.task.truth, cache=Cache(cache))
+            found = hunt(bench, self.opened, target, self.task.truth, cache=Cache(cache))
             into.write_bytes(found.model)
             return found.report.chosen
 
@@ -100,7 +105,11 @@ class Ours:
         def quantize(into: Path) -> str:
             model = self.opened.models[kind].path
             inputs = {f"model.{kind}": model, CALIBRATION: self.bench.scratch / CALIBRATION}
-            self.bench.task(f"quantize_{kind}", "quantizing", inputs, {f"int8.{kind}": into})
+            if kind is Format.ONNX:
+                self.bench.task("quantize_onnx", "quantizing", inputs, {"int8.onnx": into})
+            else:
+                made = {"made.tflite": into}
+                self.bench.task("make_tflite", "quantizing", inputs, made, way=Precision.INT8)
             return "minmax-all"
 
         return self._apart(quantize)

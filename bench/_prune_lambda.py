@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,9 +50,17 @@ class Row:
 
 
 def sweep_lambda(
-    folder: Path, toolchain: Path, scratch: Path, *, with_budget: bool = True
+    folder: Path,
+    toolchain: Path,
+    scratch: Path,
+    *,
+    shares: Sequence[float] = SHARES,
+    with_budget: bool = True,
 ) -> list[Row]:
-    """A row for each share of zeros, and one for the lambda that a budget of a point allows."""
+    """A row for each share of zeros, and one for the lambda that a budget of a point allows.
+
+    Each is told as soon as it is made; times are taken at the end.
+    """
     shop = Shop(folder, scratch / "lambda")
     exported = folder / "whole.onnx"
     if not exported.exists():  # it is kept beside the weights
@@ -64,7 +74,7 @@ def sweep_lambda(
     weights = all_weights(model)
     rows: list[Row] = []
     files: list[Path] = []
-    for share in SHARES:
+    for share in (0.0, *(share for share in shares if share)):
         name = f"{round(100 * share)} %"
         lambda_ = lambda_for(weights, share)
         tried = prune_weights(model, lambda_)
@@ -85,6 +95,7 @@ def sweep_lambda(
             )
         )
         files.append(made)
+        print(rows[-1], file=sys.stderr, flush=True)
     if with_budget:
         rows.append(_inside_budget(shop, whole, (shop.answers(whole),)))
         files.append(shop.bench.scratch / "budget.int8.onnx")

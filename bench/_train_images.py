@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("network", choices=("mobilenet", "cnn"))
     parser.add_argument("images")
     parser.add_argument("out")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)  # threads that wait for one another lose more on a busy machine

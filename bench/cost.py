@@ -3,7 +3,7 @@
 Each model is searched twice: with an empty cache, then again from the cache. CPU seconds say more
 than seconds on a busy machine. Memory is the peak of the largest process of the tree, as the kernel
 counts it (resident, libraries included); workers run one after another, so the command itself, some
-70 MiB, is what comes on top.
+70 MiB, is what comes on top. `--write` puts the table into docs/design/search.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import numpy as np
 
 from bench._quant_models import Task, tasks
 
+PAGE = Path(__file__).parents[1] / "docs" / "design" / "search.md"
+START, END = "<!-- measured: python -m bench cost --write -->\n", "<!-- end -->"
 MODELS = ("digits-mlp", "digits-cnn", "mobile")
 RECIPE = """
 targets = [{targets}]
@@ -87,6 +89,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench cost", description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", action="append", help="a model; repeatable")
+    parser.add_argument("--write", action="store_true", help="into the page")
     options = parser.parse_args(argv)
     found: dict[str, dict[str, Cost]] = {}
     for name, make in tasks():
@@ -94,6 +97,10 @@ def main(argv: list[str]) -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="bench-cost-") as folder:
             found[name] = search_costs(make(), Path(folder))
+    if options.write:
+        head, _, rest = PAGE.read_text("utf-8").partition(START)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(f"{head}{START}\n{markdown(found)}\n\n{END}{after}", "utf-8")
     if options.json:
         told = {
             name: {when: asdict(cost) for when, cost in costs.items()}
@@ -106,3 +113,18 @@ def main(argv: list[str]) -> int:
         for when, cost in costs.items():
             print(f"{name:12} {when:6} {cost.cpu_s:7} {cost.peak_mib:9} {cost.seconds:7}")
     return 0
+
+
+def markdown(found: Mapping[str, Mapping[str, Cost]]) -> str:
+    """A line for each model."""
+    lines = [
+        "| model | CPU s | from the cache | peak MiB | from the cache |",
+        "|---|---|---|---|---|",
+    ]
+    for name, costs in found.items():
+        first, again = costs["first"], costs["again"]
+        lines.append(
+            f"| {name} | {first.cpu_s} | {again.cpu_s} "
+            f"| {first.peak_mib:.0f} | {again.peak_mib:.0f} |"
+        )
+    return "\n".join(lines)

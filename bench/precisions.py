@@ -3,7 +3,8 @@
 Every target that a recipe may name is made of the float model of its format by the same worker task
 as in a build, and judged on all held-out examples. Latency: one inference of one example on one
 thread, all files of a format measured in turns in one process, as a ratio to float32; only ratios
-mean anything on a busy machine, and nothing of it is about ARM.
+mean anything on a busy machine, and nothing of it is about ARM. `--write` puts the table into
+docs/design/precisions.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,9 @@ from edgefleet_converter.search.workshop import Workshop
 from edgefleet_converter.targets import Precision, Target
 from edgefleet_converter.variants import RUNTIMES
 
+PAGE = Path(__file__).parents[1] / "docs" / "design" / "precisions.md"
+START, END = "<!-- measured: python -m bench precisions --write -->\n", "<!-- end -->"
+_PACKAGES = ("onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "scikit-learn")
 _SECONDS = 6.0
 _EXAMPLES = 32
 _RECIPE = """
@@ -131,6 +136,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench precisions", description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", action="append", help="a model; repeatable")
+    parser.add_argument("--write", action="store_true", help="into the page")
     options = parser.parse_args(argv)
     rows: list[Row] = []
     for name, make in tasks():
@@ -139,12 +145,30 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="bench-precisions-") as folder:
             rows += measure(make(), Path(folder))
         sys.stderr.write(f"{name}: {len(rows)} rows\n")
+    if options.write:
+        _write(rows)
     if options.json:
         print(json.dumps({"table": [asdict(row) for row in rows]}, indent=2))
         return 0
     for line in markdown(rows):
         print(line)
     return 0
+
+
+def _write(rows: list[Row]) -> None:
+    """Into the page; models that were not asked for keep the rows that they have there."""
+    head, _, rest = PAGE.read_text("utf-8").partition(START)
+    old, _, after = rest.partition(END)
+    kept: dict[str, list[str]] = {name: [] for name, _ in tasks()}
+    lines = [line for line in old.splitlines() if line.startswith("| ")]
+    for line in lines:
+        name = line.split(" | ")[0].removeprefix("| ")
+        kept.get(name, []).append(line)
+    for row in rows:
+        kept[row.model] = [line for line in markdown(rows) if line.startswith(f"| {row.model} |")]
+    words = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    table = "\n".join([*markdown([]), *(line for each in kept.values() for line in each)])
+    PAGE.write_text(f"{head}{START}\n{words}.\n\n{table}\n\n{END}{after}", "utf-8")
 
 
 def markdown(rows: list[Row]) -> list[str]:

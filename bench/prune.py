@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench._prune_channels import Cut, cut_channels
-from bench._prune_lambda import Row, sweep_lambda
+from bench._prune_lambda import SHARES, Row, sweep_lambda
 from bench._prune_page import tables, write
 from bench._pruned_data import ground
 
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--toolchain", type=Path, default=os.environ.get("EDGE_CONVERT_TOOLCHAIN"))
     parser.add_argument("--only", choices=("lambda", "channels"))
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of zeros")
     parser.add_argument("--no-budget", action="store_true", help="no lambda is searched for")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -47,7 +48,10 @@ def main(argv: list[str]) -> int:
     cuts: list[Cut] = []
     with tempfile.TemporaryDirectory(prefix="bench-prune-") as name:
         if options.only != "channels":
-            rows = sweep_lambda(folder, toolchain, Path(name), with_budget=not options.no_budget)
+            has_budget = not options.no_budget
+            rows = sweep_lambda(
+                folder, toolchain, Path(name), shares=options.shares, with_budget=has_budget
+            )
         if options.only != "lambda":
             cuts = cut_channels(folder, toolchain, Path(name), options.ratios)
     if options.write:

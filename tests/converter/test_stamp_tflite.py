@@ -114,3 +114,11 @@ def test_versions_by_the_types_of_tensors(
     tensors = of_types(takes, weights, takes, takes, scales=scales)
     operator = schema.OperatorT(inputs=[0, 1, 2], outputs=[3])
     assert version_of(code, operator, tensors) == version
+
+
+def test_a_shape_is_asked_of_a_tensor_of_any_type() -> None:
+    types = [schema.TensorType.FLOAT32, schema.TensorType.INT8, schema.TensorType.INT16]
+    operator = schema.OperatorT(inputs=[0], outputs=[1])
+    made = schema.TensorT(type=schema.TensorType.INT32)
+    found = {version_of(Op.SHAPE, operator, [schema.TensorT(type=one), made]) for one in types}
+    assert found == {1}

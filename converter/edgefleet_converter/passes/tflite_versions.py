@@ -49,6 +49,8 @@ def version_of(code: int, operator: Any, tensors: list[Any]) -> int | None:
     if special is not None:
         return special(operator, tensors)
     kind = tensors[operator.inputs[0]].type
+    if code == Op.SHAPE:
+        return 1  # whatever the type of what is measured
     if code in _ALWAYS_ONE:
         return 1 if kind in (_FLOAT, _INT8, _INT16) else None
     return _BY_TYPE.get(code, {}).get(kind)
