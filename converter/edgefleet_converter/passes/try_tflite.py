@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_name_by_index, get_op_scope
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
 
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
@@ -15,8 +16,9 @@ from edgefleet_converter.passes.tflite_file import parse
 from edgefleet_converter.passes.try_onnx import reason_of, run_made
 from edgefleet_converter.search.entry import write_entry
 
-_LINEAR: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
-_ENDS: Final = ("SOFTMAX", "LOGISTIC")  # 8 bits of a probability are most of the noise at times
+_Op = schema.BuiltinOperator
+_LINEAR: Final = (_Op.CONV_2D, _Op.DEPTHWISE_CONV_2D, _Op.FULLY_CONNECTED, _Op.BATCH_MATMUL)
+_ENDS: Final = (_Op.SOFTMAX, _Op.LOGISTIC)  # 8 bits of a probability are most of the noise at times
 
 
 def read_layers() -> dict[str, Json]:
@@ -29,8 +31,8 @@ def read_layers() -> dict[str, Json]:
     graph = model.subgraphs[0]
     layers: list[Json] = [
         get_op_scope(operator, graph.tensors)
-        for place, operator in enumerate(graph.operators)
-        if get_op_name_by_index(model, 0, place) in (*_LINEAR, *_ENDS)
+        for operator in graph.operators
+        if model.operatorCodes[operator.opcodeIndex].builtinCode in (*_LINEAR, *_ENDS)
     ]
     if not layers:
         raise OperatorError("nothing to quantize: no convolution and no dense layer")
