@@ -201,7 +201,7 @@ def test_an_exported_variant_runs_by_its_own_readme(
         out = tmp_path / name
         assert run("export", built.path, name, "--out", out, "--trust", public) == 0
         assert sorted(path.name for path in out.iterdir()) == sorted(
-            ["README.md", "golden.npz", "labels.txt", model]
+            ["README.md", "drift.json", "golden.npz", "labels.txt", model]
         )
         assert sha256((out / model).read_bytes()) == built.manifest.file(f"{name}/{model}").sha256
         text = (out / "README.md").read_text()
