@@ -257,7 +257,11 @@ def attempt(case: Case, number: int, toolchain: Path, folder: Path) -> tuple[Tri
     finally:
         os.chdir(here)
     report = built.report
-    sqnr = {one.name: one.sqnr_db for one in report.variants if one.name.endswith("int8")}
+    sqnr = {
+        one.name: one.sqnr_db
+        for one in report.variants
+        if one.name.endswith("int8") and one.name not in report.parity  # it came so
+    }
     tried = replace(tried, parity=report.parity, sqnr_db=sqnr, seconds=time.monotonic() - started)
     if case.refused:
         return tried, "it was not refused"
