@@ -23,10 +23,10 @@ from edgefleet_converter.comparing import Fate, compare
 from edgefleet_converter.export_readme import render_readme
 from edgefleet_converter.exporting import place_names
 from edgefleet_converter.page.told import Told, read_told
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.transfer_size import cost
 from edgefleet_fleet.delta_encoder import encode
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 
 Captured = pytest.CaptureFixture[str]
 

@@ -25,10 +25,9 @@ from edgefleet_converter.assembly import Built
 from edgefleet_converter.join import join
 from edgefleet_converter.join_recipe import load_join
 from edgefleet_converter.joined_variants import copy_in
-from edgefleet_converter.pipeline import build
 from edgefleet_converter.recipe import Measure, parse_recipe
 from tests.agent.hosting import running
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.test_processing import NAMES, PICTURES, pictures
 from tests.converter.trials import spec_of, tried
 

@@ -28,9 +28,9 @@ from edgefleet_converter.page.passes import passes
 from edgefleet_converter.page.scales import pareto, scale_of
 from edgefleet_converter.page.told import Dot, Histogram, Interval, Layer, ToldFlip, read_told
 from edgefleet_converter.papers import Papers
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.showing import read_shown
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 
 HOSTILE = "</title></style><script>alert(1)</script>\"'><img src=//evil.example/x onerror=alert(1)>"
 

@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_converter import cli
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import parse_recipe
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.models import cnn, examples, save
 
 DATA = '[data]\ncalibration = "calibration.npy"\nheld_out = "held_out.npz"\n'

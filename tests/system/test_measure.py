@@ -30,7 +30,7 @@ from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Measure, Recipe, Worker, load_recipe
 from edgefleet_converter.search.look import look
 from edgefleet_converter.search.on_boards import speeds
-from edgefleet_converter.search.ranking import NEAR
+from edgefleet_converter.search.ranking import NEAR_TIME
 from edgefleet_converter.search.wishes import Objective
 from edgefleet_converter.targets import Target
 from tests.agent.measuring import PUBLISHER, job_of
@@ -202,7 +202,7 @@ def test_the_search_ranks_by_the_times_of_its_board(
     assert [one.way for one in found.boards] == ["ssh"]
     assert found.hardware == found.boards[0].board.hw
     times = {one.name: one.p50_us for one in found.candidates if one.p50_us and not one.outside}
-    assert times[found.chosen] <= min(times.values()) * NEAR
+    assert times[found.chosen] <= min(times.values()) * NEAR_TIME
 
 
 def asked(agent: Measured, tmp_path: Path, key: PrivateKey | None, place: str = "") -> None:
