@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,10 @@ from edgefleet_converter.signing import open_signer, read_public_file
 if TYPE_CHECKING:
     from edgefleet_converter.assembly import Built
     from edgefleet_converter.bench import Progress
+    from edgefleet_converter.boards.figures import Heard
     from edgefleet_converter.channels import Channels
     from edgefleet_converter.join_recipe import JoinRecipe
-    from edgefleet_converter.recipe import Recipe
+    from edgefleet_converter.recipe import Measure, Recipe
     from edgefleet_converter.search.cache import Cache
     from edgefleet_converter.search.figures import SearchReport
     from edgefleet_converter.sweep import Sweep
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     GraphLike = JoinRecipe | Path | str | Mapping[str, object]
 
 __all__ = [
-    *("Difference", "Exported", "Inspected", "build", "diff", "export", "inspect", "join"),
-    *("prune", "prune_channels", "read_recipe", "report", "search", "verify"),
+    *("Difference", "Exported", "Inspected", "bench", "build", "diff", "export", "inspect"),
+    *("join", "prune", "prune_channels", "read_recipe", "report", "search", "verify"),
 ]
 
 Key = Signer | Path | str
@@ -127,6 +128,7 @@ def join(
     version: int,
     key: Key,
     trust: Trusted = (),
+    measure: Measure | None = None,
     created: int | None = None,
     cache: Kept = True,
     progress: Progress = _silent,
@@ -140,14 +142,18 @@ def join(
         version: rises with every release.
         key: the publisher's, ECDSA.
         trust: who may have signed the bundles that are joined; by default `key`.
+        measure: what is measured and where; by default what the graph says.
         created: seconds since 1970; by default SOURCE_DATE_EPOCH, or now.
         cache: where results are kept.
         progress: told what begins.
     """
     from edgefleet_converter import join as joining
+    from edgefleet_converter import join_recipe
 
     with _foreseen(), _signer(key) as signer, _cache(cache) as kept:
         wish, source = _graph(graph)
+        if measure is not None:
+            wish = join_recipe.measured(wish, measure)
         return joining.join(
             wish,
             source=source,
@@ -185,6 +191,48 @@ def search(
             trust_pickle=trust_pickle,
             progress=progress,
             key=key,
+        )
+
+
+def bench(
+    source: Path | str,
+    recipe: RecipeLike | None = None,
+    *,
+    measure: Measure | None = None,
+    trust: Trusted = (),
+    key: Key | None = None,
+    trust_pickle: bool = False,
+    toolchain: Path | str | None = None,
+    cache: Kept = True,
+    progress: Progress = _silent,
+) -> tuple[Heard, ...]:
+    """What models cost on boards, one account for each board: the variants of a bundle, or those
+    that a recipe makes of a model. Nothing is built.
+
+    Args:
+        source: a bundle, or with a recipe a model as `build` takes it.
+        recipe: what is made.
+        measure: runs, rounds and boards; by default what the recipe says, and this machine.
+        trust: who may have signed the bundle.
+        key: the publisher's, where running agents are to measure (recipe 15.4).
+        trust_pickle: see `build`.
+        toolchain: see `build`.
+        cache: where results are kept.
+        progress: told what begins.
+    """
+    from edgefleet_converter.boards import benching
+
+    with _foreseen(), _cache(cache) as kept, _signer(key) if key else nullcontext() as signer:
+        return benching.bench(
+            str(source),
+            None if recipe is None else read_recipe(recipe),
+            measure,
+            trusted=_ring(trust),
+            key=signer,
+            trust_pickle=trust_pickle,
+            toolchain=None if toolchain is None else Path(toolchain),
+            cache=kept,
+            progress=progress,
         )
 
 

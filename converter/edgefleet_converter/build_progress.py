@@ -25,7 +25,8 @@ from rich.progress import (
 from rich.text import Text
 
 from edgefleet_converter.bench import Progress as Tell
-from edgefleet_converter.recipe import Recipe
+from edgefleet_converter.boards.places import HERE
+from edgefleet_converter.recipe import Measure, Recipe
 
 PATIENCE_S: Final = 2.0
 _OPENING: Final = 4
@@ -33,6 +34,8 @@ _A_VARIANT: Final = 5
 """Quantize, run, compare kernels, measure, read the operators."""
 _A_SEARCH: Final = 14
 """Three graphs, some four batches that are told twice, times, the confirmation."""
+_VARIANTS: Final = 2
+"""Of a bundle, mostly."""
 _A_POINT: Final = 4
 """Prune, quantize, run, measure."""
 _A_SWEEP: Final = 12
@@ -68,6 +71,14 @@ def steps_of_sweep(points: int) -> int:
 def steps_of_channels() -> int:
     """How many steps cutting channels will tell: the training, and two models in two precisions."""
     return 1 + 2 * (_OPENING + 5)
+
+
+def steps_of_bench(wish: Measure, recipe: Recipe | None) -> int:
+    """How many steps a bench will tell, about: what is made for it, each board, and on this
+    machine each round of each model."""
+    models = len(recipe.targets) if recipe else _VARIANTS
+    rounds = wish.repeat * models if HERE in (wish.devices or (HERE,)) else 0
+    return (steps_of_build(recipe) if recipe else 0) + max(len(wish.devices), 1) + rounds
 
 
 def steps_of_join(formats: int) -> int:

@@ -33,6 +33,7 @@ from edgefleet_converter.cli_options import (
     TokenFile,
     Toolchain,
     kept,
+    measure_on,
     measured_on,
     print_json,
 )
@@ -146,6 +147,9 @@ def join(
     created: Created = None,
     cache: CacheFolder = None,
     no_cache: NoCache = False,
+    device: Device = None,
+    token_file: TokenFile = None,
+    ca: BoardCa = None,
     report_page: ReportPage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -153,11 +157,12 @@ def join(
     from edgefleet_converter.build_progress import progress_bar, steps_of_join
     from edgefleet_converter.join_recipe import load_join
 
-    formats = len(load_join(graph).formats)
+    wanted = load_join(graph)
+    measure = measure_on(wanted.measure, device, token_file, ca)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
-    with signer as private, progress_bar(talk, steps_of_join(formats)) as tell:
+    with signer as private, progress_bar(talk, steps_of_join(len(wanted.formats))) as tell:
         built = api.join(
             graph,
             out=out,
@@ -165,6 +170,7 @@ def join(
             version=version,
             key=private,
             trust=trust or (),
+            measure=measure,
             created=created,
             cache=kept(cache, no_cache),
             progress=tell,

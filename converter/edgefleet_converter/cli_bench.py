@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,22 +11,23 @@ import typer
 from rich.console import Console
 
 from edgefleet_contract import codec
-from edgefleet_contract.bundle import MANIFEST
-from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.cli_options import (
     AsJson,
     BoardCa,
+    CacheFolder,
     Device,
+    NoCache,
     Passphrase,
     PinFile,
     TokenFile,
     Toolchain,
+    kept,
+    measure_on,
     print_json,
 )
+from edgefleet_converter.signing import open_signer
 
 if TYPE_CHECKING:
-    from edgefleet_converter.bench import Progress
     from edgefleet_converter.boards.figures import Heard
     from edgefleet_converter.recipe import Measure
 
@@ -53,14 +54,31 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, max=20, help="Rounds, in turns.")] = 1,
+    repeat: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=20, help="Rounds, in turns; default: the recipe's, or 1.", show_default=False
+        ),
+    ] = None,
     runs: Annotated[
-        int, typer.Option(min=10, max=100_000, help="Inferences timed in a round, at most.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            min=10,
+            max=100_000,
+            help="Inferences timed in a round, at most; default: the recipe's, or 200.",
+            show_default=False,
+        ),
+    ] = None,
     timeout_s: Annotated[
-        int,
-        typer.Option("--timeout", min=1, max=3600, help="Seconds that a model has in a round."),
-    ] = 120,
+        int | None,
+        typer.Option(
+            "--timeout",
+            min=1,
+            max=3600,
+            help="Seconds that a model has in a round; default: the recipe's, or 120.",
+            show_default=False,
+        ),
+    ] = None,
     key: Annotated[
         str,
         typer.Option(
@@ -77,55 +95,39 @@ def bench(
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
     toolchain: Toolchain = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure models on boards: load, latency, memory. Without --device, on this machine."""
-    from edgefleet_converter.boards import benching
-    from edgefleet_converter.boards.places import HERE
-    from edgefleet_converter.recipe import Measure, load_recipe
-    from edgefleet_converter.signing import open_signer, read_public_file
+    from edgefleet_converter import api
+    from edgefleet_converter.build_progress import progress_bar, steps_of_bench
+    from edgefleet_converter.recipe import Measure
 
-    wanted = load_recipe(recipe, overrides or ()) if recipe is not None else None
-    wish = Measure(
-        runs=runs,
-        repeat=repeat,
-        timeout_s=timeout_s,
-        devices=tuple(device or (wanted.measure.devices if wanted else ()) or (HERE,)),
-        token_file="" if token_file is None else str(token_file.absolute()),
-        ca="" if ca is None else str(ca.absolute()),
-    )
-    talk = Console(stderr=True)
-    status = talk.status("starting") if talk.is_terminal else None
-    tell: Progress = status.update if status is not None else lambda _: None
+    wanted = api.read_recipe(recipe, overrides or ()) if recipe is not None else None
+    wish = measure_on(wanted.measure if wanted else Measure(), device, token_file, ca)
+    said = {"repeat": repeat, "runs": runs, "timeout_s": timeout_s}
+    changes = {name: one for name, one in said.items() if one is not None}
+    wish = replace(wish, **changes)  # type: ignore[arg-type]  # fields by name
     signer = (
         open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
         if key
         else nullcontext()
     )
-    with status or nullcontext(), signer as private, tempfile.TemporaryDirectory() as scratch:
-        if wanted is not None:
-            folder, ring = benching.make(
-                source,
-                wanted,
-                Path(scratch),
-                trust_pickle=trust_pickle,
-                toolchain=toolchain,
-                progress=tell,
-            )
-        else:
-            folder, ring = _bundle(source), KeyRing(map(read_public_file, trust or ()))
-        if not len(ring):
-            raise OperatorError(
-                "a bundle's models are run where a trusted key signed them", hint="--trust KEY.pub"
-            )
-        found = benching.measure(folder, ring, wish, private, tell)
+    talk = Console(stderr=True)
+    with signer as private, progress_bar(talk, steps_of_bench(wish, wanted)) as tell:
+        found = api.bench(
+            source,
+            wanted,
+            measure=wish,
+            trust=trust or (),
+            key=private,
+            trust_pickle=trust_pickle,
+            toolchain=toolchain,
+            cache=kept(cache, no_cache),
+            progress=tell,
+        )
     _show(found, wish, as_json=as_json)
-
-
-def _bundle(source: str) -> Path:
-    if not (Path(source) / MANIFEST).is_file():
-        raise OperatorError(f"{source} is no bundle", hint="--recipe RECIPE for a model")
-    return Path(source)
 
 
 def _show(found: tuple[Heard, ...], wish: Measure, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.toolchain import VARIABLE
 
 if TYPE_CHECKING:
-    from edgefleet_converter.recipe import Recipe
+    from edgefleet_converter.recipe import Measure, Recipe
 
 Passphrase = Annotated[
     Path | None,
@@ -92,6 +92,21 @@ def measured_on(
     Raises:
         OperatorError: one is no place to measure at.
     """
+    measure = measure_on(recipe.measure, devices, token_file, ca)
+    try:
+        return replace(recipe, measure=measure)
+    except Malformed as error:
+        raise OperatorError(error.message, hint=error.hint) from None
+
+
+def measure_on(
+    measure: Measure, devices: list[str] | None, token_file: Path | None, ca: Path | None
+) -> Measure:
+    """What is measured, on the boards that the command line names.
+
+    Raises:
+        OperatorError: one is no place to measure at.
+    """
     changes: dict[str, object] = {}
     if devices:
         changes["devices"] = tuple(devices)
@@ -100,8 +115,7 @@ def measured_on(
     if ca is not None:
         changes["ca"] = str(ca.absolute())
     try:
-        measure = replace(recipe.measure, **changes)  # type: ignore[arg-type]  # fields by name
-        return replace(recipe, measure=measure)
+        return replace(measure, **changes)  # type: ignore[arg-type]  # fields by name
     except Malformed as error:
         raise OperatorError(error.message, hint=error.hint) from None
 

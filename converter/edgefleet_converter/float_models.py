@@ -13,6 +13,7 @@ from edgefleet_converter import gate
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Answers, Bench
 from edgefleet_converter.foreign import MORE, versions
+from edgefleet_converter.targets import Precision
 
 _RANGE: Final = 255
 """Steps of an 8-bit output."""
@@ -28,6 +29,12 @@ class FloatModel:
     path: Path
     answers: Answers | None
     parity: float
+
+    @property
+    def precision(self) -> Precision:
+        """Of a source that came in finished: int8; of every other one float32."""
+        is_int8 = self.answers is not None and self.answers.is_int8
+        return Precision.INT8 if is_int8 else Precision.FLOAT32
 
 
 def held_to(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgefleet_contract import codec
@@ -156,6 +156,20 @@ def join_from(table: Mapping[str, object], *, folder: Path, what: str = "graph")
         value["folder"] = str(folder)
         found = codec.decode(JoinRecipe, value, what=what)
         found.as_recipe()  # which holds the sections that both have within their bounds
+    except Malformed as error:
+        raise OperatorError(error.message, hint=error.hint) from None
+    return found
+
+
+def measured(wish: JoinRecipe, measure: Measure) -> JoinRecipe:
+    """The wish, measured in another way.
+
+    Raises:
+        OperatorError: the two do not go together.
+    """
+    try:
+        found = replace(wish, measure=measure)
+        found.as_recipe()
     except Malformed as error:
         raise OperatorError(error.message, hint=error.hint) from None
     return found

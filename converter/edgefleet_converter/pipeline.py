@@ -119,7 +119,7 @@ def _report(
         source=source,
         calibration=opened.calibration.described if opened.calibration else None,
         held_out=opened.held_out.described,
-        parity={f"{kind}-float32": one.parity for kind, one in opened.models.items()},
+        parity={f"{kind}-{one.precision}": one.parity for kind, one in opened.models.items()},
         variants=variants,
         tools=opened.tools | tool_versions(),
         prune=opened.pruned,

@@ -202,7 +202,7 @@ class AnchorReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of it. `parity` has, for each float copy, its largest relative error to the source."""
+    """All of it. `parity` has, for each copy, its largest relative error to the source."""
 
     model: str
     version: int

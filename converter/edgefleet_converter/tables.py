@@ -13,7 +13,7 @@ from edgefleet_contract.cards import Metric, ModelCard, Provenance
 from edgefleet_contract.graph import Program
 from edgefleet_converter.metrics import EXACT_DB, Share
 from edgefleet_converter.program_words import program_lines
-from edgefleet_converter.report import Report
+from edgefleet_converter.report import PassReport, Report
 from edgefleet_converter.sbom import spec_text
 from edgefleet_converter.verifying import Ran
 
@@ -40,6 +40,9 @@ def print_report(report: Report, console: Console) -> None:
             f"{speed.load_ms:.1f}" if speed else "-",
         )
     console.print(table)
+    for told in report.variants:
+        for one in told.passes:
+            console.print(f"{told.name}, {one.name}: {_brought(one)}", highlight=False)
     if (pruned := report.prune) is not None:
         console.print(
             f"pruned with lambda {pruned.lambda_:.3g}: {pruned.norm0} of {pruned.weights} weights "
@@ -47,6 +50,16 @@ def print_report(report: Report, console: Console) -> None:
             f"{_share(pruned.accuracy_after)} after, agreement {_share(pruned.agreement)}",
             highlight=False,
         )
+
+
+def _brought(one: PassReport) -> str:
+    """What a pass changed."""
+    said = [f"{one.size_before / 1000:.1f} to {one.size / 1000:.1f} kB"]
+    if one.load_ms_before is not None and one.load_ms is not None:
+        said.append(f"load {one.load_ms_before:.1f} to {one.load_ms:.1f} ms")
+    if one.ram_mib_before is not None and one.ram_mib is not None:
+        said.append(f"private memory {one.ram_mib_before:.1f} to {one.ram_mib:.1f} MiB")
+    return ", ".join(said)
 
 
 def print_manifest(manifest: Manifest, console: Console) -> None:

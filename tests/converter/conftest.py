@@ -10,16 +10,26 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter import pipeline
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import Recipe, parse_recipe
+from edgefleet_converter.search.cache import Cache
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests load models in this process, too
 os.environ["EDGE_CONVERT_CACHE"] = tempfile.mkdtemp(prefix="edge-convert-cache-")  # of commands
 atexit.register(shutil.rmtree, os.environ["EDGE_CONVERT_CACHE"], ignore_errors=True)
+
+settings.register_profile("busy", deadline=None)  # models run beside: a call's time says nothing
+settings.load_profile("busy")
+
+KEPT = Cache(Path(os.environ["EDGE_CONVERT_CACHE"]))
+"""What one test has converted, the next need not: most are about what is made of it."""
 
 ROOT = Path(__file__).parents[2]
 CREATED = 1_700_000_000
@@ -45,6 +55,11 @@ class Digits:
 
     def recipe(self, *overrides: str, text: str = ALL_TARGETS) -> Recipe:
         return parse_recipe(text, folder=self.folder, overrides=overrides)
+
+
+def build(source: Path | str, recipe: Recipe, *, cache: Cache | None = KEPT, **more: Any) -> Built:
+    """As `pipeline.build`, which a test calls by `cache=None` that holds two builds together."""
+    return pipeline.build(source, recipe, cache=cache, **more)
 
 
 @pytest.fixture(scope="session")

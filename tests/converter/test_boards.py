@@ -10,6 +10,7 @@ import pytest
 
 from edgefleet_contract.bundle import Limits, TensorSpec
 from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.measuring import (
     ANY_ANSWER_E6,
     Board,
@@ -172,3 +173,13 @@ def test_a_word_that_is_no_place_is_refused_before_any_work(
     more = ("--model", "m", "--version", "1", "--key", "k.pem", "--device", "-oProxyCommand=x")
     assert run([*words, *more]) == 1
     assert "no place to measure at" in capsys.readouterr().err
+    graph = 'outputs = ["y"]\n[data]\nheld_out = "h.npz"\n[models.a]\nonnx = "a.onnx"\n'
+    graph += '[[nodes]]\nmodel = "a"\ninputs = ["x"]\noutputs = ["y"]\n'
+    (tmp_path / "g.toml").write_text(graph)
+    PrivateKey.generate_p256().save(tmp_path / "k.pem")
+    joining = ["join", str(tmp_path / "g.toml"), "--out", str(tmp_path / "out"), *more[:4]]
+    joining += ["--key", str(tmp_path / "k.pem"), "--device"]
+    assert run([*joining, "-oProxyCommand=x"]) == 1
+    assert "no place to measure at" in capsys.readouterr().err
+    assert run([*joining, "here", "--device", "here"]) == 1
+    assert "names one twice" in capsys.readouterr().err

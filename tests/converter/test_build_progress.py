@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -61,6 +63,12 @@ def test_a_build_that_fails_leaves_the_terminal_as_it_was() -> None:
     assert file.getvalue().count("\x1b[?25l") == file.getvalue().count("\x1b[?25h") == 1
 
 
+def read_out(terminal: int) -> None:
+    with contextlib.suppress(OSError):  # EIO: nobody writes to it any more
+        while os.read(terminal, 4096):
+            pass
+
+
 def test_a_real_build_on_a_real_terminal_keeps_stdout_clean(digits: Digits, tmp_path: Path) -> None:
     """stderr is a pseudo-terminal, stdout a pipe: what a script reads holds no bar."""
     recipe = tmp_path / "r.toml"
@@ -74,10 +82,13 @@ def test_a_real_build_on_a_real_terminal_keeps_stdout_clean(digits: Digits, tmp_
     command = [*base, "build", str(digits.model), "--recipe", str(recipe), "--key", key]
     command += ["--out", str(tmp_path / "out"), "--model", "digits", "--version", "1", "--json"]
     ours, theirs = pty.openpty()
+    reader = threading.Thread(target=read_out, args=(ours,))
+    reader.start()  # a terminal that nobody reads is full after 4 KiB
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=120)
     finally:
         os.close(theirs)
+        reader.join()
         os.close(ours)
     assert done.returncode == 0
     assert done.stdout.startswith(b"{")

@@ -23,10 +23,10 @@ from edgefleet_converter.comparing import Fate, compare
 from edgefleet_converter.export_readme import render_readme
 from edgefleet_converter.exporting import place_names
 from edgefleet_converter.page.told import Told, read_told
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.transfer_size import cost
 from edgefleet_fleet.delta_encoder import encode
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 
 Captured = pytest.CaptureFixture[str]
 
@@ -201,7 +201,7 @@ def test_an_exported_variant_runs_by_its_own_readme(
         out = tmp_path / name
         assert run("export", built.path, name, "--out", out, "--trust", public) == 0
         assert sorted(path.name for path in out.iterdir()) == sorted(
-            ["README.md", "golden.npz", "labels.txt", model]
+            ["README.md", "drift.json", "golden.npz", "labels.txt", model]
         )
         assert sha256((out / model).read_bytes()) == built.manifest.file(f"{name}/{model}").sha256
         text = (out / "README.md").read_text()

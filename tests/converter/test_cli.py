@@ -69,10 +69,10 @@ def test_a_passphrase_protects_a_key(tmp_path: Path, capsys: Captured) -> None:
 
 def test_verify_says_what_was_verified(built: Built, public: Path, capsys: Captured) -> None:
     assert run("verify", built.path, "--key", public) == 0
-    assert "digits-1: verified, 12 files, " in capsys.readouterr().out
+    assert "digits-1: verified, 16 files, " in capsys.readouterr().out
     assert run("verify", built.path, "--key", public, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["model"], told["version"], told["files"]) == ("digits", 1, 12)
+    assert (told["model"], told["version"], told["files"]) == ("digits", 1, 16)
 
 
 def test_a_changed_bundle_is_refused_with_code_3_and_the_reason(

@@ -13,11 +13,11 @@ from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.reasons import Reason
 from edgefleet_converter.fitting import Fit, Needs, Operator, fit
 from edgefleet_converter.hardware import BOARDS, HardwareClass
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import parse_recipe
 from edgefleet_converter.tflite_runtime_operators import NEWEST
 from edgefleet_converter.variants import RUNTIMES
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.models import examples, mlp, save
 
 DATA = '[data]\ncalibration = "calibration.npy"\nheld_out = "held_out.npz"\n'

@@ -20,14 +20,14 @@ from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.errors import OperatorError, Unverified
 from edgefleet_contract.graph import MODEL
 from edgefleet_contract.keys import KeyRing, PrivateKey
+from edgefleet_converter import api
 from edgefleet_converter.assembly import Built
 from edgefleet_converter.join import join
 from edgefleet_converter.join_recipe import load_join
 from edgefleet_converter.joined_variants import copy_in
-from edgefleet_converter.pipeline import build
-from edgefleet_converter.recipe import parse_recipe
+from edgefleet_converter.recipe import Measure, parse_recipe
 from tests.agent.hosting import running
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.test_processing import NAMES, PICTURES, pictures
 from tests.converter.trials import spec_of, tried
 
@@ -279,7 +279,17 @@ def test_model_files_are_joined_as_they_are(folder: Path, digits: Digits, key: P
     held_out = np.load(digits.folder / "held_out.npz")
     x, y = held_out["x"][200:], held_out["y"][200:]
     np.savez(folder / "raw.npz", pixels=x, strip=felt(x), y=y)
-    made = joined(folder, key, FILES, out="files")
+    (folder / "files.toml").write_text(FILES)
+    made = api.join(
+        folder / "files.toml",
+        out=folder / "files",
+        model="both",
+        version=1,
+        key=key,
+        measure=Measure(runs=10, devices=("here",)),
+        cache=False,
+    )
+    assert [one.way for one in made.report.boards] == ["here"]
     (variant,) = made.manifest.variants
     assert variant.precision == "int8"
     assert variant.max_abs_err_e6 > 1000, "the tolerance is that of the int8 model in it"

@@ -17,10 +17,10 @@ from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import OperatorError, PeerError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter.passes import finish_onnx
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import parse_recipe
 from edgefleet_converter.verifying import verify
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.trials import spec_of, tried
 
 NAME = "model.weights"

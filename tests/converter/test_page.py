@@ -24,12 +24,13 @@ from edgefleet_converter.page.boards import boards
 from edgefleet_converter.page.charts import LATENCY, SIZE, scatter
 from edgefleet_converter.page.figures import accuracy_charts
 from edgefleet_converter.page.markup import Html, el
+from edgefleet_converter.page.passes import passes
 from edgefleet_converter.page.scales import pareto, scale_of
 from edgefleet_converter.page.told import Dot, Histogram, Interval, Layer, ToldFlip, read_told
 from edgefleet_converter.papers import Papers
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.showing import read_shown
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 
 HOSTILE = "</title></style><script>alert(1)</script>\"'><img src=//evil.example/x onerror=alert(1)>"
 
@@ -441,3 +442,20 @@ def test_what_boards_measured_is_shown_as_far_as_it_is_understood() -> None:
     assert "held back: throttled" in shown
     assert boards({"boards": 1, "variants": {}}) is None
     assert boards(None) is None
+
+
+def test_what_passes_brought_is_shown_as_far_as_it_is_understood() -> None:
+    brought: Json = {
+        "name": "<offline>",
+        "size_before": 2000,
+        "size": 3000,
+        "load_ms_before": 4.0,
+        "load_ms": 1.5,
+        "ram_mib": "many",
+    }
+    report: Json = {"variants": [{"name": "v", "passes": [brought, 7]}, None]}
+    found = str(passes(report))
+    for part in ("&lt;offline&gt;", "2.0 → 3.0", "4.0 → 1.5", ">-<"):
+        assert part in found
+    for nothing in (None, {}, {"variants": [{"passes": []}]}):
+        assert passes(nothing) is None

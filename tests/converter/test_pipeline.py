@@ -17,11 +17,11 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter import metrics
 from edgefleet_converter.arrays import load_tensors
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import Recipe, parse_recipe
 from edgefleet_converter.runners import open_model, run_all
 from tests.converter import models
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 
 ONE_TARGET = """
 targets = ["{target}"]
@@ -187,13 +187,14 @@ def test_labels_report_and_papers_travel_with_the_models(built: Built) -> None:
     assert (built.path / "labels.txt").read_text().split() == [str(n) for n in range(10)]
     roles = sorted(file.role for file in built.manifest.files)
     single = [Role.LABELS, Role.REPORT, Role.SBOM, Role.PROVENANCE]
-    assert roles == sorted([*[Role.MODEL] * 4, *[Role.GOLDEN] * 4, *single])
+    each = [Role.MODEL, Role.GOLDEN, Role.DRIFT]
+    assert roles == sorted([*each * 4, *single])
 
 
 def test_labels_come_from_the_estimator_when_the_recipe_gives_none(
     built: Built, digits: Digits, key: PrivateKey, tmp_path: Path
 ) -> None:
-    made = try_build(digits.model, recipe_for(digits.folder), tmp_path, key)
+    made = try_build(digits.model, recipe_for(digits.folder), tmp_path, key, cache=None)
     assert (made.path / "labels.txt").read_text().split() == [str(n) for n in range(10)]
     for name in ("model.onnx", "golden.npz"):  # from a skops file, too, the same bytes each time
         again = (made.path / "onnx-int8" / name).read_bytes()
@@ -213,11 +214,12 @@ def test_two_builds_of_one_input_differ_in_the_signature_only(
             version=1,
             key=key,
             created=CREATED,
+            cache=None,
         ).path
         for name in ("a", "b")
     ]
     files = sorted(p.relative_to(folders[0]) for p in folders[0].rglob("*") if p.is_file())
-    assert len(files) == 10
+    assert len(files) == 12
     for name in files:
         same = (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
         assert same or name == Path("model.sig"), name

@@ -20,10 +20,10 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_converter.arrays import load_tensors
 from edgefleet_converter.passes.tflite_file import parse, serialize
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import parse_recipe
 from edgefleet_converter.setting import refuse_unlike
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.trials import tried
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "neuf été")
@@ -287,6 +287,7 @@ def test_the_same_recipe_with_steps_gives_the_same_bytes(
         version=1,
         key=key,
         created=CREATED,
+        cache=None,
     )
     assert again.manifest == seen.manifest
     roles = {file.role for file in again.manifest.files}

@@ -13,12 +13,12 @@ from PIL import Image
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_converter.examples import Examples, Wish, load_held_out, load_inputs
-from edgefleet_converter.pipeline import build
 from edgefleet_converter.readers import audio, folder, images
 from edgefleet_converter.readers.reading import Form, form_of
 from edgefleet_converter.readers.wish import Audio, Images, Table
 from edgefleet_converter.recipe import Data, Recipe, Worker, parse_recipe
 from tests.converter import models
+from tests.converter.conftest import build
 
 
 def held_out(path: Path, **wish: object) -> Examples:

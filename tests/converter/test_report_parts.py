@@ -14,10 +14,10 @@ from edgefleet_converter import lambda_points
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.page.told import read_told
 from edgefleet_converter.passes.clipping import BARS, Seen
-from edgefleet_converter.pipeline import Built, build
+from edgefleet_converter.pipeline import Built
 from edgefleet_converter.recipe import Recipe, Worker, parse_recipe
 from edgefleet_converter.recipe_report import ReportWish
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.models import examples, mlp, save
 
 RECIPE = """

@@ -49,10 +49,10 @@ def test_every_file_that_a_device_uses_is_in_it_with_its_digest(
     used = {
         file.path: file.sha256
         for file in built.manifest.files
-        if file.role in (Role.MODEL, Role.GOLDEN, Role.LABELS)
+        if file.role in (Role.MODEL, Role.DRIFT, Role.GOLDEN, Role.LABELS)
     }
     assert {one.path: one.sha256 for one in card.files} == used
-    assert len(used) == 9
+    assert len(used) == 13
     assert differing(card.files, built.manifest) == ()
 
 

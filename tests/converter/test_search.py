@@ -30,7 +30,7 @@ from edgefleet_converter.search.entry import Entry, read_entry, write_entry
 from edgefleet_converter.search.hunt import BATCH_DEPENDS, NEVER, OLD_RUNTIME, Found, hunt
 from edgefleet_converter.search.workshop import Workshop
 from edgefleet_converter.targets import Target
-from tests.converter.conftest import CREATED, Digits
+from tests.converter.conftest import CREATED, KEPT, Digits
 from tests.converter.trials import tried
 
 RECIPE = """
@@ -58,7 +58,7 @@ class Desk:
         scratch = self.folder / f"scratch-{len(list(self.folder.iterdir()))}"
         scratch.mkdir()
         self.said.clear()
-        bench = Bench(recipe, scratch, self.said.append)
+        bench = Bench(recipe, scratch, self.said.append, cache=KEPT)  # of all but candidates
         opened = open_source(bench, self.folder / "m.onnx", trust_pickle=False)
         truth = opened.held_out.classes((), opened.answers)
         return hunt(bench, opened, target, truth, cache=Cache(cache or self.folder / "cache"))
@@ -163,7 +163,7 @@ def test_onnx_with_dynamic_ranges_is_shown_and_not_taken(desk: Desk, found: Foun
 def dynamic(desk: Desk) -> Callable[[Format, Path], bytes]:
     def make(kind: Format, folder: Path) -> bytes:
         recipe = parse_recipe(RECIPE, folder=desk.folder)
-        bench = Bench(recipe, folder, lambda _: None)
+        bench = Bench(recipe, folder, lambda _: None, cache=KEPT)
         opened = open_source(bench, desk.folder / "m.onnx", trust_pickle=False)
         sources = {name: model.path for name, model in opened.models.items()}
         shop = Workshop(bench, kind, sources, folder / "held_out.npz", Cache(folder / "cache"))

@@ -17,6 +17,7 @@ from edgefleet_contract.keys import PrivateKey
 from edgefleet_converter import cli
 from edgefleet_converter.digests import describe
 from edgefleet_converter.isolation import run_task
+from edgefleet_converter.passes.write_tflite import translate
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Worker, parse_recipe
 from edgefleet_converter.sources import exported
@@ -53,8 +54,8 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path / "bare"
 
 
-def build_with(source: Path, toolchain: Path, folder: Path) -> Built:
-    np.save(folder / "x.npy", models.examples(4, 3))
+def build_with(source: Path, toolchain: Path, folder: Path, features: int = 3) -> Built:
+    np.save(folder / "x.npy", models.examples(4, features))
     return build(
         source,
         parse_recipe(RECIPE, folder=folder),
@@ -106,6 +107,16 @@ def test_a_framework_that_is_missing_is_said_with_the_extra_and_the_option(
         build_with(SAVED / name, elsewhere, tmp_path)
     assert f"pip install 'edgefleet[{extra}]'" in caught.value.hint
     assert "--toolchain" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnx_of_a_tflite_file_says_what_it_needs(elsewhere: Path, tmp_path: Path) -> None:
+    source = tmp_path / "m.tflite"
+    translate(models.mlp(), source)
+    with pytest.raises(OperatorError, match="tf2onnx is not installed") as caught:
+        build_with(source, elsewhere, tmp_path, features=4)
+    assert "converting TFLite to ONNX" in caught.value.message
+    assert "pip install 'edgefleet[converter-tensorflow]'" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 

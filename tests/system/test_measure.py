@@ -28,9 +28,10 @@ from edgefleet_converter.boards.ssh import VARIABLE
 from edgefleet_converter.cli import run
 from edgefleet_converter.pipeline import Built, build
 from edgefleet_converter.recipe import Measure, Recipe, Worker, load_recipe
+from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.look import look
 from edgefleet_converter.search.on_boards import speeds
-from edgefleet_converter.search.ranking import NEAR
+from edgefleet_converter.search.ranking import NEAR_TIME
 from edgefleet_converter.search.wishes import Objective
 from edgefleet_converter.targets import Target
 from tests.agent.measuring import PUBLISHER, job_of
@@ -198,11 +199,11 @@ def test_the_search_ranks_by_the_times_of_its_board(
         measure=replace(recipe.measure, repeat=1),
         search=replace(recipe.search, objective=Objective.LATENCY),
     )
-    (found,) = look(desk.model, wanted, cache=tmp_path / "cache")
+    (found,) = look(desk.model, wanted, cache=Cache(tmp_path / "cache"))
     assert [one.way for one in found.boards] == ["ssh"]
     assert found.hardware == found.boards[0].board.hw
     times = {one.name: one.p50_us for one in found.candidates if one.p50_us and not one.outside}
-    assert times[found.chosen] <= min(times.values()) * NEAR
+    assert times[found.chosen] <= min(times.values()) * NEAR_TIME
 
 
 def asked(agent: Measured, tmp_path: Path, key: PrivateKey | None, place: str = "") -> None:

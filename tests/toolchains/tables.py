@@ -11,8 +11,8 @@ BEGIN, END = "<!-- measured: make toolchains -->\n", "<!-- end -->\n"
 
 @dataclass(frozen=True)
 class Tried:
-    """One build. `parity` has the largest difference of each float copy, relative to outputs over
-    1; `sqnr_db` that of the int8 variants; `refused` what was said instead of a bundle."""
+    """One build. `parity` has the largest difference of each copy, relative to outputs over 1;
+    `sqnr_db` that of the int8 variants; `refused` what was said instead of a bundle."""
 
     source: str
     kind: str
@@ -32,7 +32,10 @@ def table(tried: list[Tried]) -> str:
         if one.refused:
             lines.append(f"| {one.source} | {one.kind} | refused: {one.refused} | | | |")
             continue
-        figures = [_figure(one.parity.get(f"{kind}-float32")) for kind in ("onnx", "tflite")]
+        figures = [
+            _figure(one.parity.get(f"{kind}-float32", one.parity.get(f"{kind}-int8")))
+            for kind in ("onnx", "tflite")
+        ]
         noise = ", ".join(
             f"{one.sqnr_db[name]:.1f}" if name in one.sqnr_db else "-"
             for name in ("onnx-int8", "tflite-int8")

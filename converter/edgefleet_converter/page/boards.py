@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgefleet_contract.canonical import Json
 from edgefleet_converter.page.markup import Child, el
 from edgefleet_converter.page.parts import table, titled
-from edgefleet_converter.page.told import MAX_ITEMS, number, text
+from edgefleet_converter.page.told import MAX_ITEMS, number, tables_of, text
 
 _HEADS = ("variant", "board", "runtime", "#load ms", "#p50 µs", "#p95 µs", "#p99 µs", "#MiB")
 _FIGURES = ("load_ms", "p50_us", "p95_us", "p99_us", "ram_mib")
@@ -15,12 +15,12 @@ def boards(report: Json) -> Child:
     """Each variant on each board, and what the boards are."""
     rows = [
         [text(variant.get("name")), *_cells(on)]
-        for variant in _tables(report, "variants")
-        for on in _tables(variant, "boards")
+        for variant in tables_of(report, "variants")
+        for on in tables_of(variant, "boards")
     ]
     if not rows:
         return None
-    about = [el("li", _words(one)) for one in _tables(report, "boards")]
+    about = [el("li", _words(one)) for one in tables_of(report, "boards")]
     return titled("On boards", table(_HEADS, rows[:MAX_ITEMS]), el("ul", about, class_="muted"))
 
 
@@ -52,9 +52,3 @@ def _words(told: dict[str, Json]) -> str:
     if isinstance(held, list) and held:
         said.append(f"held back: {', '.join(map(text, held[:8]))}")
     return "; ".join(said)
-
-
-def _tables(value: Json, name: str) -> list[dict[str, Json]]:
-    found = value.get(name) if isinstance(value, dict) else None
-    items = found if isinstance(found, list) else []
-    return [one for one in items if isinstance(one, dict)]

@@ -16,6 +16,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_converter.page import closer, figures, sections
 from edgefleet_converter.page.boards import boards
 from edgefleet_converter.page.markup import Child, Html, el
+from edgefleet_converter.page.passes import passes
 from edgefleet_converter.page.told import read_told
 from edgefleet_converter.papers import Papers
 from edgefleet_converter.sbom import timestamp
@@ -48,6 +49,7 @@ def render_page(shown: Shown) -> bytes:
         figures.variants(told),
         figures.accuracy_charts(told),
         boards(shown.report),
+        passes(shown.report),
         figures.candidates(told),
         figures.pruning(told),
         closer.layers(told),

@@ -128,6 +128,11 @@ def read_told(report: Json) -> Told:
     )
 
 
+def tables_of(value: Json, name: str) -> list[dict[str, Json]]:
+    """The tables in a list that a table has under a name."""
+    return _tables(value.get(name)) if isinstance(value, dict) else []
+
+
 def number(value: Json) -> float | None:
     """A finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -43,8 +43,9 @@ def _onnx() -> dict[str, Json]:
 def _tflite() -> dict[str, Json]:
     from ai_edge_litert import schema_py_generated as schema
 
+    from edgefleet_converter.passes.tflite_versions import NAMES
+
     root: Any = schema.ModelT.InitFromPackedBuf(Path("model").read_bytes(), 0)
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     operators: list[Json] = []
     for graph in root.subgraphs:
         for operator in graph.operators:
@@ -54,7 +55,7 @@ def _tflite() -> dict[str, Json]:
             operators.append(
                 {
                     "node": (node or b"").decode("utf-8", "replace"),
-                    "op": names.get(builtin, str(builtin)),
+                    "op": NAMES.get(builtin, str(builtin)),
                     "version": code.version,
                 }
             )

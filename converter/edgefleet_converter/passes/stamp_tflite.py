@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_converter.passes.tflite_versions import version_of
+from edgefleet_converter.passes.tflite_versions import NAMES, version_of
 
 Known: TypeAlias = Mapping[tuple[int, tuple[int, ...], bytes], int]
 """The versions of a source, by operator, types of its tensors and the name of what it gives."""
@@ -50,7 +50,7 @@ def stamp_versions(model: Any, known: Known | None = None) -> None:
             if version is None:
                 kind = graph.tensors[operator.inputs[0]].type
                 raise OperatorError(
-                    f"operator {builtin} on tensors of type {kind}: version not known"
+                    f"{NAMES.get(builtin, builtin)} on tensors of type {kind}: version not known"
                 )
             key = (builtin, version, code.customCode)
             if key not in found:

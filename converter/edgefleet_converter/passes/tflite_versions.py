@@ -20,7 +20,11 @@ _HALF: Final = schema.TensorType.FLOAT16
 _INT4: Final = schema.TensorType.INT4
 _INT8: Final = schema.TensorType.INT8
 _INT16: Final = schema.TensorType.INT16
+_INT32: Final = schema.TensorType.INT32
 
+NAMES: Final = {code: name for name, code in vars(Op).items() if isinstance(code, int)}
+_READS_NO_VALUES: Final = frozenset({Op.SHAPE})
+"""1 whatever the quantizer makes of the tensors that go in."""
 _ALWAYS_ONE: Final = frozenset({Op.RESHAPE, Op.HARD_SWISH})
 _ONE_TWO_THREE: Final = frozenset(
     {
@@ -37,6 +41,7 @@ _BY_TYPE: Final[dict[int, dict[int, int]]] = {
     Op.MAXIMUM: {_FLOAT: 1, _INT8: 2, _INT16: 4},
     Op.MINIMUM: {_FLOAT: 1, _INT8: 2, _INT16: 4},
     Op.LEAKY_RELU: {_FLOAT: 1, _INT8: 1, _INT16: 2},
+    Op.PACK: {_FLOAT: 1, _INT32: 1, _INT8: 2, _INT16: 3},
     Op.SUM: {_FLOAT: 1, _INT8: 2},
     Op.GELU: {_FLOAT: 1, _INT8: 2},
     **{code: {_FLOAT: 1} for code in (Op.ABS, Op.DIV, Op.ELU, Op.EXP, Op.NEG, Op.PRELU, Op.SQRT)},
@@ -45,6 +50,8 @@ _BY_TYPE: Final[dict[int, dict[int, int]]] = {
 
 def version_of(code: int, operator: Any, tensors: list[Any]) -> int | None:
     """The version of an operator, by the types of its tensors; None where it is not known here."""
+    if code in _READS_NO_VALUES:
+        return 1
     special = _SPECIAL.get(code)
     if special is not None:
         return special(operator, tensors)
@@ -149,10 +156,16 @@ def _pad(operator: Any, tensors: list[Any]) -> int | None:
 
 
 def _slice(operator: Any, tensors: list[Any]) -> int | None:
-    kind = tensors[operator.inputs[0]].type
+    kind, options = tensors[operator.inputs[0]].type, operator.builtinOptions
+    if kind not in (_FLOAT, _INT8, _INT16, _INT32):
+        return None
+    if options is not None and options.offset:
+        return 8
+    if options is not None and (options.ellipsisMask or options.newAxisMask):
+        return 6
     if _rank(operator.inputs[0], tensors) > 4:
-        return 4 if kind in (_FLOAT, _INT8, _INT16) else None
-    return {_FLOAT: 1, _INT8: 2, _INT16: 4}.get(kind)
+        return 4
+    return {_FLOAT: 1, _INT32: 1, _INT8: 2, _INT16: 4}[kind]
 
 
 def _resize(operator: Any, tensors: list[Any]) -> int | None:
