@@ -98,6 +98,8 @@ def create_app(services: Services) -> FastAPI:
         api_bundles,
         api_commands,
         api_devices,
+        api_doctor,
+        api_export,
         api_groups,
         api_public,
         api_rollouts,
@@ -122,12 +124,16 @@ def create_app(services: Services) -> FastAPI:
         api_users,
         api_trust,
         api_devices,
+        api_doctor,
+        api_export,
         api_groups,
         api_commands,
         api_bundles,
         api_rollouts,
         api_stream,
         api_webhooks,
+        api_doctor,
+        api_export,
     ):
         app.include_router(module.router)
     pages.install(app, services)
