@@ -321,9 +321,7 @@ def _judge_desk(facts: DeskFacts) -> Iterator[Finding]:
     yield Finding("url", Status.OK, f"a control room answers at {facts.url}")
     yield _tls(facts)
     if facts.refused:
-        do = (
-            "set FLEET_TOKEN, or name the data directory with --data; fleet users add makes a token"
-        )
+        do = "set FLEET_TOKEN, or name the data directory with --data; fleet users add makes one"
         yield Finding("token", Status.FAIL, facts.refused, do)
     else:
         yield Finding("token", Status.OK, f"is that of {facts.who}, {facts.role}")

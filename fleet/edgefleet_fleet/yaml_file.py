@@ -29,7 +29,7 @@ _PLAIN: Final = frozenset(f"{_TAG}{kind}" for kind in ("str", *(kind for kind, _
 Path = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # it ships no types
     """PyYAML's safe loader, with the plain kinds of value alone."""
 
 
@@ -77,8 +77,9 @@ def read(text: str, *, name: str) -> Document:
     """
     if len(text.encode()) > MAX_BYTES:
         raise OperatorError(f"{name}: more than {MAX_BYTES} bytes")
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         if any(isinstance(event, yaml.AliasEvent) or _anchor(event) for event in _events(text)):
             raise OperatorError(f"{name}: anchors and aliases are not read here")
         node = loader.get_single_node()
@@ -92,7 +93,8 @@ def read(text: str, *, name: str) -> Document:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise OperatorError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -112,7 +114,7 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, path: Path) -> 
     if not isinstance(node, yaml.MappingNode):
         if node.tag not in _PLAIN:
             document.refuse(path, f"{node.tag.rpartition(':')[2]} is no kind of value here")
-        return loader.construct_object(node)  # type: ignore[no-untyped-call] # it ships no types
+        return loader.construct_object(node)
     found: dict[str, Any] = {}
     for key_node, item in node.value:
         key: Hashable = key_node.value if isinstance(key_node, yaml.ScalarNode) else None

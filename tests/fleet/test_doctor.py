@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from edgefleet_fleet.config import Tls
 from edgefleet_fleet.doctor import DeskFacts, Facts, Finding, Status
 from edgefleet_fleet.tls import ServerTls
 from tests.contract.makers import write_bundle
+from tests.fleet import inside
 from tests.fleet.device import Device
 from tests.fleet.running import Fleet, free_port, until
 from tests.fleet.stage import FLEET, TOKEN, Clock, Outbox, Stage, receive
-from tests.fleet.test_cli import fleet_command
 from tests.fleet.web import serving
 
 DAY = 86400
@@ -71,7 +71,7 @@ def test_a_room_that_is_well_has_nothing_to_do(well: Services) -> None:
     assert bad(well) == set()
     looked = found(well)
     assert not any(finding.do for finding in looked.values() if finding.status is Status.OK)
-    assert looked["blobs"].found == "4 of 4 blobs of complete bundles looked at, all there"
+    assert looked["blobs"].found == "6 of 6 blobs of complete bundles looked at, all there"
     assert looked["retained"].found == "the broker keeps 1 orders, the newest"
 
 
@@ -105,7 +105,11 @@ def test_every_kind_of_fault_has_a_word_of_advice() -> None:
         assert findings
         assert all(finding.do and finding.found for finding in findings)
         assert doctor.exit_code(tuple(findings)) == 1
-    assert not [f for f in doctor.judge(faulty) if f.status is Status.OK and f.name != "broker"]
+    assert not [
+        f
+        for f in doctor.judge(faulty)
+        if f.status is Status.OK and f.name not in ("database", "broker")
+    ]
 
 
 def test_names_are_few_however_many_there_are() -> None:
@@ -150,10 +154,11 @@ def test_a_full_disk_is_found_by_writing(well: Services, small_disk: Path) -> No
     old_store, room.store, room.shelf = room.store, store, shelf
     try:
         assert found(well)["shelf"].status is Status.OK
-        with (small_disk / "filling").open("wb") as file, pytest.raises(OSError, match="No space"):
+        filling = os.open(small_disk / "filling", os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
             while True:
-                file.write(bytes(4096))
-                file.flush()
+                os.write(filling, bytes(4096))
+        os.close(filling)
         looked = found(well)
         assert list(looked) == ["database"]
         assert "full" in looked["database"].found
@@ -233,8 +238,7 @@ def test_a_paused_rollout_and_a_bundle_that_never_came_are_found(
 
 
 def seen(url: str, token: str, *more: str, **environ: str) -> tuple[int, dict[str, Any]]:
-    done = fleet_command("doctor", "--json", *more, FLEET_URL=url, FLEET_TOKEN=token, **environ)
-    assert "Traceback" not in done.stderr, done.stderr
+    done = inside.fleet("doctor", "--json", *more, FLEET_URL=url, FLEET_TOKEN=token, **environ)
     return done.returncode, {f["name"]: f for f in json.loads(done.stdout)["findings"]}
 
 
@@ -303,13 +307,7 @@ def test_with_a_real_broker_it_reads_what_is_kept_and_notices_when_none_answers(
 
 def test_without_a_token_it_still_says_what_can_be_seen(well: Services, tmp_path: Path) -> None:
     with serving(create_app(well)) as web:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgefleet_fleet", "doctor", "--data", str(tmp_path / "none")],
-            env={**os.environ, "FLEET_URL": web.base},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = inside.fleet("doctor", "--data", tmp_path / "none", FLEET_URL=web.base)
     assert done.returncode == 1
     assert "a control room answers" in done.stdout
     assert "FAIL  token" in done.stdout
