@@ -7,8 +7,8 @@ is asked for, and no rollout goes back to an older version unless the file allow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -156,6 +156,12 @@ def in_full(wanted: Wanted, groups: Mapping[str, Filter]) -> str:
         Malformed: it names a group that is neither declared nor there.
     """
     return str(resolve(parse_filter(wanted.to), groups))
+
+
+def with_coming(present: Present, coming: Iterable[tuple[str, int]]) -> Present:
+    """What there will be once these versions are on the shelf and released."""
+    named = {key: BundleNow("", "") for key in coming}
+    return replace(present, bundles={**named, **present.bundles})
 
 
 def plan(declared: Declared, present: Present, *, prune: bool = False) -> Plan:

@@ -41,6 +41,16 @@ def apply(
     secrets: Annotated[
         Path | None, typer.Option(help="Where the secrets of new webhooks are written.")
     ] = None,
+    coming: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL@VERSION",
+            help="With --plan: take it as on the shelf, since it will be pushed first; repeatable.",
+        ),
+    ] = None,
+    version_of: Annotated[
+        str, typer.Option(metavar="MODEL", help="Print the version of a model that is declared.")
+    ] = "",
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of the file.")
     ] = False,
@@ -62,8 +72,16 @@ def apply(
         show.talk("fleet: error: no file is named\nfleet: hint: fleet apply -f fleet.yaml")
         return EXIT_USAGE
     declared = _read(file)
+    if version_of:
+        version = _version_of(declared, version_of)
+        show.one({"model": version_of, "version": version}, as_json=as_json, line=str(version))
+        return 0
+    if coming and not only_plan:
+        raise OperatorError("--coming is for a plan", hint="push the bundle, then apply")
     room = client(url, data)
-    plan = apply_plan.plan(declared, apply_present.gather(room, declared), prune=prune)
+    present = apply_present.gather(room, declared)
+    present = apply_plan.with_coming(present, [_coming(text) for text in coming or ()])
+    plan = apply_plan.plan(declared, present, prune=prune)
     if not as_json:
         _tell(plan)
     if plan.blocked or only_plan or not plan.steps:
@@ -94,6 +112,20 @@ def _read(file: Path) -> Declared:
         raise OperatorError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise OperatorError(f"{file} is not UTF-8") from None
+
+
+def _version_of(declared: Declared, model: str) -> int:
+    found = {wanted.version for wanted in declared.rollouts or () if wanted.model == model}
+    if not found:
+        raise OperatorError(f"no version of {model!r} is declared")
+    return max(found)
+
+
+def _coming(text: str) -> tuple[str, int]:
+    model, _, version = text.partition("@")
+    if not model or not version.isdigit():
+        raise OperatorError(f"{text[:80]!r} is not MODEL@VERSION")
+    return model, int(version)
 
 
 def _tell(plan: Plan) -> None:

@@ -76,19 +76,29 @@ class Client:
             raise self._unreachable(error) from None
 
     def lines(self, path: str) -> Iterator[str]:
-        """The lines of `GET /api/v1{path}` as they come. Raises what `get` does."""
+        """The lines of an export, as they come, without the last, which counts them [api-15.2].
+
+        Raises:
+            TransientError: it broke off; or what `get` raises.
+        """
+        count, line = 0, ""
         try:
             with self._session.get(
                 f"{self.url}/api/v1{path}", stream=True, timeout=_TIMEOUT
             ) as answer:
                 if answer.status_code >= 400:
                     raise _error(answer)
-                for line in answer.iter_lines(chunk_size=_PIECE):
-                    yield line.decode()
+                for raw in answer.iter_lines(chunk_size=_PIECE):
+                    if line:
+                        yield line
+                        count += 1
+                    line = raw.decode()
         except requests.exceptions.ChunkedEncodingError:
             raise TransientError("the control room stopped in the middle of its answer") from None
         except requests.RequestException as error:
             raise self._unreachable(error) from None
+        if line != f'{{"end":{count}}}':
+            raise TransientError("the control room stopped in the middle of its answer")
 
     def watch(self) -> requests.Response:
         """The open stream of changes; a line arrives at least every 15 seconds."""

@@ -21,9 +21,12 @@ _PIECE: Final = 500
 
 def lines(store: Store, noun: Noun, *, since: int = 0) -> Iterator[bytes]:
     """The lines, each with its end; `since` leaves out older rows of the audit trail, rollouts
-    that began earlier and older samples."""
+    that began earlier and older samples. The last line counts the others [api-15.2]."""
+    count = 0
     for value in _VALUES[noun](store, since):
+        count += 1
         yield json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    yield f'{{"end":{count}}}\n'.encode()
 
 
 def _devices(store: Store, _since: int) -> Iterator[Any]:

@@ -111,8 +111,16 @@ def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
 def test_values_are_those_of_yaml_1_2() -> None:
     text = "a: no\nb: 12:00\nc: 2026-11-26\nd: 0o17\ne: true\nf: ~\ng: 1.5\nh: -3\ni:\nj: 'x'"
     assert yaml_file.read(text, name="x").value == {
-        "a": "no", "b": "12:00", "c": "2026-11-26", "d": "0o17", "e": True, "f": None,
-        "g": 1.5, "h": -3, "i": None, "j": "x",
+        "a": "no",
+        "b": "12:00",
+        "c": "2026-11-26",
+        "d": "0o17",
+        "e": True,
+        "f": None,
+        "g": 1.5,
+        "h": -3,
+        "i": None,
+        "j": "x",
     }
 
 

@@ -6,6 +6,7 @@ import csv
 import inspect
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -70,19 +71,25 @@ def test_the_exit_codes_stand_in_the_help_and_in_the_guide() -> None:
 
 
 @pytest.mark.parametrize("program", ["edgefleet_fleet", "edgefleet_converter"])
-def test_bash_completes_commands_by_the_script_that_the_program_gives(program: str) -> None:
+def test_bash_completes_commands_by_the_script_that_the_program_gives(
+    program: str, tmp_path: Path
+) -> None:
     name = {"edgefleet_fleet": "fleet", "edgefleet_converter": "edge-convert"}[program]
     variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
-    start = {"fleet": "dev", "edge-convert": "bui"}[name]
-    wanted = {"fleet": "devices", "edge-convert": "build"}[name]
+    start, wanted = {"fleet": ("dev", "devices"), "edge-convert": ("bui", "build")}[name]
+    script = tmp_path / name
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m {program} "$@"\n')
+    script.chmod(0o755)
     text = f"""
-        {name}() {{ {sys.executable} -m {program} "$@"; }}
         eval "$({variable}=source_bash {name})"
         COMP_WORDS=({name} {start}); COMP_CWORD=1
-        $(complete -p {name} | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        $(complete -p {name} | sed 's/.*-F \\([^ ]*\\).*/\\1/') {name}
         echo "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", text], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.stdout.split() == [wanted], done.stderr
 
 
@@ -169,7 +176,6 @@ def test_each_noun_is_exported_as_lines_and_as_a_table(
 
 
 def test_an_export_that_breaks_off_is_no_file(filled: Stage, http: Web, tmp_path: Path) -> None:
-    filled.services.room.store.engine.dispose()
     out = tmp_path / "x.jsonl"
     with filled.services.room.store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE telemetry SET body = 'no json' WHERE stream = 'system'")
