@@ -16,7 +16,9 @@ CORES = {
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
         *("runtime/drift_watch", "serving/drift"),
     ),
-    "fleet/edgefleet_fleet": ("rollout", "cohort", "filters", "gates", "desired"),
+    "fleet/edgefleet_fleet": (
+        *("rollout", "cohort", "filters", "gates", "desired", "apply_plan", "doctor", "moments"),
+    ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
         *("boards/places", "boards/figures"),

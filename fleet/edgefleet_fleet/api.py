@@ -132,8 +132,6 @@ def create_app(services: Services) -> FastAPI:
         api_rollouts,
         api_stream,
         api_webhooks,
-        api_doctor,
-        api_export,
     ):
         app.include_router(module.router)
     pages.install(app, services)

@@ -1,4 +1,4 @@
-"""Routes: everything of one kind as lines of JSON [api-15.1]."""
+"""Routes: everything of one kind as lines of JSON [api-14.5]."""
 
 from __future__ import annotations
 

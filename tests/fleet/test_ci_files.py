@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.fleet.device import Device, enrol
 from tests.fleet.running import Fleet, free_port, require
 from tests.fleet.stage import FLEET
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]  # it converts models
 ROOT: Final = Path(__file__).parents[2]
 GITHUB: Final = ROOT / "deploy" / "github-actions.yml"
 GITLAB: Final = ROOT / "deploy" / "gitlab-ci.yml"
@@ -71,7 +72,9 @@ class Site:
         folder = self.checkout / "model"
         folder.mkdir(exist_ok=True)
         network = MLPClassifier((16,), max_iter=60, random_state=1, tol=0.01)
-        model = network.fit(x[:1000], y[:1000])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is good enough
+            model = network.fit(x[:1000], y[:1000])
         if not is_good:
             model.coefs_[0][0, :] = 1e6  # of a pixel that is always dark
         skops.io.dump(model, folder / "digits.skops")
@@ -204,10 +207,9 @@ def test_a_model_goes_all_the_way_and_a_worse_one_does_not(site: Site, board: De
     assert github(site, "roll-out") == 0
     assert "0 to do" in site.logs[-1]
     site.model(is_good=False)
-    assert github(site, "plan") == 3, site.logs[-1]
-    assert "accuracy" in site.logs[-1] or "dB" in site.logs[-1]
     site.declare(2)
-    assert github(site, "publish") == 3, site.logs[-1]
+    assert github(site, "publish") == 1, site.logs[-1]
+    assert "accuracy drops by" in site.logs[-1]
     assert len(site.fleet.client.get("/bundles")["bundles"]) == 1, "nothing of it was pushed"
     assert github(site, "roll-out") == 3, "and the version is not there to be rolled out"
 
@@ -224,8 +226,6 @@ def test_the_other_forge_does_the_same_and_a_rollout_that_stops_fails_the_job(
     thread.join()
     assert code == 1, site.logs[-1]
     assert site.fleet.client.get("/rollouts")["rollouts"][0]["state"] == "paused"
-    site.model(is_good=False)
-    assert gitlab(site, "plan") == 3, site.logs[-1]
 
 
 def installs(value: Any) -> Iterator[str]:
