@@ -19,7 +19,16 @@ CORES = {
     "fleet/edgefleet_fleet": (
         *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
         *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
-        *("cohort", "filters", "desired", "plan_words", "webhooks"),
+        *(
+            "moments",
+            "cohort",
+            "filters",
+            "desired",
+            "plan_words",
+            "webhooks",
+            "apply_plan",
+            "doctor",
+        ),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),

@@ -16,7 +16,7 @@ from edgefleet_contract.reasons import Reason, explain
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("systemd/*.md")])
-SPEC_IDS = re.compile(r"\[((?:bundle|wire|trust|api|recipe|fleet-api)-[0-9.]+)\]")
+SPEC_IDS = re.compile(r"\[((?:bundle|wire|trust|api|recipe|fleet-api|apply)-[0-9.]+)\]")
 
 
 def test_the_install_diagram_is_the_table() -> None:

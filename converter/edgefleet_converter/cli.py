@@ -53,7 +53,7 @@ app = typer.Typer(
     name=PROG,
     help="Turn a trained model into a signed bundle that devices run.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -10,7 +10,7 @@ from edgefleet_contract.errors import EdgefleetError
 _EXTRA: Final = frozenset(
     {
         *("alembic", "fastapi", "gmqtt", "jinja2", "requests", "rich", "sqlalchemy", "starlette"),
-        *("typer", "uvicorn", "pydantic"),
+        *("typer", "uvicorn", "pydantic", "yaml"),
     }
 )
 

@@ -221,8 +221,20 @@ def revoke_device(device: str, services: TheServices, actor: Admin) -> Response:
 
 
 @router.get("/audit", tags=["keys"])
-def audit(services: TheServices, _actor: Reader, limit: int = 200) -> Any:
-    """Who changed what, when, from where; newest first."""
+def audit(
+    services: TheServices,
+    _actor: Reader,
+    limit: int = 200,
+    since: int = 0,
+    who: str = "*",
+    what: str = "*",
+    before: int | None = None,
+) -> Any:
+    """Who changed what, when, from where; newest first. `next` is `before` of the next page."""
+    limit = max(1, min(limit, 10_000))
     with services.room.store.begin() as tx:
-        rows = tx.ledger.audit(limit=max(1, min(limit, 10_000)))
-    return {"audit": [dataclasses.asdict(row) for row in rows]}
+        rows = tx.ledger.find(limit=limit, since=since, who=who, what=what, before=before)
+    return {
+        "audit": [{"number": number} | dataclasses.asdict(row) for number, row in rows],
+        "next": rows[-1][0] if len(rows) == limit else None,
+    }

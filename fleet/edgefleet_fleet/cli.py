@@ -1,12 +1,12 @@
 """The commands of `fleet`. Results go to stdout, talk to stderr; `--json` where a script listens.
 
-Exit codes: 0 done, 1 failed (or a watched rollout stopped), 2 usage, 3 refused, 4 out of reach,
-5 a watched rollout waits for a person.
+Exit codes stand in `errors.py`, and at the end of `fleet --help`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -15,12 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.trust import release_path
-from edgefleet_fleet import cli_backup, cli_devices, cli_enrolment
+from edgefleet_fleet import cli_apply, cli_audit, cli_backup, cli_devices, cli_doctor, cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
-from edgefleet_fleet.cli_bundles import bundles, models
+from edgefleet_fleet.cli_bundles import bundles, models, release
 from edgefleet_fleet.cli_groups import groups
 from edgefleet_fleet.cli_keys import keys, load_key
 from edgefleet_fleet.cli_options import (
@@ -38,18 +36,19 @@ from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_waves, wave_words
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
-from edgefleet_fleet.errors import EXIT_USAGE
+from edgefleet_fleet.errors import EXIT_USAGE, exit_codes
 from edgefleet_fleet.filters import parse_filter
 from edgefleet_fleet.plan_words import duration, gates, moment
 from edgefleet_fleet.plan_words import pace as read_pace
 from edgefleet_fleet.policy_file import read_policy
-from edgefleet_fleet.push import BundleDir, check_files, read_bundle
+from edgefleet_fleet.push import check_files, read_bundle
 
 app = typer.Typer(
     name="fleet",
     help="The control room of an edge fleet: who gets which model, when, and when to stop.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    epilog=exit_codes(),
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -68,6 +67,10 @@ for name, group in (
     app.add_typer(group, name=name)
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)
+app.command("apply")(cli_apply.apply)
+app.command("audit")(cli_audit.audit)
+app.command("doctor")(cli_doctor.doctor_command)
+app.command("export")(cli_audit.export)
 
 
 @app.callback()
@@ -160,6 +163,7 @@ def serve(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A fleet.toml.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run the control room: store, shelf, broker, API and page, until Ctrl-C or SIGTERM."""
     from edgefleet_fleet.server import Ready
@@ -191,7 +195,7 @@ def serve(
 
     def say(ready: Ready) -> None:
         typer.echo(f"broker  {ready.mqtt_host}:{ready.mqtt_port}", err=True)
-        typer.echo(ready.page)
+        show.one(dataclasses.asdict(ready), as_json=as_json, line=ready.page)
 
     asyncio.run(run_server(folder, found, ready=say))
 
@@ -306,7 +310,7 @@ def push_model(
     if sealed and taken["in_clear"]:
         show.talk("an earlier rollout hands this bundle out in the clear: sealing hides it no more")
     if key is not None:
-        _release(room, found, load_key(key, passphrase_file))
+        release(room, found, load_key(key, passphrase_file))
     wish = {
         "bundle": found.digest,
         "signature_sha256": found.signature_sha256,
@@ -325,21 +329,6 @@ def push_model(
     if not view["counts"]["total"]:
         show.talk("no device is meant yet; those that join later will be asked")
     return _watch(room, view, as_json=as_json) if watch else show.started(view, as_json=as_json)
-
-
-def _release(room: Client, bundle: BundleDir, publisher: PrivateKey) -> None:
-    from edgefleet_fleet import ceremony
-
-    manifest = bundle.manifest
-    trust = room.get("/trust")
-    path = release_path(manifest.model, manifest.version)
-    if trust["released"].get(path) == bundle.digest:
-        return
-    body = ceremony.release(
-        trust, publisher, manifest.model, manifest.version, bundle.manifest_bytes
-    )
-    room.post("/trust/targets", body)
-    show.talk(f"released {manifest.name}")
 
 
 def _watch(client: Client, view: Any, *, as_json: bool) -> int:

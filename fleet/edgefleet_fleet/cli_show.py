@@ -91,7 +91,7 @@ def devices(found: list[Any], *, as_json: bool) -> None:
                 ", ".join(sorted(view["engines"])),
                 _runs(view),
                 " ".join(part for part in (view["phase"], view["reason"]) if part),
-                _time(view["seen_at"]),
+                moment(view["seen_at"]),
             ]
             for view in found
         ],
@@ -100,10 +100,10 @@ def devices(found: list[Any], *, as_json: bool) -> None:
 
 def _presence(view: Any, *, since: bool = False) -> str:
     if view["revoked_at"]:
-        return f"revoked {_time(view['revoked_at'])}" if since else "revoked"
+        return f"revoked {moment(view['revoked_at'])}" if since else "revoked"
     if view["online"]:
         return "online"
-    return f"offline since {_time(view['seen_at'])}" if since else "offline"
+    return f"offline since {moment(view['seen_at'])}" if since else "offline"
 
 
 def device(view: Any, *, as_json: bool) -> None:
@@ -133,7 +133,7 @@ def device(view: Any, *, as_json: bool) -> None:
         typer.echo(f"{name:9} {text}")
     for event in reversed(view["events"][:20]):
         why = f"  {event['reason']}: {event['detail']}" if event["reason"] else ""
-        typer.echo(f"{_time(event['ts'])}  {', '.join(event['models'])} {event['phase']}{why}")
+        typer.echo(f"{moment(event['ts'])}  {', '.join(event['models'])} {event['phase']}{why}")
 
 
 def _inventory(found: Any) -> dict[str, str]:
@@ -182,7 +182,7 @@ def rollouts(found: list[Any], *, as_json: bool) -> None:
                 str(view["counts"]["bad"]),
                 str(view["counts"]["total"]),
                 ", ".join(f"{word} {count}" for word, count in view["by_reason"].items()),
-                _time(view["created_at"]),
+                moment(view["created_at"]),
             ]
             for view in found
         ],
@@ -207,7 +207,7 @@ def visits(found: list[Any], *, as_json: bool) -> None:
             visit["device"],
             visit["kind"],
             str(visit["wave"] + 1),
-            _time(visit["at"]) if visit["at"] is not None else "not asked: its class is blocked",
+            moment(visit["at"]) if visit["at"] is not None else "not asked: its class is blocked",
         ]
         for visit in found
     ]
@@ -220,7 +220,7 @@ def _runs(view: Any) -> str:
 
 def _cell(column: str, value: Any) -> str:
     if column.endswith("_at"):
-        return _time(value)
+        return moment(value)
     if column in ("digest", "signer", "sha256"):
         return str(value)[:12] or "-"
     if column == "key_id":
@@ -231,7 +231,8 @@ def _cell(column: str, value: Any) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
-def _time(seconds: int) -> str:
+def moment(seconds: int) -> str:
+    """A time, seconds since 1970, as a clock on the wall here shows it."""
     if not seconds:
         return "never"
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

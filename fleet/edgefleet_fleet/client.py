@@ -63,6 +63,43 @@ class Client:
         except OSError as error:
             raise OperatorError(f"cannot read {file}: {error.strerror}") from None
 
+    def health(self) -> requests.Response:
+        """The answer of `/healthz`, which needs no token; also one that says that all is not well.
+
+        Raises:
+            Unverified: the certificate is not of the authority that is believed.
+            TransientError: nothing answers.
+        """
+        try:
+            return self._session.get(f"{self.url}/healthz", timeout=_TIMEOUT)
+        except requests.RequestException as error:
+            raise self._unreachable(error) from None
+
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of an export, as they come, without the last, which counts them [api-14.6].
+
+        Raises:
+            TransientError: it broke off; or what `get` raises.
+        """
+        count, line = 0, ""
+        try:
+            with self._session.get(
+                f"{self.url}/api/v1{path}", stream=True, timeout=_TIMEOUT
+            ) as answer:
+                if answer.status_code >= 400:
+                    raise _error(answer)
+                for raw in answer.iter_lines(chunk_size=_PIECE):
+                    if line:
+                        yield line
+                        count += 1
+                    line = raw.decode()
+        except requests.exceptions.ChunkedEncodingError:
+            raise TransientError("the control room stopped in the middle of its answer") from None
+        except requests.RequestException as error:
+            raise self._unreachable(error) from None
+        if line != f'{{"end":{count}}}':
+            raise TransientError("the control room stopped in the middle of its answer")
+
     def watch(self) -> requests.Response:
         """The open stream of changes; a line arrives at least every 15 seconds."""
         try:

@@ -11,6 +11,8 @@ TransientError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from edgefleet_contract.errors import EdgefleetError, OperatorError, PeerError, TransientError
@@ -19,6 +21,19 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
 EXIT_UNREACHABLE: Final = 4
+EXIT_WAITS: Final = 5
+EXIT_INTERRUPTED: Final = 130
+EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0: "done",
+        EXIT_FAILED: "failed, a watched rollout stopped, or the doctor found a fault",
+        EXIT_USAGE: "wrong usage",
+        EXIT_REFUSED: "refused: a signature, a rule, a right that is missing",
+        EXIT_UNREACHABLE: "out of reach, or to be tried again later",
+        EXIT_WAITS: "a watched rollout waits for a person",
+        EXIT_INTERRUPTED: "interrupted",
+    }
+)
 
 
 class NotFound(OperatorError):
@@ -52,3 +67,8 @@ def exit_code(error: EdgefleetError) -> int:
     if isinstance(error, TransientError):
         return EXIT_UNREACHABLE
     return EXIT_FAILED
+
+
+def exit_codes() -> str:
+    """The exit codes of the command line in one sentence."""
+    return "Exit codes: " + "; ".join(f"{code} {words}" for code, words in EXIT_CODES.items()) + "."

@@ -101,6 +101,16 @@ class BrokerLink(Protocol):
         where there is no connection."""
         ...
 
+    def kept(self, pattern: str, *, until: str, timeout_s: float) -> dict[str, bytes]:
+        """What the broker keeps under a pattern, by topic; from any thread but the link's own.
+
+        `until` is a topic outside the pattern that is retained for certain.
+
+        Raises:
+            TimeoutError: the broker did not answer in time.
+        """
+        ...
+
     @property
     def is_connected(self) -> bool:
         """Whether the broker answers now."""

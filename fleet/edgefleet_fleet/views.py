@@ -120,6 +120,12 @@ def rollouts(tx: Transaction) -> list[View]:
     return [_rollout(tx, row, tx.rollouts.members(row.id)) for row in tx.rollouts.list()]
 
 
+def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[int, View]]:
+    """The rollouts behind a number, oldest first, without their devices; each with its number."""
+    rows = tx.rollouts.after(number, limit=limit)
+    return [(row.number, _rollout(tx, row, tx.rollouts.members(row.id))) for row in rows]
+
+
 def rollout(tx: Transaction, rollout_id: str) -> View:
     """One rollout with its devices.
 

@@ -17,6 +17,7 @@ from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import ceremony, views
+from edgefleet_fleet.adapters.mqtt_link import is_under
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.deployments import Wish
@@ -45,6 +46,9 @@ class Outbox:
 
     def publish_once(self, topic: str, payload: bytes, *, expires_s: int) -> None:
         self.sent.append((topic, payload, expires_s))
+
+    def kept(self, pattern: str, *, until: str, timeout_s: float) -> dict[str, bytes]:
+        return {at: raw for at, raw in self.retained.items() if is_under(at, pattern) and raw}
 
     async def run(self, *, take: object, connected: object) -> None:
         raise AssertionError("nothing connects here")

@@ -9,6 +9,7 @@ answer), the batch is tried again, with back-off, and nothing is acknowledged me
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import random
 import ssl
@@ -53,6 +54,27 @@ class _Waiting:
     done: asyncio.Future[int]
 
 
+@dataclass(slots=True)
+class _Look:
+    """What the broker keeps under a pattern, until a topic behind it arrived."""
+
+    pattern: str
+    until: str
+    found: dict[str, bytes]
+    done: asyncio.Future[None]
+
+    def takes(self, topic: str, payload: bytes) -> bool:
+        """Whether a message is an answer to the look."""
+        if topic == self.until:
+            if not self.done.done():
+                self.done.set_result(None)
+            return True
+        if is_under(topic, self.pattern):
+            self.found[topic] = payload
+            return True
+        return False
+
+
 class GmqttLink:
     """See `ports.BrokerLink`."""
 
@@ -67,6 +89,7 @@ class GmqttLink:
         self._lost = asyncio.Event()
         self._outbox: dict[str, bytes] = {}
         self._has_more = asyncio.Event()
+        self._look: _Look | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -119,6 +142,38 @@ class GmqttLink:
                 client.publish(topic, payload, qos=0)
                 return
             await asyncio.sleep(_FULL_S)
+
+    def kept(self, pattern: str, *, until: str, timeout_s: float) -> dict[str, bytes]:
+        """What the broker keeps under a pattern, by topic; from any thread but the loop's.
+
+        The broker answers subscriptions in their order: what it keeps for `until` comes last.
+
+        Raises:
+            TimeoutError: it did not answer in time, or is not connected.
+        """
+        if self._loop is None:
+            raise TimeoutError
+        looking = asyncio.run_coroutine_threadsafe(self._kept(pattern, until), self._loop)
+        try:
+            return looking.result(timeout_s)
+        except concurrent.futures.TimeoutError:
+            looking.cancel()
+            raise TimeoutError from None
+
+    async def _kept(self, pattern: str, until: str) -> dict[str, bytes]:
+        client = self._client
+        if client is None:
+            raise TimeoutError
+        look = _Look(pattern, until, {}, asyncio.get_running_loop().create_future())
+        self._look = look
+        try:
+            for topic in (pattern, until):
+                client.subscribe(gmqtt.Subscription(topic, qos=1))
+            await look.done
+            return look.found
+        finally:
+            client.unsubscribe([pattern, until])
+            self._look = None
 
     async def run(
         self,
@@ -198,6 +253,8 @@ class GmqttLink:
     async def _on_message(
         self, _client: Any, topic: str, payload: bytes, _qos: int, properties: dict[str, Any]
     ) -> int:
+        if self._look is not None and self._look.takes(topic, bytes(payload)):
+            return 0
         message = Incoming(topic, bytes(payload), bool(properties.get("retain")))
         if topic.endswith(_ASKS):
             self._asked(message)
@@ -228,6 +285,14 @@ class GmqttLink:
                 await asyncio.sleep(delay)
             else:
                 return
+
+
+def is_under(topic: str, pattern: str) -> bool:
+    """Whether a topic matches a pattern with `+` for single levels."""
+    parts, wanted = topic.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(
+        want in ("+", part) for part, want in zip(parts, wanted, strict=True)
+    )
 
 
 async def _close(client: Any) -> None:

@@ -105,6 +105,12 @@ class History:
         ]
         return {(sample.device, sample.slot): sample for sample in samples}
 
+    def samples(self, *, after: int, limit: int) -> tuple[tuple[int, str, str], ...]:
+        """Samples of all boards and slots behind a number, oldest first: number, stream, JSON."""
+        query = sa.select(telemetry.c.id, telemetry.c.stream, telemetry.c.body)
+        query = query.where(telemetry.c.id > after).order_by(telemetry.c.id).limit(limit)
+        return tuple((row.id, row.stream, row.body) for row in self._connection.execute(query))
+
     def drop_device(self, device: str) -> None:
         """Drop the telemetry of a device; its events stay as the record."""
         self._connection.execute(telemetry.delete().where(telemetry.c.device == device))

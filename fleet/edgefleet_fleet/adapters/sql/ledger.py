@@ -52,8 +52,34 @@ class Ledger:
 
     def audit(self, *, limit: int = 200) -> tuple[AuditRow, ...]:
         """The newest rows of the audit trail, newest first."""
-        query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
+        return tuple(row for _number, row in self.find(limit=limit))
+
+    def find(
+        self,
+        *,
+        limit: int,
+        since: int = 0,
+        who: str = "*",
+        what: str = "*",
+        before: int | None = None,
+    ) -> tuple[tuple[int, AuditRow], ...]:
+        """The newest rows with their numbers, newest first: not older than `since`, by whom and of
+        what these patterns (`*`, `?`) say, with `before` those below that number."""
+        query = sa.select(audit).where(audit.c.at >= since)
+        for column, pattern in ((audit.c.who, who), (audit.c.what, what)):
+            if pattern != "*":
+                query = query.where(column.like(_like(pattern), escape="\\"))
+        if before is not None:
+            query = query.where(audit.c.id < before)
+        rows = self._connection.execute(query.order_by(audit.c.id.desc()).limit(limit))
         return tuple(
-            AuditRow(row.at, row.who, row.what, row.subject, row.detail, row.address)
-            for row in self._connection.execute(query)
+            (row.id, AuditRow(row.at, row.who, row.what, row.subject, row.detail, row.address))
+            for row in rows
         )
+
+
+def _like(pattern: str) -> str:
+    """A pattern of `*` and `?` in the words of SQL."""
+    for letter in ("\\", "%", "_"):
+        pattern = pattern.replace(letter, f"\\{letter}")
+    return pattern.replace("*", "%").replace("?", "_")

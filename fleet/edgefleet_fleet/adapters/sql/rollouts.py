@@ -88,6 +88,11 @@ class Rollouts:
         query = sa.select(table).order_by(table.c.number.desc()).limit(limit)
         return tuple(_rollout(row) for row in self._connection.execute(query))
 
+    def after(self, number: int, *, limit: int) -> tuple[RolloutRow, ...]:
+        """The rollouts behind a number, oldest first."""
+        query = sa.select(table).where(table.c.number > number).order_by(table.c.number)
+        return tuple(_rollout(row) for row in self._connection.execute(query.limit(limit)))
+
     def in_states(self, states: Iterable[State]) -> tuple[RolloutRow, ...]:
         """The rollouts in these states, oldest first."""
         query = sa.select(table).where(table.c.state.in_([state.value for state in states]))

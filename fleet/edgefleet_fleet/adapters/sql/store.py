@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from edgefleet_contract.errors import OperatorError, TransientError
@@ -156,6 +157,10 @@ class Store:
         """The revision of the schema; empty where there is none yet."""
         with self._engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision() or ""
+
+    def newest_revision(self) -> str:
+        """The revision that this release brings a schema up to."""
+        return ScriptDirectory(str(_MIGRATIONS)).get_current_head() or ""
 
     @property
     def dialect(self) -> str:
