@@ -17,6 +17,7 @@ from rich.table import Table
 
 from edgefleet_contract.errors import TransientError
 from edgefleet_fleet.client import Client
+from edgefleet_fleet.errors import EXIT_WAITS
 
 _MOVES = frozenset({"running", "scheduled", "aborting"})
 _WAITS = frozenset({"draft", "pending_approval", "running", "scheduled"})
@@ -28,7 +29,6 @@ _COLOURS = {
     "withdrawn": "dim",
     **dict.fromkeys(_FAILED, "red"),
 }
-EXIT_WAITS = 5
 
 
 def watch(client: Client, rollout: str, *, console: Console, patience_s: float = 60.0) -> Any:
