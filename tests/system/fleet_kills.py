@@ -301,6 +301,8 @@ class Trial:
 
     def _has_ended(self, script: Script, view: Any, before: dict[str, int]) -> bool:
         found = Counter(member["outcome"] for member in view["devices"])
+        if script.hand == "revert":  # who was not asked yet, or had not begun, is withdrawn
+            found["reverted"] += found.pop("withdrawn", 0)
         if (view["state"], found) != (script.state, Counter(script.outcomes)):
             return False
         for member in view["devices"]:
