@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 from edgefleet_contract.drift import Window, has_drifted, merge, minimum_sample
@@ -100,7 +101,7 @@ def _confidence(built: Built, counts: list[tuple[int, ...]]) -> tuple[int, ...]:
             continue
         bounds = (0.0, *one.edges, 1.0)
         found = [0] * _BINS
-        for low, high, count in zip(bounds, bounds[1:], counts[place], strict=True):
+        for (low, high), count in zip(pairwise(bounds), counts[place], strict=True):
             found[min(_BINS - 1, int((low + high) / 2 * _BINS))] += count
         return tuple(found)
     return ()
