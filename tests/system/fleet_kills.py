@@ -82,7 +82,7 @@ def scripts(devices: int) -> tuple[Script, ...]:
         Script("bad", "paused", {"bad": 1, "pending": devices - 1}, frozenset(range(devices))),
         Script(
             *("tolerated", "completed", {"good": devices - 1, "bad": 1}, frozenset({devices - 1})),
-            wish={"gate": {"pass_ratio": 0.5, "max_failures": devices}},
+            wish={"waves": [100], "gate": {"pass_ratio": 0.5, "max_failures": devices}},
         ),
         Script(
             "promoted", "completed", {"good": devices}, wish={"hold_after": [1]}, hand="promote"
