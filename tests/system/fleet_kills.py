@@ -207,7 +207,6 @@ class Trial:
     cluster: Cluster | None = None
     failing: dict[str, frozenset[int]] = field(default_factory=dict)
     version: int = 0
-    runs: dict[str, int] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     tries: int = 0
 
@@ -222,7 +221,7 @@ class Trial:
     def _roll_out(self, script: Script, *, most: int) -> None:
         self.version += 1
         self.score.rollouts += 1
-        before = dict(self.runs)
+        before = {device.name: device.version(_SLOT) for device in self.devices}
         bundle, wish = self._release(script)
         with Storm(self.fleet, self.chance, self.score, most, self.cluster):
             name = self._begin(bundle, wish)
@@ -305,16 +304,18 @@ class Trial:
             found["reverted"] += found.pop("withdrawn", 0)
         if (view["state"], found) != (script.state, Counter(script.outcomes)):
             return False
-        for member in view["devices"]:
-            name = member["device"]
-            is_new = member["outcome"] == "good"
-            self.runs[name] = self.version if is_new else before.get(name, 0)
+        runs = {
+            member["device"]: self.version
+            if member["outcome"] == "good"
+            else before[member["device"]]
+            for member in view["devices"]
+        }
         known = {
             device["id"]: next((m["version"] for m in device["models"] if m["slot"] == _SLOT), 0)
             for device in self.fleet.client.get("/devices")["devices"]
         }
         said = {device.name: device.version(_SLOT) for device in self.devices}
-        return known == said == self.runs
+        return known == said == runs
 
     def _judge(self, script: Script, name: str, bundle: Digest, *, is_right: bool) -> None:
         if not is_right:
