@@ -14,7 +14,8 @@ FUZZ_S ?= 60
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert
 .PHONY: bench-prune bench-precisions bench-cost arm64
-.PHONY: models streams channels toolchains same-bytes hostile fuzz networks crash-states kill-matrix powercut
+.PHONY: models streams channels toolchains same-bytes hostile fuzz networks
+.PHONY: fleet-kills crash-states kill-matrix powercut
 .PHONY: memory device-tests lock clean
 
 help:
@@ -69,6 +70,10 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks
+
+fleet-kills: env broker ## kill -9 of the control room at random moments of running rollouts, 100 times
+	@sh tools/system-packages.sh postgresql
+	@$(BIN)/python -m tests.system.fleet_kills
 
 crash-states: env ## every disk that a power cut may leave, and what each missing fsync would cost
 	@$(BIN)/python -m tests.crash crash-states

@@ -17,7 +17,6 @@ import typer
 
 from edgefleet_fleet import cli_apply, cli_audit, cli_backup, cli_devices, cli_doctor, cli_enrolment
 from edgefleet_fleet import cli_show as show
-from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_bundles import bundles, models, release
 from edgefleet_fleet.cli_groups import groups
 from edgefleet_fleet.cli_keys import keys, load_key
@@ -30,9 +29,9 @@ from edgefleet_fleet.cli_options import (
     client,
     data_dir,
 )
+from edgefleet_fleet.cli_rollouts import rollouts, watch_rollout
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.cli_webhooks import webhooks
-from edgefleet_fleet.client import Client
 from edgefleet_fleet.cohort import parse_waves, wave_words
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
@@ -53,7 +52,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 devices = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
-rollouts = typer.Typer(help="The rollouts, running and past.", no_args_is_help=True)
 for name, group in (
     ("keys", keys),
     ("users", users),
@@ -328,16 +326,9 @@ def push_model(
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")
     if not view["counts"]["total"]:
         show.talk("no device is meant yet; those that join later will be asked")
-    return _watch(room, view, as_json=as_json) if watch else show.started(view, as_json=as_json)
-
-
-def _watch(client: Client, view: Any, *, as_json: bool) -> int:
-    view = watching.watch(client, view["id"], console=show.STDERR)
-    if as_json:
-        show.json(view)
-    for line in watching.refusals(view):
-        show.talk(line)
-    return watching.exit_code(view)
+    return (
+        watch_rollout(room, view, as_json=as_json) if watch else show.started(view, as_json=as_json)
+    )
 
 
 @devices.command("list")
@@ -383,103 +374,3 @@ def devices_forget(device: str, url: Url = DEFAULT_URL, data: Data = None) -> No
     """Take a device out of the fleet; its name may be enrolled again by any key."""
     client(url, data).delete(f"/devices/{show.quote(device)}")
     show.talk(f"{device} is forgotten")
-
-
-@rollouts.command("list")
-def rollouts_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
-    """The rollouts, newest first."""
-    show.rollouts(client(url, data).get("/rollouts")["rollouts"], as_json=as_json)
-
-
-@rollouts.command("show")
-def rollouts_show(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """One rollout with its devices."""
-    show.rollout(client(url, data).get(f"/rollouts/{show.quote(rollout)}"), as_json=as_json)
-
-
-@rollouts.command("watch")
-def rollouts_watch(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> int:
-    """Stay until a rollout stands still: 0 when it completed, 1 when it stopped."""
-    room = client(url, data)
-    view = room.get(f"/rollouts/{show.quote(rollout)}")
-    return _watch(room, view, as_json=as_json)
-
-
-@rollouts.command("pause")
-def rollouts_pause(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Stop asking more devices."""
-    _by_hand(rollout, "pause", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("resume")
-def rollouts_resume(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Go on; the failures so far are taken as seen."""
-    _by_hand(rollout, "resume", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("abort")
-def rollouts_abort(
-    rollout: str,
-    revert: Annotated[
-        bool, typer.Option("--revert", help="Send devices that have it back to what they ran.")
-    ] = False,
-    as_json: Json = False,
-    url: Url = DEFAULT_URL,
-    data: Data = None,
-) -> None:
-    """End it; devices that have the new version keep it."""
-    verb = "revert" if revert else "abort"
-    _by_hand(rollout, verb, as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("revert")
-def rollouts_revert(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Send every device that has it back to what it ran before; of a completed one too."""
-    _by_hand(rollout, "revert", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("start")
-def rollouts_start(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Begin a draft, or one that is scheduled, now."""
-    _by_hand(rollout, "start", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("approve")
-def rollouts_approve(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Agree with it, as a second person."""
-    _by_hand(rollout, "approve", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("deny")
-def rollouts_deny(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Say no to it."""
-    _by_hand(rollout, "deny", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("promote")
-def rollouts_promote(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Open the wave that waits for a person."""
-    _by_hand(rollout, "promote", as_json=as_json, url=url, data=data)
-
-
-def _by_hand(rollout: str, verb: str, *, as_json: bool, url: str, data: Path | None) -> None:
-    view = client(url, data).post(f"/rollouts/{show.quote(rollout)}/{verb}")
-    show.one(view, as_json=as_json, line=f"{view['id']}: {view['state']}")

@@ -1,8 +1,7 @@
-"""The shell of the rollout machine: keeps its state, carries out its commands, signs orders.
+"""The shell of the rollout machine: keeps its state, and carries out its commands.
 
-Every change of a rollout goes through `apply`; every device that a command concerns is looked at
-once at the end (`settle`): what should it run now, and does the newest order say so already? Only
-then a new order is signed, with the next number; a number is never used twice.
+Every change of a rollout goes through `_apply`; every device that a command concerns is looked at
+once at the end, and has the order that it should have (`orders.py`).
 """
 
 from __future__ import annotations
@@ -14,34 +13,33 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edgefleet_contract.bundle import Digest, is_name
+from edgefleet_contract.bundle import is_name
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PublicKey
 from edgefleet_contract.messages import (
     Capabilities,
     Event,
     ModelTelemetry,
-    Order,
     Phase,
     Reported,
     Target,
-    seal_order,
 )
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as events
-from edgefleet_fleet import sealings, tuf_repo
-from edgefleet_fleet.desired import Level, level, runs, without_sealed
+from edgefleet_fleet import sealings
+from edgefleet_fleet.desired import runs
 from edgefleet_fleet.device_views import hardware_class
 from edgefleet_fleet.endings import SELFTEST, ending_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.filters import Traits, parse_filter, resolve
 from edgefleet_fleet.library import require_complete
 from edgefleet_fleet.model_gates import Evidence
-from edgefleet_fleet.observations import Told, told_more, told_shadow
+from edgefleet_fleet.model_watch import ModelWatch
+from edgefleet_fleet.orders import DAY_S, Orders
 from edgefleet_fleet.publications import Publications
-from edgefleet_fleet.records import Bundle, Device, MemberRow, OrderRow, RolloutRow
+from edgefleet_fleet.records import Bundle, Device, MemberRow, RolloutRow
 from edgefleet_fleet.rehearsal import Visit, rehearse
 from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Ending, NotInTable, State
@@ -62,8 +60,7 @@ _SAID: Final = (
 )
 _NOT_ASKED: Final = (Outcome.PENDING, Outcome.BLOCKED)
 _PLAN: Final = Plan("")
-_DAY_S: Final = 24 * 3600
-_RENEW_S: Final = 2 * _DAY_S
+_RENEW_S: Final = 2 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,8 @@ class Deployments:
         self._room = room
         self._publications = publications
         self._sealings = sealings.Sealings(room)
+        self._watch = ModelWatch(room, self._learned)
+        self._settle = Orders(room, publications, self._ran_already).settle
 
     def create(self, wish: Wish, *, actor: Actor) -> str:
         """Begin a rollout; its id.
@@ -110,7 +109,12 @@ class Deployments:
             slot = wish.slot or bundle.model
             if not is_name(slot):
                 raise OperatorError(f"slot {slot[:80]!r}: a slot is named [a-z0-9][a-z0-9._-]*")
-            plan = replace(wish.plan, salt=secrets.token_hex(8), author=actor.who)
+            plan = replace(
+                wish.plan,
+                salt=secrets.token_hex(8),
+                author=actor.who,
+                reference=self._watch.usual(work, bundle, wish.plan.reference),
+            )
             if plan.expires_at and plan.expires_at <= work.now:
                 raise OperatorError("it would expire before it begins")
             devices = [d.id for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
@@ -250,44 +254,14 @@ class Deployments:
 
     def observe(self, work: Work, sample: ModelTelemetry) -> None:
         """Take what a device tells of its models as evidence for the rollouts that asked for it."""
-        for row, member in work.tx.rollouts.of_device(sample.device):
-            is_it = (row.target.slot, row.target.version) == (sample.slot, sample.version)
-            if not is_it or row.state is not State.RUNNING or row.plan is None:
-                continue
-            if member.outcome in (Outcome.ACTIVE, Outcome.GOOD):
-                told = work.tx.rollouts.told(row.id, sample.device)
-                plan = row.plan
-                news = told_more(told, sample, plan.envelope, per_device=plan.per_device)
-                self._learn(work, row.id, member, *news)
+        self._watch.observe(work, sample)
 
     def compare(self, work: Work, event: Event) -> None:
-        """Take a shadow's report: how often the candidate agreed with the model that serves."""
-        found = event.measurements or {}
-        if "shadow_agreement" not in found:
-            return
-        compared = int(found.get("shadow_requests", 0))
-        order = work.tx.orders.get(event.device, event.order_seq)
-        for rollout in order.asks if order is not None else ():
-            row, member = work.tx.rollouts.get(rollout), self._member(work, rollout, event.device)
-            if row is None or row.plan is None or member is None:
-                continue
-            told = work.tx.rollouts.told(rollout, event.device)
-            agreed = min(compared, round(compared * found["shadow_agreement"]))
-            news = told_shadow(told, compared, agreed, per_device=row.plan.per_device)
-            self._learn(work, rollout, member, *news)
+        """Take a shadow's report as such evidence."""
+        self._watch.compare(work, event)
 
-    def _learn(
-        self, work: Work, rollout: str, member: MemberRow, told: Told, more: Evidence
-    ) -> None:
-        work.tx.rollouts.set_told(rollout, member.device, told)
-        if more != Evidence():
-            dirty = self._apply(work, rollout, events.Observed(member.kind, more))
-            self._settle(work, dirty)
-
-    @staticmethod
-    def _member(work: Work, rollout: str, device: str) -> MemberRow | None:
-        found = work.tx.rollouts.of_device(device)
-        return next((member for row, member in found if row.id == rollout), None)
+    def _learned(self, work: Work, rollout: str, member: MemberRow, more: Evidence) -> None:
+        self._settle(work, self._apply(work, rollout, events.Observed(member.kind, more)))
 
     def welcome(
         self,
@@ -496,6 +470,9 @@ class Deployments:
                     pass  # `drive` did
         return dirty
 
+    def _ran_already(self, work: Work, rollout: str, device: str) -> set[str]:
+        return self._apply(work, rollout, events.Ended(device, Outcome.GOOD))
+
     def _ask(self, work: Work, row: RolloutRow, device: str) -> set[str]:
         if row.target.sealed is not None and not self._has_seal_key(work, device):
             return self._refuse(work, row.id, device)
@@ -521,108 +498,6 @@ class Deployments:
             at=work.now,
         )
         return self._apply(work, rollout, events.Ended(device, Outcome.BAD))
-
-    def _settle(self, work: Work, dirty: set[str], *, again: bool = False) -> None:
-        """Give every device in `dirty` the order that it should have, if it has another."""
-        queue = sorted(dirty)
-        while queue:
-            device = work.tx.devices.get(queue.pop(0))
-            if device is None or not device.is_active:
-                continue
-            more = self._settle_device(work, device, again=again)
-            queue += sorted(more - set(queue))
-
-    def _settle_device(self, work: Work, device: Device, *, again: bool) -> set[str]:
-        wanted = self._level(work, device)
-        newest = work.tx.orders.newest(device.id)
-        work.changed("device", device.id)
-        if newest is None and not wanted.targets:
-            return set()
-        if again or newest is None or newest.targets != wanted.targets:
-            self._issue(work, device, wanted)
-            return set()
-        reported = device.reported
-        if reported is None or reported.order_seq < newest.seq:  # it has not answered yet
-            self._attach(work, newest, wanted.asks)
-            return set()
-        ended = ending_of(reported.phase, reported.reason)
-        if ended is Outcome.GOOD or all(runs(reported, target) for target in newest.targets):
-            self._attach(work, newest, wanted.asks)
-            return self._end(work, device.id, wanted.asks)
-        if ended is not None and wanted.asks:
-            self._issue(work, device, wanted)
-        else:
-            self._attach(work, newest, wanted.asks)
-        return set()
-
-    def _end(self, work: Work, device: str, asks: tuple[str, ...]) -> set[str]:
-        dirty: set[str] = set()
-        for rollout in asks:
-            work.tx.rollouts.note_phase(
-                rollout, device, Phase.COMMITTED, None, "it ran already", at=work.now
-            )
-            dirty |= self._apply(work, rollout, events.Ended(device, Outcome.GOOD))
-        return dirty
-
-    def _attach(self, work: Work, order: OrderRow, asks: tuple[str, ...]) -> None:
-        new = [rollout for rollout in asks if rollout not in order.asks]
-        if new:
-            work.tx.orders.set_asks(order.device, order.seq, (*order.asks, *new))
-            for rollout in new:
-                work.tx.rollouts.note_order(rollout, order.device, order.seq, at=work.now)
-
-    def _level(self, work: Work, device: Device) -> Level:
-        running = device.reported.models if device.reported is not None else ()
-        history = work.tx.rollouts.asks_of(device.id)
-        if not device.seal_key:
-            history = without_sealed(history)
-        known: dict[Digest, Target] = {ask.target.bundle_sha256: ask.target for ask in history}
-        for model in running:
-            target = work.tx.bundles.target(model.bundle_sha256, slot=model.slot)
-            if target is not None:
-                known.setdefault(model.bundle_sha256, sealings.draft_of(work.tx, target))
-            elif model.bundle_sha256 not in known:
-                log.warning("%s runs a bundle unknown here in slot %s", device.id, model.slot)
-        if not device.seal_key:
-            known = {digest: target for digest, target in known.items() if target.sealed is None}
-        return level(history, running, known)
-
-    def _issue(self, work: Work, device: Device, wanted: Level) -> None:
-        seq = max(device.last_seq, device.reported.order_seq if device.reported else 0) + 1
-        order = Order(
-            fleet=self._room.fleet,
-            device=device.id,
-            seq=seq,
-            issued=work.now,
-            expires=work.now + self._room.config.order_days * _DAY_S,
-            rollout=wanted.rollout,
-            targets=tuple(
-                sealings.for_device(work.tx, target, device, fleet=self._room.fleet)
-                for target in wanted.targets
-            ),
-            sources=(f"{self._room.base_url}/blobs",),
-            metadata=(f"{self._room.base_url}/tuf",),
-            metadata_min=tuf_repo.version_of(self._publications.require(work.tx).timestamp),
-            allow_downgrade=wanted.allow_downgrade,
-            policy=wanted.policy,
-        )
-        row = OrderRow(
-            device=device.id,
-            seq=seq,
-            issued=order.issued,
-            expires=order.expires,
-            rollout=order.rollout,
-            asks=wanted.asks,
-            targets=order.targets,
-            envelope=seal_order(order, self._room.director),
-        )
-        work.tx.orders.add(row)
-        work.tx.devices.set_last_seq(device.id, seq)
-        for rollout in wanted.asks:
-            work.tx.rollouts.note_order(rollout, device.id, seq, at=work.now)
-        work.orders.append(row)
-        what = ", ".join(f"{target.slot}={target.model}@{target.version}" for target in row.targets)
-        log.info("order %s#%d: %s", device.id, seq, what or "nothing")
 
 
 def traits_of(device: Device, capabilities: Capabilities | None = None) -> Traits:

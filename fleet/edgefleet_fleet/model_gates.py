@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from edgefleet_contract.drift import jensen_shannon, psi
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.sequential import log_e_mean_below, log_e_other_shares, log_e_rate_above
 
@@ -267,31 +268,6 @@ def has_drifted(outputs: Sequence[int], reference: Reference) -> bool:
     return seen.beyond and seen.log_e >= _SURE
 
 
-def psi(now: Sequence[float], before: Sequence[float]) -> float:
-    """The population stability index of two distributions, 0 or more; 0.25 is called a shift.
-
-        PSI = sum over bins of (now - before) · ln(now / before)
-
-    N. Siddiqi, Credit Risk Scorecards (2006), chapter 9; its distribution: B. Yurdakul,
-    "Statistical Properties of Population Stability Index" (2018).
-    """
-    return sum((a - b) * math.log(a / b) for a, b in zip(now, before, strict=True))
-
-
-def jensen_shannon(now: Sequence[float], before: Sequence[float]) -> float:
-    """The Jensen-Shannon divergence of two distributions in bits, 0 to 1.
-
-        JS = (KL(now || m) + KL(before || m)) / 2,   m = (now + before) / 2
-
-    J. Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37 (1991).
-    """
-    middle = [(a + b) / 2 for a, b in zip(now, before, strict=True)]
-    return sum(
-        sum(a * math.log2(a / m) for a, m in zip(shares, middle, strict=True) if a > 0) / 2
-        for shares in (now, before)
-    )
-
-
 def _share(bad: int, n: int, limit: float) -> Reading:
     figure = bad / n if n else 0.0
     beyond = figure > limit
@@ -312,13 +288,17 @@ def _confidence(now: Sequence[int], before: Sequence[int], limit: float) -> Read
     return Reading(drop, sum(now), log_e_mean_below(now, usual - limit), drop > limit)
 
 
-def _drift(now: Sequence[int], before: Sequence[int], limit: float, distance: object) -> Reading:
-    assert callable(distance)
+def _drift(
+    now: Sequence[int],
+    before: Sequence[int],
+    limit: float,
+    distance: Callable[[Sequence[float], Sequence[float]], float],
+) -> Reading:
     width = max(len(now), len(before))
     if not sum(before):
         return Reading(0.0, 0, 0.0, beyond=False)
     usual = shares_of(before, width)
-    figure = distance(shares_of(now, width), usual) if sum(now) else 0.0
+    figure = distance(usual, shares_of(now, width)) if sum(now) else 0.0
     beyond = figure > limit
     evidence = log_e_other_shares(_padded(now, width), usual) if beyond else 0.0
     return Reading(figure, sum(now), evidence, beyond)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgefleet_contract.drift import Window
 from edgefleet_contract.messages import ModelTelemetry
 from edgefleet_fleet.model_gates import NO_EVIDENCE, Envelope, Evidence, bounded
 
@@ -19,11 +20,19 @@ _JUDGED = 10
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a device told so far: all of it, and the counts of its last sample."""
+    """What a device told so far: all of it, and the counts of its last sample.
+
+    `window` is what it counted of outputs since the model serves, with the time of the last sample
+    that had one; `drifted_before` says whether they were off under the model before, None where
+    nobody looked yet.
+    """
 
     evidence: Evidence = NO_EVIDENCE
     requests: int = -1
     failures: int = 0
+    window: Window | None = None
+    window_at: int = 0
+    drifted_before: bool | None = None
 
 
 def told_more(
@@ -59,10 +68,23 @@ def told_shadow(
 
 
 def told_outputs(
-    told: Told, outputs: tuple[int, ...], confidence: tuple[int, ...], *, per_device: int
+    told: Told,
+    outputs: tuple[int, ...],
+    confidence: tuple[int, ...],
+    *,
+    drifted: bool | None,
+    per_device: int,
 ) -> tuple[Told, Evidence]:
-    """The same for histograms of outputs and confidences since the model began to serve."""
-    found = replace(told.evidence, outputs=outputs, confidence=confidence)
+    """The same for histograms of outputs and confidences since the model began to serve, and
+    whether they are far off; None where they are too few to see that."""
+    watched = 0 if drifted is None else 1
+    found = replace(
+        told.evidence,
+        outputs=outputs,
+        confidence=confidence,
+        watched=watched,
+        drifted=int(bool(drifted)),
+    )
     return _difference(told, found, per_device)
 
 

@@ -1,8 +1,9 @@
 """`fleet serve`: puts a control room together, runs it, takes it down.
 
 Order: the data directory is locked, the schema brought up to date, the HTTP port bound, the
-broker started, the link connected, and only then the service says that it is ready. A task that
-dies takes the process with it; whoever started it (systemd) starts it again.
+broker started, the link connected, and only then the service says that it is ready. A data base
+that does not answer for a while is waited for; any other end of a task takes the process with it,
+and whoever started it (systemd) starts it again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import os
@@ -18,11 +20,11 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import uvicorn
 
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_fleet.adapters.mosquitto import Mosquitto
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
 from edgefleet_fleet.adapters.shelves import open_shelf
@@ -42,6 +44,9 @@ _TIME_EVERY_S: Final = 600
 _RENEW_EVERY_S: Final = 6 * 3600
 _TICK_EVERY_S: Final = 30.0
 _TICK_S: Final = 0.5
+_MAX_DELAY_S: Final = 15.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +205,25 @@ async def _tick(services: Services) -> None:
         if change is not None and change.noun == "rollout":
             next_at = min(next_at, clock() + _TICK_S)  # many come together: one look is enough
         if clock() >= next_at:
-            due = await asyncio.to_thread(services.deployments.tick)
+            due = await _patiently(services.deployments.tick)
             next_at = min(clock() + _TICK_EVERY_S, max(due, clock() + _TICK_S) if due else math.inf)
+
+
+async def _patiently(act: Callable[[], T]) -> T:
+    """What it gives; tried again while the data base does not answer."""
+    for failures in itertools.count(1):
+        try:
+            return await asyncio.to_thread(act)
+        except TransientError as error:
+            log.warning("%s waits: %s", getattr(act, "__name__", "it"), error.message)
+            await asyncio.sleep(min(_MAX_DELAY_S, 0.2 * 2**failures))
+    raise AssertionError("nobody counts that far")
 
 
 async def _tell_time(services: Services) -> None:
     while True:
         await asyncio.sleep(_TIME_EVERY_S)
-        await asyncio.to_thread(services.publications.tell_time)
+        await _patiently(services.publications.tell_time)
 
 
 async def _renew(services: Services, tls: ServerTls | None) -> None:
@@ -215,8 +231,8 @@ async def _renew(services: Services, tls: ServerTls | None) -> None:
         await asyncio.sleep(_RENEW_EVERY_S)
         if tls is not None:
             tls.reload()
-        await asyncio.to_thread(services.publications.keep_fresh)
-        await asyncio.to_thread(services.deployments.renew)
+        await _patiently(services.publications.keep_fresh)
+        await _patiently(services.deployments.renew)
 
 
 async def _stay_watched() -> None:

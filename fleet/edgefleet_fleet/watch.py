@@ -127,12 +127,22 @@ def _print_news(console: Console, view: Any, seen: dict[str, str]) -> None:
         now = f"{device['outcome']} {device['phase'] or ''} {_why(device)}".strip()
         if device["outcome"] != "pending" and seen.get(device["device"]) != now:
             seen[device["device"]] = now
-            console.print(f"{view['id']} {device['device']}: {now}", markup=False, highlight=False)
+            console.print(
+                f"{view['id']} {device['device']}: {now}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     why = f": {view['why']}" if view["why"] else ""
     now = f"{view['state']}, wave {view['wave'] + 1}/{view['wave_count']}{why}"
     if seen.get("") != now:
         seen[""] = now
-        console.print(f"{view['id']}: {now}", markup=False, highlight=False)
+        _say(console, f"{view['id']}: {now}")
+
+
+def _say(console: Console, line: str) -> None:
+    """One line, however long: it may be read by a program."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _why(device: Any) -> str:

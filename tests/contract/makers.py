@@ -24,8 +24,9 @@ def write_bundle(
     content: bytes = b"model",
     agent_min: str = "0.1.0",
     runtimes: dict[str, str] | None = None,
+    drift: bytes = b"",
 ) -> Path:
-    """A signed bundle directory whose model file is `content`."""
+    """A signed bundle directory whose model file is `content`; with a drift reference, if given."""
     folder = root / f"{model}-{version}"
     (folder / "v").mkdir(parents=True)
     (folder / "v" / "model.onnx").write_bytes(content)
@@ -40,8 +41,12 @@ def write_bundle(
         inputs=SPECS[0],
         outputs=SPECS[1],
         runtimes=runtimes or {"onnxruntime": "1.0"},
+        drift="v/drift.json" if drift else None,
     )
+    if drift:
+        (folder / "v" / "drift.json").write_bytes(drift)
     files = (
+        *((b.describe_file(folder, "v/drift.json", b.Role.DRIFT),) if drift else ()),
         b.describe_file(folder, "v/golden.npz", b.Role.GOLDEN),
         b.describe_file(folder, "v/model.onnx", b.Role.MODEL),
     )

@@ -22,45 +22,53 @@ class Cluster:
     """A cluster that listens on a Unix socket in `folder` and nowhere else."""
 
     folder: Path
+    programs: Path
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
     @contextlib.contextmanager
     def start(cls) -> Iterator[Cluster]:
         """A fresh cluster, running; gone afterwards."""
-        programs = _find_programs()
+        found = cls(Path(tempfile.mkdtemp(prefix="edgefleet-pg-")), _find_programs())
         user = _user()
-        folder = Path(tempfile.mkdtemp(prefix="edgefleet-pg-"))
         if user is not None:
-            shutil.chown(folder, user)
-        data = folder / "data"
-
-        def run(program: str, *arguments: str) -> None:
-            done = subprocess.run(
-                [programs / program, *arguments],
-                user=user,
-                group=user,
-                extra_groups=[] if user is not None else None,
-                cwd=folder,
-                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-
+            shutil.chown(found.folder, user)
+        data = str(found.folder / "data")
         try:
-            run("initdb", "-D", str(data), "-U", "tests", "-A", "trust", "-N", "-E", "UTF8")
-            options = f"-k {folder} -c listen_addresses= -c fsync=off"
-            run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+            found._run("initdb", "-D", data, "-U", "tests", "-A", "trust", "-N", "-E", "UTF8")
+            found._control("start")
             try:
-                yield cls(folder)
+                yield found
             finally:
-                run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
+                found._control("stop", "-m", "immediate")
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(found.folder, ignore_errors=True)
+
+    def restart(self) -> None:
+        """Start it anew after what is to it a crash: what was committed comes from its journal."""
+        self._control("restart", "-m", "immediate")
+
+    def _control(self, *words: str) -> None:
+        options = f"-k {self.folder} -c listen_addresses= -c fsync=off"
+        log, data = str(self.folder / "log"), str(self.folder / "data")
+        self._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, *words)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        user = _user()
+        done = subprocess.run(
+            [self.programs / program, *arguments],
+            user=user,
+            group=user,
+            extra_groups=[] if user is not None else None,
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
 
     def new_database(self) -> str:
         """The address of a new, empty data base."""

@@ -32,6 +32,7 @@ class Fleet:
     http_port: int
     mqtt_port: int
     process: subprocess.Popen[str] | None = None
+    environ: dict[str, str] = field(default_factory=dict)
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,15 +52,30 @@ class Fleet:
 
     def start(self) -> str:
         """Start it; the address that it prints when it is ready."""
+        self.launch()
+        line = self.first_words()
+        assert line.startswith("http"), self.log.read_text()
+        return line
+
+    def launch(self) -> None:
+        """Start it, and do not wait until it is ready."""
         command = [sys.executable, "-m", "edgefleet_fleet", "serve", "--data", str(self.data)]
         command += ["--name", FLEET, "--listen", f"127.0.0.1:{self.http_port}"]
         command += ["--mqtt-port", str(self.mqtt_port)]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, **self.environ},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def first_words(self) -> str:
+        """What it prints first: its address once it is ready, nothing where it ends before."""
+        assert self.process is not None
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line.startswith("http"), self.log.read_text()
-        return line
+        return self.process.stdout.readline().strip()
 
     def kill(self) -> None:
         assert self.process is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_contract.errors import TransientError
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
 from tests.fleet.running import until
@@ -49,3 +50,33 @@ def test_orders_for_a_thousand_devices_at_once_all_arrive_and_the_newest_last(
             return {where: raw for where, raw in list(reader.arrived.queue) if where in wheres}
 
         asyncio.run(publish())
+
+
+def test_a_data_base_that_is_away_when_the_link_comes_up_is_asked_again(
+    broker: tuple[Path, int],
+) -> None:
+    """Until then the broker lacks what the link is to put there."""
+    keys, port = broker
+    tries: list[int] = []
+
+    async def connect() -> None:
+        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
+        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
+        loop, connected = asyncio.get_running_loop(), asyncio.Event()
+
+        def on_connected() -> None:
+            tries.append(1)
+            if len(tries) == 1:
+                raise TransientError("the data base does not answer")
+            loop.call_soon_threadsafe(connected.set)
+
+        running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
+        task = asyncio.create_task(running)
+        async with asyncio.timeout(20):
+            await connected.wait()
+        assert link.is_connected
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(connect())
+    assert len(tries) == 2

@@ -121,7 +121,7 @@ def test_what_failed_its_selftest_on_a_kind_of_board_is_not_tried_there_again(st
     rollout = stage.roll_out(1)
     for name in names[:3]:
         stage.fail(name)
-    assert stage.view(rollout)["blocked"] == ["Raspberry Pi 5"]
+    assert stage.view(rollout)["blocked"] == ["rpi5"]
     assert stage.desired("d") == []
     wish = wish_of(stage.bundle(2), to="all")
     found = stage.view(rollout)
@@ -149,13 +149,13 @@ def test_requests_that_fail_stop_it_and_one_device_is_not_the_fleet(stage: Stage
         stage.commit(name)
     tell(stage, "a", 1000, 0)
     tell(stage, "a", 2000, 0)
-    evidence = stage.view(rollout)["evidence"]["Raspberry Pi 5"]
+    evidence = stage.view(rollout)["evidence"]["rpi5"]
     assert (evidence["requests"], evidence["failures"]) == (500, 0)
     tell(stage, "b", 0, 0)
     tell(stage, "b", 400, 300)
     view = stage.view(rollout)
     assert (view["state"], view["cause"]) == ("paused", "gate")
-    assert view["why"].startswith("errors on Raspberry Pi 5: 0.33")
+    assert view["why"].startswith("errors on rpi5: 0.33")
 
 
 def tell(stage: Stage, name: str, requests: int, failures: int) -> None:
@@ -171,10 +171,10 @@ def test_a_shadow_that_disagrees_and_labels_that_do_not_confirm_stop_it(stage: S
     event = event_of("a", order, Phase.SHADOW, None, seq=1)
     figures = {"shadow_requests": 400.0, "shadow_agreement": 0.7}
     stage.take("a", Channel.EVENT, render(replace(event, measurements=figures)))
-    assert stage.view(rollout)["why"].startswith("agreement on Raspberry Pi 5: 0.7 ")
+    assert stage.view(rollout)["why"].startswith("agreement on rpi5: 0.7 ")
     second = stage.roll_out(2, model_gates=[{"kind": "accuracy", "limit": 0.9}])
     stage.services.deployments.label(second, "a", right=60, wrong=60, actor=ME)
-    assert stage.view(second)["why"].startswith("accuracy on Raspberry Pi 5: 0.5 ")
+    assert stage.view(second)["why"].startswith("accuracy on rpi5: 0.5 ")
     with pytest.raises(NotFound):
         stage.services.deployments.label(second, "nobody", right=1, wrong=0, actor=ME)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_contract.drift import jensen_shannon, psi
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.model_gates import (
     DEFAULT_GATES,
@@ -17,10 +18,8 @@ from edgefleet_fleet.model_gates import (
     ModelGate,
     Reference,
     bounded,
-    jensen_shannon,
     missing,
     objection,
-    psi,
     read,
     shares_of,
 )

@@ -164,3 +164,28 @@ def test_a_report_shows_the_figures_that_it_has() -> None:
         {"variants": [{"name": "v", "size": 9400, "accuracy": {"value": 0.98}, "measured": 3}]}
     )
     assert (row["name"], row["size"], row["accuracy"], row["p50"]) == ("v", "9.4 kB", "98.00%", "")
+
+
+def test_a_rollout_has_the_buttons_of_what_can_be_done_with_it(stage: Stage, inside: Web) -> None:
+    stage.devices("a", "b")
+
+    def verbs(rollout: str) -> list[str]:
+        page = inside.get(f"/rollouts/{rollout}").text
+        found = re.findall(rf'data-post="/api/v1/rollouts/{rollout}/(\w+)"', page)
+        for verb in found:  # a button that is shown is a route that there is
+            assert inside.get(f"/api/v1/rollouts/{rollout}/{verb}").status_code == 405
+        return found
+
+    asked = stage.roll_out(1, approve_by="bo")
+    assert verbs(asked) == ["approve", "deny"]
+    draft = stage.roll_out(2, draft=True)
+    assert verbs(draft) == ["start"]
+    held = stage.roll_out(3, canaries=["a"], hold_after=[1])
+    assert verbs(held) == ["pause", "abort", "revert"]
+    stage.commit("a")
+    assert verbs(held) == ["promote", "pause", "abort", "revert"]
+    assert inside.post(f"/api/v1/rollouts/{held}/promote").status_code == 200
+    assert inside.post(f"/api/v1/rollouts/{held}/pause").status_code == 200
+    assert verbs(held) == ["resume", "abort", "revert"]
+    assert inside.post(f"/api/v1/rollouts/{held}/revert").status_code == 200
+    assert verbs(held) == []

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import gmqtt
 
-from edgefleet_contract.errors import EdgefleetError
+from edgefleet_contract.errors import EdgefleetError, TransientError
 from edgefleet_contract.topics import FROM_DEVICE, Channel, every_device
 from edgefleet_fleet.authority import SERVICE
 from edgefleet_fleet.ports import Incoming
@@ -204,17 +204,20 @@ class GmqttLink:
                 log.warning("broker does not answer (%s); again in %.1f s", error, delay)
                 await asyncio.sleep(delay)
                 continue
-            failures = 0
             self._client = client
             log.info("connected to %s:%d", self._endpoint.host, self._endpoint.port)
             try:
                 await asyncio.to_thread(connected)
+                failures = 0
                 await self._lost.wait()
                 log.warning("connection to the broker lost")
+            except TransientError as error:  # what the broker is to hold could not be read
+                failures += 1
+                log.warning("connected, but: %s", error.message)
             finally:
                 self._client = None
                 await _close(client)
-            await asyncio.sleep(random.uniform(0.05, 0.2))
+            await asyncio.sleep(min(_MAX_DELAY_S, 0.2 * 2**failures) * random.uniform(0.5, 1.0))
 
     async def _connect(self, client: Any) -> None:
         await client.connect(

@@ -125,9 +125,11 @@ def rollouts_page(request: Request, services: TheServices, _actor: Reader) -> Re
 
 @router.get("/rollouts/{rollout}")
 def rollout_page(rollout: str, request: Request, services: TheServices, _actor: Reader) -> Response:
-    """One rollout: its waves, its devices, refusals by reason."""
+    """One rollout: what a person may do now, its waves, its devices, refusals by reason."""
+    may_operate = may(services.access.user(request).role, Permission.OPERATE)
     with services.room.store.begin() as tx:
-        return _render(request, "rollout.html", rollout=views.rollout(tx, rollout))
+        view = views.rollout(tx, rollout)
+    return _render(request, "rollout.html", rollout=view, may_operate=may_operate)
 
 
 @router.get("/bundles")
