@@ -16,7 +16,7 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import Data, Json, data_dir
 from edgefleet_fleet.datadir import DataDir
-from edgefleet_fleet.site_folder import config_for, fleet_dir, config_to_restore, site_of
+from edgefleet_fleet.site_folder import config_for, config_to_restore, fleet_dir, site_of
 
 File = Annotated[Path, typer.Argument(help="The backup, a tar file.", metavar="FILE")]
 FleetName = Annotated[

@@ -177,9 +177,9 @@ class Site:
             ports = {f.config.mqtt_port for f in self.fleets if f.config is not None}
             if mqtt_port in ports:
                 raise Conflict(f"another fleet's broker has the port {mqtt_port}")
-            after = self.config.mqtt_port
-            free_port = site_folder.free_port
-            port = mqtt_port or await asyncio.to_thread(free_port, after, ports)
+            port = mqtt_port
+            if port is None:
+                port = await asyncio.to_thread(site_folder.free_port, self.config.mqtt_port, ports)
             await asyncio.to_thread(site_folder.make, data, mqtt_port=port)
             fleet = self.others[name] = Fleet(name, data)
             self._begin(fleet)
