@@ -176,7 +176,8 @@ async def _live(site: Site, fleet: Fleet, config: Config) -> None:
             services = services_of(room, publications)
             if fleet is site.own:
                 services = dataclasses.replace(services, site=site)
-            site.open(fleet, services, create_app(services))
+            app = await asyncio.to_thread(create_app, services)  # the other fleets need not wait
+            site.open(fleet, services, app)
             await _tend(fleet, services)
         finally:
             room.changes.close()
