@@ -34,7 +34,7 @@ log = logging.getLogger("edgefleet.site")
 
 FIRST_ADMIN: Final = "first-admin"
 FIRST_DAYS: Final = 7
-_BACKOFF: Final = (1.0, 5.0, 15.0, 60.0)
+_BACKOFF: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
 _UP_S: Final = 60.0
 WHOSE: ContextVar[str] = ContextVar("fleet", default="")
 """The fleet that a log line is about; empty for the site's own."""
@@ -255,10 +255,11 @@ class Site:
                 why = "it ended"
             finally:
                 fleet.app = fleet.services = None
-            failures = 0 if fleet.state is State.RUNNING else failures + 1
+            failures = 0 if fleet.state is State.RUNNING else failures
+            wait_s, failures = _BACKOFF[min(failures, len(_BACKOFF) - 1)], failures + 1
             fleet.be(State.TROUBLED, why)
             log.error("fleet %s: %s; the others go on", fleet.name or "of the site", why)
-            await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+            await asyncio.sleep(wait_s)
 
     def _own_name(self) -> str:
         return self.own.services.room.fleet if self.own.services is not None else ""

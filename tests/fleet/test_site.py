@@ -19,7 +19,7 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import render
 from edgefleet_contract.topics import Channel, topic
-from edgefleet_fleet import cli
+from edgefleet_fleet import cli, site_folder
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
@@ -27,6 +27,7 @@ from edgefleet_fleet.push import read_bundle
 from tests.contract.makers import write_bundle
 from tests.fleet.device import Connection, Device, Identity, enrol, new_key, request_of
 from tests.fleet.running import Fleet, free_port, require, until
+from tests.fleet.stage import FLEET
 
 pytestmark = pytest.mark.system
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "tenants.md"
@@ -172,7 +173,9 @@ def knock(identity: Identity, at: Identity) -> bytes:
         context.wrap_socket(raw, server_hostname=at.host) as tls,
     ):
         tls.sendall(b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00")  # MQTT 5: CONNECT
-        return tls.recv(1)
+        if first := tls.recv(1):
+            return first
+        raise ConnectionAbortedError("the broker hung up")
 
 
 def test_a_device_of_one_fleet_is_not_let_in_by_the_broker_of_another(
@@ -180,7 +183,7 @@ def test_a_device_of_one_fleet_is_not_let_in_by_the_broker_of_another(
 ) -> None:
     cam_of_a, cam_of_b = boards
     assert cam_of_a.port != cam_of_b.port
-    with pytest.raises((ssl.SSLError, ConnectionError), match=r"(?i)unknown ca|reset|decrypt"):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
         knock(cam_of_a, cam_of_b)
     assert knock(cam_of_b, cam_of_b) == b"\x20"  # CONNACK
 
@@ -267,22 +270,24 @@ def test_a_port_that_is_taken_leaves_no_fleet_behind(site: Fleet) -> None:
 def test_what_is_broken_stops_its_own_fleet_alone_and_comes_back(tmp_path: Path) -> None:
     require("mosquitto", "mosquitto")
     site = Fleet(tmp_path / "fleet", free_port(), free_port())
-    site.start()
-    a, b = add(site, "a"), add(site, "b")
-    assert site.stop() == 0
-    bases = [place.data / "fleet.db" for place in (site, b)]
+    home = DataDir(site.data)
+    home.prepare(FLEET, public_host="")
+    a, b = (Tenant(site.data / "fleets" / name, site.http_port, free_port()) for name in "ab")
+    for tenant in (a, b):
+        site_folder.make(DataDir(tenant.data), mqtt_port=tenant.mqtt_port)
+        tenant.name = tenant.data.name
+    bases = [DataDir(place.data).database for place in (site, b)]
     for base in bases:
-        base.rename(base.with_suffix(".kept"))
         base.write_bytes(b"this is no data base" * 100)
     site.start()
     try:
         until(lambda: a.health() == 200, timeout=60)
-        assert a.client.get("/users")["users"]
         assert (site.health(), b.health()) == (503, 503)
         for base in bases:
-            base.with_suffix(".kept").replace(base)
+            base.unlink()
         until(lambda: (site.health(), b.health()) == (200, 200), timeout=60)
-        assert b.client.get("/users")["users"]
+        states = {found["name"]: found["state"] for found in site.client.get("/fleets")["fleets"]}
+        assert states == {"a": "running", "b": "running"}
         log = site.log.read_text()
         assert re.search(r"fleet b: .*not a database.*; the others go on", log)
         assert re.search(r"^. edgefleet\.broker\[a\]: ", log, re.MULTILINE)
