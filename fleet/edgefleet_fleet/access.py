@@ -68,7 +68,8 @@ class Access:
             return
         with self.room.store.begin() as tx:
             device = tx.devices.get(peer.name)
-        if device is None or not device.is_active or device.key_id != peer.key_id:
+        is_ours = peer.is_of(self.room.authority.certificate)
+        if not is_ours or device is None or not device.is_active or device.key_id != peer.key_id:
             raise Denied(f"no device in service has the name {peer.name[:80]!r} and this key")
 
     def user(self, request: Request) -> User:
@@ -117,6 +118,7 @@ class Access:
             max_age=SESSION_S,
             httponly=True,
             samesite="strict",
+            path=f"{self.room.prefix}/",
             secure=request.url.scheme == "https" or self.room.base_url.startswith("https:"),
         )
         return user
@@ -126,7 +128,8 @@ class Access:
         session = request.cookies.get(self.cookie_name)
         if session and _is_own_page(request):
             self.users.end_session(session)
-        response.delete_cookie(self.cookie_name, httponly=True, samesite="strict")
+        path = f"{self.room.prefix}/"
+        response.delete_cookie(self.cookie_name, path=path, httponly=True, samesite="strict")
 
 
 def address_of(request: Request) -> str:

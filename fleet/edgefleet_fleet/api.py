@@ -10,7 +10,7 @@ that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
 
@@ -29,7 +29,7 @@ from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.uploads import Uploads
 from edgefleet_fleet.users import Users
 from edgefleet_fleet.webhook_sender import Webhooks
-from edgefleet_fleet.work import Room
+from edgefleet_fleet.work import Actor, Room
 
 OPEN: Final = frozenset(
     {
@@ -51,6 +51,28 @@ OPEN: Final = frozenset(
 )
 
 
+class TheSite(Protocol):
+    """The other fleets of the service, for the site's own (`site.py`)."""
+
+    def counts(self) -> dict[str, int]:
+        """How many are in which state."""
+        ...
+
+    def views(self) -> list[dict[str, Any]]:
+        """How each is."""
+        ...
+
+    async def add(
+        self, name: str, *, mqtt_port: int | None, actor: Actor
+    ) -> tuple[dict[str, Any], str]:
+        """Make one; how it is, and the token of its first admin."""
+        ...
+
+    async def remove(self, name: str, *, actor: Actor) -> str:
+        """Take one out of service; where its data lies."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The parts of one control room, for routes to call."""
@@ -68,6 +90,7 @@ class Services:
     uploads: Uploads
     groups: Groups
     commands: Commands
+    site: TheSite | None = None
 
 
 def services_of(room: Room, publications: Publications) -> Services:
@@ -100,6 +123,7 @@ def create_app(services: Services) -> FastAPI:
         api_devices,
         api_doctor,
         api_export,
+        api_fleets,
         api_groups,
         api_public,
         api_rollouts,
@@ -132,6 +156,7 @@ def create_app(services: Services) -> FastAPI:
         api_rollouts,
         api_stream,
         api_webhooks,
+        api_fleets,
     ):
         app.include_router(module.router)
     pages.install(app, services)

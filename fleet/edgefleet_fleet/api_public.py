@@ -104,17 +104,23 @@ def _give(
 
 @router.get("/healthz")
 def healthz(services: TheServices) -> JSONResponse:
-    """Whether the data base answers and the broker is connected; 503 where not."""
+    """Whether the data base answers and the broker is connected; 503 where not.
+
+    A site says beside it in which state its other fleets are: their trouble is not its own.
+    """
     with services.room.store.begin() as tx:
         tx.ledger.setting("fleet")
     link = services.room.link
     connected = link is not None and link.is_connected
-    body = {
+    body: dict[str, object] = {
         "status": "ok" if connected else "degraded",
         "fleet": services.room.fleet,
         "version": __version__,
         "broker_connected": connected,
     }
+    others = services.site.counts() if services.site is not None else {}
+    if others:
+        body["fleets"] = others
     return JSONResponse(body, 200 if connected else 503)
 
 

@@ -15,9 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import cli_apply, cli_audit, cli_backup, cli_devices, cli_doctor, cli_enrolment
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_bundles import bundles, models, release
+from edgefleet_fleet.cli_fleets import fleets
 from edgefleet_fleet.cli_groups import groups
 from edgefleet_fleet.cli_keys import keys, load_key
 from edgefleet_fleet.cli_options import (
@@ -33,7 +35,7 @@ from edgefleet_fleet.cli_rollouts import rollouts, watch_rollout
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.cli_webhooks import webhooks
 from edgefleet_fleet.cohort import parse_waves, wave_words
-from edgefleet_fleet.config import Config, load
+from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE, exit_codes
 from edgefleet_fleet.filters import parse_filter
@@ -41,6 +43,7 @@ from edgefleet_fleet.plan_words import duration, gates, moment
 from edgefleet_fleet.plan_words import pace as read_pace
 from edgefleet_fleet.policy_file import read_policy
 from edgefleet_fleet.push import check_files, read_bundle
+from edgefleet_fleet.site_folder import config_for, site_of
 
 app = typer.Typer(
     name="fleet",
@@ -61,6 +64,7 @@ for name, group in (
     ("models", models),
     ("rollouts", rollouts),
     ("webhooks", webhooks),
+    ("fleets", fleets),
 ):
     app.add_typer(group, name=name)
 app.command("backup")(cli_backup.backup)
@@ -114,9 +118,13 @@ def _explain_usage(error: BaseException) -> int:
 
 
 def _config(data: DataDir, file: Path | None, **flags: Any) -> Config:
-    if file is None and data.config.exists():
-        file = data.config
-    return load(file, os.environ, **flags)
+    site = site_of(data)
+    if site is not None:
+        raise OperatorError(
+            f"{data.root} is a fleet of the site {site.root}",
+            hint=f"fleet serve --data {site.root} runs them all",
+        )
+    return config_for(data, file, os.environ, **flags)
 
 
 @app.command()
@@ -166,6 +174,7 @@ def serve(
     """Run the control room: store, shelf, broker, API and page, until Ctrl-C or SIGTERM."""
     from edgefleet_fleet.server import Ready
     from edgefleet_fleet.server import serve as run_server
+    from edgefleet_fleet.site import NamesTheFleet
 
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -173,6 +182,8 @@ def serve(
     )
     for noisy in ("gmqtt", "edgefleet.gmqtt", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(NamesTheFleet())
     folder = DataDir(data_dir(data))
     found = _config(
         folder,

@@ -15,16 +15,20 @@ from rich.progress import Progress
 from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import Data, Json, data_dir
-from edgefleet_fleet.config import load
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.site_folder import config_for, config_to_restore, fleet_dir, site_of
 
 File = Annotated[Path, typer.Argument(help="The backup, a tar file.", metavar="FILE")]
+FleetName = Annotated[
+    str | None, typer.Option(help="A fleet of the site in the data directory.", metavar="NAME")
+]
 ConfigFile = Annotated[Path | None, typer.Option(help="A fleet.toml.")]
 
 
 def backup(
     file: File,
     data: Data = None,
+    fleet: FleetName = None,
     config: ConfigFile = None,
     blobs: Annotated[bool, typer.Option(help="With the files of all bundles.")] = True,
     as_json: Json = False,
@@ -37,12 +41,10 @@ def backup(
     from edgefleet_fleet.adapters.shelves import open_shelf
     from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 
-    folder = DataDir(data_dir(data))
+    folder = _folder(data, fleet)
     if not folder.token.exists():
         raise OperatorError(f"{folder.root} is no data directory", hint="name it with --data")
-    if config is None and folder.config.exists():
-        config = folder.config
-    found = load(config, os.environ)
+    found = config_for(folder, config, os.environ)
     url = found.database_url or sqlite_url(folder.database)
     with contextlib.closing(Store(url)) as store, _progress() as tell:
         shelf = open_shelf(found, folder)
@@ -53,6 +55,7 @@ def backup(
 def restore(
     file: File,
     data: Data = None,
+    fleet: FleetName = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
@@ -63,11 +66,28 @@ def restore(
     """
     from edgefleet_fleet import backup as backups
 
-    folder = DataDir(data_dir(data))
+    folder = _folder(data, fleet)
+    is_of_site = site_of(folder) is not None
+    if is_of_site and (name := backups.read_about(file).fleet) != folder.root.name:
+        raise OperatorError(
+            f"{file} is of fleet {name!r}, and a fleet of a site keeps its name",
+            hint=f"fleet restore {file} --fleet {name}",
+        )
+    found = config_to_restore(folder, config, os.environ)
     with _progress() as tell:
-        about = backups.restore(file, folder, load(config, os.environ), tell=tell)
+        about = backups.restore(file, folder, found, tell=tell)
     view = {"fleet": about.fleet, "created": about.created, "data": str(folder.root)}
     show.one(view, as_json=as_json, line=f"fleet {about.fleet!r} in {folder.root}")
+
+
+def _folder(data: Path | None, fleet: str | None) -> DataDir:
+    folder = DataDir(data_dir(data))
+    if fleet is None:
+        return folder
+    found = fleet_dir(folder, fleet)
+    if site_of(found) is None:
+        raise OperatorError(f"{folder.root} is no data directory", hint="name it with --data")
+    return found
 
 
 @contextlib.contextmanager

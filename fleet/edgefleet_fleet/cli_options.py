@@ -10,6 +10,7 @@ import typer
 
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.site_folder import site_of
 
 Data = Annotated[Path | None, typer.Option(help="The data directory.", envvar="FLEET_DATA")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -26,7 +27,8 @@ def client(url: str, data: Path | None) -> Client:
     """
     folder = DataDir(data_dir(data))
     token = os.environ.get("FLEET_TOKEN") or folder.read_token()
-    named, own = os.environ.get(CA_VARIABLE), folder.keys / "ca.pem"
+    home = site_of(folder) or folder  # the port is the site's
+    named, own = os.environ.get(CA_VARIABLE), home.keys / "ca.pem"
     return Client(url, token, ca=Path(named) if named else own if os.access(own, os.R_OK) else None)
 
 

@@ -140,8 +140,16 @@ class Config:
         return self.public_host or urlsplit(self.base_url(0)).hostname or "127.0.0.1"
 
 
-def load(file: Path | None, environ: Mapping[str, str], **flags: Any) -> Config:
+def load(
+    file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    under: Mapping[str, Any] | None = None,
+    **flags: Any,
+) -> Config:
     """The configuration of a file, the environment and the flags that were given (not None).
+
+    `under` is what holds where neither says anything else, in the place of the defaults.
 
     Raises:
         OperatorError: the file cannot be read, or a key or value in it is not known.
@@ -155,6 +163,7 @@ def load(file: Path | None, environ: Mapping[str, str], **flags: Any) -> Config:
             raise OperatorError(f"cannot read {file}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise OperatorError(f"{file} is not TOML: {error}") from None
+    value = {**(under or {}), **value}
     if environ.get("FLEET_DATABASE_URL"):
         value["database_url"] = environ["FLEET_DATABASE_URL"]
     value |= {name: flag for name, flag in flags.items() if flag is not None}

@@ -128,7 +128,7 @@ class DataDir:
             made = Authority.create(fleet, now=datetime.now(UTC))
             write_file(certificate, made.pem.encode())
             write_file(key, made.key_pem, mode=0o600)
-        return Authority.load(certificate.read_bytes(), key.read_bytes())
+        return self.authority()
 
     def _client(self, authority: Authority, name: str, stem: str) -> None:
         path, key = self.keys / f"{stem}.crt", self._key(stem)
@@ -154,6 +154,18 @@ class DataDir:
         if not path.exists():
             write_file(path, PrivateKey.generate_p256().to_pem(), mode=0o600)
         return PrivateKey.load(path)
+
+    def authority(self) -> Authority:
+        """The certificate authority that `prepare` made before.
+
+        Raises:
+            OperatorError: there is none.
+        """
+        certificate, key = self.keys / "ca.pem", self.keys / "ca.key"
+        try:
+            return Authority.load(certificate.read_bytes(), key.read_bytes())
+        except OSError as error:
+            raise OperatorError(f"cannot read {error.filename}: {error.strerror}") from None
 
     def director(self) -> PrivateKey:
         """The key that signs orders."""

@@ -1,9 +1,10 @@
 """`fleet serve`: puts a control room together, runs it, takes it down.
 
-Order: the data directory is locked, the schema brought up to date, the HTTP port bound, the
+Order: the data directory is locked, the HTTP port bound, the schema brought up to date, the
 broker started, the link connected, and only then the service says that it is ready. A data base
-that does not answer for a while is waited for; any other end of a task takes the process with it,
-and whoever started it (systemd) starts it again.
+that does not answer for a while is waited for. Any other end of a task takes its fleet with it: a
+fleet alone the process, which whoever started it (systemd) starts again; one of several is started
+again by the site (`site.py`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -33,6 +36,8 @@ from edgefleet_fleet.api import Services, create_app, services_of
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.site import Fleet, Site, State
+from edgefleet_fleet.site_app import SiteApp
 from edgefleet_fleet.tls import Protocol, ServerTls
 from edgefleet_fleet.users import Users, hash_token
 from edgefleet_fleet.work import Room
@@ -45,6 +50,7 @@ _RENEW_EVERY_S: Final = 6 * 3600
 _TICK_EVERY_S: Final = 30.0
 _TICK_S: Final = 0.5
 _MAX_DELAY_S: Final = 15.0
+_THREADS: Final = 64  # for what a fleet does by itself; one whose data base hangs keeps some
 
 T = TypeVar("T")
 
@@ -59,7 +65,7 @@ class Ready:
     mqtt_port: int
 
 
-def open_room(data: DataDir, config: Config, *, http_port: int) -> Room:
+def open_room(data: DataDir, config: Config, *, http_port: int, prefix: str = "") -> Room:
     """The room of a data directory, its schema up to date, without broker or HTTP.
 
     Raises:
@@ -95,13 +101,14 @@ def open_room(data: DataDir, config: Config, *, http_port: int) -> Room:
         base_url=config.base_url(http_port),
         mqtt_host=config.broker_host(),
         mqtt_port=config.broker.address[1] if config.broker else config.mqtt_port,
+        prefix=prefix,
     )
     Users(room).keep_local_admin(hash_token(token))
     return room
 
 
 async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]) -> None:
-    """Run a control room until SIGTERM or SIGINT.
+    """Run a control room, and the other fleets of its site, until SIGTERM or SIGINT.
 
     Raises:
         OperatorError: a port is taken, the broker is missing, the directory is in use.
@@ -110,92 +117,133 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="fleet"))
     with data.locked(), _bound(config) as sock:
-        http_port = sock.getsockname()[1]
-        config = _with_mqtt_port(config)
-        room = await asyncio.to_thread(open_room, data, config, http_port=http_port)
-        try:
-            room.changes.attach(loop)
-            publications = Publications.open(room)
-            services = services_of(room, publications)
-            await _run(data, room, services, sock, stopping, ready)
-        finally:
-            room.store.close()
+        base_url = config.base_url(sock.getsockname()[1])
+        site = Site(data, _with_mqtt_port(config), base_url=base_url, live=_live)
+        await _run(site, sock, stopping, ready)
 
 
 async def _run(
-    data: DataDir,
-    room: Room,
-    services: Services,
-    sock: socket.socket,
-    stopping: asyncio.Event,
-    ready: Callable[[Ready], None],
+    site: Site, sock: socket.socket, stopping: asyncio.Event, ready: Callable[[Ready], None]
 ) -> None:
-    broker = None
-    if room.config.broker is None:
-        broker = Mosquitto(
-            data, fleet=room.fleet, listen=room.config.mqtt_listen, port=room.mqtt_port
-        )
-        await asyncio.to_thread(services.enrolment.certificates.write_list)
-        await broker.start()
-        room.restart_broker = broker.restarter(asyncio.get_running_loop())
-    link = GmqttLink(_endpoint(data, room), fleet=room.fleet)
-    room.link = link
-    connected = asyncio.Event()
-
-    def on_connected() -> None:
-        services.publications.tell_all()
-        services.publications.tell_time()
-        services.deployments.publish_all()
-        services.commands.publish_open()
-        loop.call_soon_threadsafe(connected.set)
-
-    loop = asyncio.get_running_loop()
-    tls = await asyncio.to_thread(ServerTls.of, room)
-    server = _Server(_http(services, tls))
-    tasks = [
-        asyncio.create_task(
-            link.run(take=services.ingest.take, connected=on_connected, asked=services.blobs.ask)
-        ),
-        asyncio.create_task(server.serve(sockets=[sock])),
-        asyncio.create_task(services.blobs.run(link.send)),
-        asyncio.create_task(_renew(services, tls)),
-        asyncio.create_task(_tell_time(services)),
-        asyncio.create_task(_tick(services)),
-        asyncio.create_task(_stay_watched()),
-        asyncio.create_task(services.deltas.run()),
-        asyncio.create_task(services.webhooks.run()),
-    ]
-    if broker is not None:
-        tasks.append(asyncio.create_task(broker.keep()))
-    waiting = asyncio.create_task(_say_ready(data, room, server, connected, ready))
-    stop = asyncio.create_task(stopping.wait())
+    own, stop = site.begin(), asyncio.create_task(stopping.wait())
+    opened = asyncio.create_task(site.own.opened.wait())
+    tasks = [own]
+    server: _Server | None = None
     try:
-        done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([own, stop, opened], return_when=asyncio.FIRST_COMPLETED)
+        if own.done():
+            own.result()
+        if stop.done():
+            return
+        site.use(tls := await asyncio.to_thread(_tls, site))
+        server = _Server(_http(site, tls))
+        tasks += [
+            asyncio.create_task(server.serve(sockets=[sock])),
+            asyncio.create_task(_stay_watched()),
+            asyncio.create_task(_reload(tls)),
+            asyncio.create_task(_say_ready(site, server, ready)),
+        ]
+        waits = [*tasks[:-1], stop]
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()  # one that died takes the process with it
     finally:
         notify("STOPPING=1")
-        room.changes.close()
-        server.should_exit = True
-        await asyncio.wait([tasks[1]], timeout=5)
-        for task in (*tasks, waiting, stop):
+        site.hush()
+        if server is not None:
+            server.should_exit = True
+            await asyncio.wait([tasks[1]], timeout=5)
+        await site.end()
+        for task in (*tasks, opened, stop):
             task.cancel()
-        await asyncio.wait([*tasks, waiting, stop], timeout=10)
+        await asyncio.wait([*tasks, opened, stop], timeout=10)
 
 
-async def _say_ready(
-    data: DataDir,
-    room: Room,
-    server: _Server,
-    connected: asyncio.Event,
-    ready: Callable[[Ready], None],
-) -> None:
-    await connected.wait()
+def _tls(site: Site) -> ServerTls | None:
+    """What the port shows, also where the site's own data base does not open."""
+    data = site.own.data
+    return ServerTls.of_port(data, site.config, data.authority(), base_url=site.base_url)
+
+
+async def _live(site: Site, fleet: Fleet, config: Config) -> None:
+    """One fleet, from its data directory to its broker, until it is cancelled or cannot go on."""
+    loop = asyncio.get_running_loop()
+    with contextlib.nullcontext() if fleet is site.own else fleet.data.locked():
+        port = urlsplit(site.base_url).port or 0
+        room = await asyncio.to_thread(
+            open_room, fleet.data, config, http_port=port, prefix=fleet.prefix
+        )
+        try:
+            room.changes.attach(loop)
+            publications = await asyncio.to_thread(Publications.open, room)
+            services = services_of(room, publications)
+            if fleet is site.own:
+                services = dataclasses.replace(services, site=site)
+            app = await asyncio.to_thread(create_app, services)  # the other fleets need not wait
+            site.open(fleet, services, app)
+            await _tend(fleet, services)
+        finally:
+            room.changes.close()
+            room.store.close()
+
+
+async def _tend(fleet: Fleet, services: Services) -> None:
+    """A fleet's broker, the link to it, and all that goes on by itself."""
+    room, loop = services.room, asyncio.get_running_loop()
+    broker = None
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        if room.config.broker is None:
+            broker = Mosquitto(
+                fleet.data, fleet=room.fleet, listen=room.config.mqtt_listen, port=room.mqtt_port
+            )
+            await asyncio.to_thread(services.enrolment.certificates.write_list)
+            await broker.start()
+            room.restart_broker = broker.restarter(loop)
+        link = GmqttLink(_endpoint(fleet.data, room), fleet=room.fleet)
+        room.link = link
+
+        def on_connected() -> None:
+            services.publications.tell_all()
+            services.publications.tell_time()
+            services.deployments.publish_all()
+            services.commands.publish_open()
+            loop.call_soon_threadsafe(fleet.be, State.RUNNING)
+
+        run = link.run(take=services.ingest.take, connected=on_connected, asked=services.blobs.ask)
+        tasks = [
+            asyncio.create_task(run),
+            asyncio.create_task(services.blobs.run(link.send)),
+            asyncio.create_task(_renew(services)),
+            asyncio.create_task(_tell_time(services)),
+            asyncio.create_task(_tick(services)),
+            asyncio.create_task(services.deltas.run()),
+            asyncio.create_task(services.webhooks.run()),
+        ]
+        if broker is not None:
+            tasks.append(asyncio.create_task(broker.keep()))
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=10)
+        if broker is not None:
+            await broker.stop()  # a task that never began could not
+
+
+async def _say_ready(site: Site, server: _Server, ready: Callable[[Ready], None]) -> None:
+    await site.own.settled.wait()
     await server.is_up.wait()
     notify("READY=1")
-    page = f"{room.base_url}/?token={data.read_token()}"
-    ready(Ready(room.base_url, page, room.mqtt_host, room.mqtt_port))
+    page = f"{site.base_url}/?token={site.own.data.read_token()}"
+    config = site.config
+    port = config.broker.address[1] if config.broker else config.mqtt_port
+    ready(Ready(site.base_url, page, config.broker_host(), port))
 
 
 async def _tick(services: Services) -> None:
@@ -226,11 +274,16 @@ async def _tell_time(services: Services) -> None:
         await _patiently(services.publications.tell_time)
 
 
-async def _renew(services: Services, tls: ServerTls | None) -> None:
+async def _reload(tls: ServerTls | None) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
         if tls is not None:
             tls.reload()
+
+
+async def _renew(services: Services) -> None:
+    while True:
+        await asyncio.sleep(_RENEW_EVERY_S)
         await _patiently(services.publications.keep_fresh)
         await _patiently(services.deployments.renew)
 
@@ -243,9 +296,9 @@ async def _stay_watched() -> None:
         notify("WATCHDOG=1")
 
 
-def _http(services: Services, tls: ServerTls | None) -> uvicorn.Config:
+def _http(site: Site, tls: ServerTls | None) -> uvicorn.Config:
     config = uvicorn.Config(
-        create_app(services),
+        SiteApp(site),
         http=Protocol,
         log_config=None,
         access_log=False,

@@ -17,13 +17,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PublicKey
-from edgefleet_fleet.config import Tls
+from edgefleet_fleet.authority import Authority
+from edgefleet_fleet.config import Config, Tls
+from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.work import Room
 
 log = logging.getLogger("edgefleet.tls")
@@ -31,10 +34,19 @@ log = logging.getLogger("edgefleet.tls")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who a client proved to be: its certificate's common name, and the id of its key."""
+    """Who a client proved to be: its certificate, the common name, and the id of its key."""
 
     name: str
     key_id: str
+    certificate: x509.Certificate
+
+    def is_of(self, authority: x509.Certificate) -> bool:
+        """Whether this authority signed the certificate: the port may believe several."""
+        try:
+            self.certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +64,21 @@ class ServerTls:
         Raises:
             OperatorError: as `load`, or the data directory cannot be written.
         """
-        config = room.config
+        return cls.of_port(room.keys, room.config, room.authority, base_url=room.base_url)
+
+    @classmethod
+    def of_port(
+        cls, data: DataDir, config: Config, authority: Authority, *, base_url: str
+    ) -> ServerTls | None:
+        """As `of`, where no room is open yet."""
         if not config.is_tls:
             return None
         if config.tls is Tls.OWN:
-            public = urlsplit(room.base_url).hostname or ""
-            files = room.keys.prepare_https(room.authority, config.public_host, public)
+            public = urlsplit(base_url).hostname or ""
+            files = data.prepare_https(authority, config.public_host, public)
         else:
             files = Path(config.tls_cert), Path(config.tls_key)
-        return cls.load(*files, client_ca=room.authority.pem)
+        return cls.load(*files, client_ca=authority.pem)
 
     @classmethod
     def load(cls, certificate: Path, key: Path, *, client_ca: str) -> ServerTls:
@@ -81,6 +99,14 @@ class ServerTls:
                 hint="tls_cert and tls_key in fleet.toml name PEM files that belong together",
             ) from None
         return cls(certificate, key, context)
+
+    def believe(self, client_ca: str) -> None:
+        """Let in who has a certificate of this authority (PEM) too; new connections only.
+
+        What a certificate is worth is the fleet's to say (`Peer.is_of`), so that one that was
+        removed is no danger for as long as the process runs.
+        """
+        self.context.load_verify_locations(cadata=client_ca)
 
     def reload(self) -> None:
         """Show whatever the files hold now, to new connections; certificates are renewed there."""
@@ -108,8 +134,8 @@ def peer_of(request: Request) -> Peer | None:
 
 
 def _read(der: bytes) -> Peer:
-    """What a certificate of the fleet's authority says; the handshake verified it."""
+    """What a certificate says, of one of the authorities that the handshake believes."""
     certificate = x509.load_der_x509_certificate(der)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     key = PublicKey.wrap(certificate.public_key(), what="client certificate")
-    return Peer(str(names[0].value) if names else "", key.id)
+    return Peer(str(names[0].value) if names else "", key.id, certificate)

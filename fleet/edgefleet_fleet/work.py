@@ -82,6 +82,8 @@ class Room:
     base_url: str
     mqtt_host: str
     mqtt_port: int
+    prefix: str = ""
+    """Where its HTTP is below the port's root; `base_url` ends with it."""
     link: BrokerLink | None = None
     restart_broker: Callable[[], None] | None = None
     changes: Changes = field(default_factory=Changes)

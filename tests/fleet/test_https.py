@@ -42,12 +42,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def http(services: Services) -> Iterator[Web]:
-    """A control room with TLS, asked by whoever believes its authority."""
+def tls(services: Services) -> ServerTls:
+    """What the port shows, and whom it believes."""
     room = services.room
     room.config = dataclasses.replace(room.config, tls=Tls.OWN)
     room.base_url = "https://fleet.example:8080"
-    with serving(create_app(services), ServerTls.of(room)) as web:
+    found = ServerTls.of(room)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def http(services: Services, tls: ServerTls) -> Iterator[Web]:
+    """A control room with TLS, asked by whoever believes its authority."""
+    room = services.room
+    with serving(create_app(services), tls) as web:
         web.verify = str(room.keys.keys / "ca.pem")
         yield web
 
@@ -173,6 +182,23 @@ def test_a_certificate_that_is_not_good_ends_the_handshake(
         board.take(pem)
         with board.asking(http) as web, pytest.raises(requests.ConnectionError):
             web.get(blob)
+
+
+def test_a_certificate_of_another_fleet_of_the_site_is_no_device_here(
+    http: Web, tls: ServerTls, blob: str, board: Board
+) -> None:
+    """The port believes both; the same name and key do not help."""
+    now = datetime.now(UTC)
+    other = Authority.create("other", now=now)
+    with board.asking(http) as web:
+        assert web.get(blob).status_code == 200
+    board.take(other.issue_client("pi-1", board.public, now=now, days=1).pem)
+    with board.asking(http) as web, pytest.raises(requests.ConnectionError):
+        web.get(blob)
+    tls.believe(other.pem)
+    with board.asking(http) as web:
+        answer = web.get(blob)
+    assert (answer.status_code, CONTENT in answer.content) == (403, False)
 
 
 def test_the_certificates_of_the_control_room_itself_are_no_devices(

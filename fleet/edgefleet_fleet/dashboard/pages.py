@@ -57,7 +57,7 @@ def install(app: FastAPI, services: Services) -> None:
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
-        path = request.url.path
+        path = _path(request)
         if response.headers.get("content-type") != "application/problem+json" or path.startswith(
             ("/api/", "/blobs/")
         ):
@@ -174,13 +174,13 @@ async def login(request: Request, services: TheServices) -> Response:
 @router.post("/logout")
 def logout(request: Request, services: TheServices) -> Response:
     """End the session."""
-    response = RedirectResponse("/login", 303, headers=_HEADERS)
+    response = RedirectResponse(f"{services.room.prefix}/login", 303, headers=_HEADERS)
     services.access.leave(request, response)
     return response
 
 
 def _enter(request: Request, services: Services, token: str) -> Response:
-    response = RedirectResponse("/", 303, headers=_HEADERS)
+    response = RedirectResponse(f"{services.room.prefix}/", 303, headers=_HEADERS)
     services.access.enter(request, token, response)
     return response
 
@@ -191,8 +191,13 @@ def _render(request: Request, name: str, *, status: int = 200, **values: Any) ->
         template = templates.get_template(name)
     except jinja2.TemplateNotFound:
         raise NotFound(f"there is no page {name}") from None
-    text = template.render(path=request.url.path, status=status, now=int(time.time()), **values)
+    text = template.render(path=_path(request), status=status, now=int(time.time()), **values)
     return HTMLResponse(text, status, headers=_HEADERS)
+
+
+def _path(request: Request) -> str:
+    """The path below where the fleet's pages begin."""
+    return request.url.path.removeprefix(str(request.scope.get("root_path", "")))
 
 
 def _environment(services: Services) -> jinja2.Environment:
@@ -204,6 +209,7 @@ def _environment(services: Services) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"fleet": services.room.fleet, "version": __version__}
+    environment.globals["root"] = services.room.prefix
     environment.filters |= {"size": _size, "ago": _ago, "stamp": _stamp, "percent": _percent}
     return environment
 

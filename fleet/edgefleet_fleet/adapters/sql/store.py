@@ -2,12 +2,15 @@
 
 SQLite runs in WAL mode with foreign keys, a busy timeout and `synchronous=FULL` (an acknowledged
 message survives a power cut), and every transaction begins IMMEDIATE, so that two writers wait for
-each other instead of failing. On PostgreSQL the migrations hold an advisory lock.
+each other instead of failing. On PostgreSQL the migrations hold an advisory lock. An address may
+name a schema there (`postgresql://…/base?schema=fleet_a`): it is made when it is missing, nothing
+outside it is seen, and its locks are its own, so that several fleets may share one data base.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +41,7 @@ from edgefleet_fleet.adapters.sql.webhooks import Webhooks
 
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
+_SCHEMA: Final = re.compile(r"[a-z0-9_.-]{0,63}")
 _READS: Final = "edgefleet_reads"  # a transaction that writes nothing
 
 _DECIDES: Final = 0x65646768  # "edgh": the lock of transactions that decide
@@ -68,7 +72,7 @@ class Store:
     """A data base of one control room."""
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._engine, self._schema = _engine(url)
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the schema up to a revision, the newest by default.
@@ -79,9 +83,10 @@ class Store:
         config = AlembicConfig()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         try:
+            self._make_schema()
             with self._engine.connect() as connection:
                 if connection.dialect.name == "postgresql":
-                    connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK})"))
+                    connection.execute(self._lock("pg_advisory_lock", _LOCK))
                     connection.commit()
                 config.attributes["connection"] = connection
                 try:
@@ -90,7 +95,7 @@ class Store:
                 finally:
                     if connection.dialect.name == "postgresql":
                         connection.rollback()
-                        connection.execute(sa.text(f"SELECT pg_advisory_unlock({_LOCK})"))
+                        connection.execute(self._lock("pg_advisory_unlock", _LOCK))
                         connection.commit()
         except sa.exc.DBAPIError as error:
             raise OperatorError(f"the data base cannot be used: {_first_line(error)}") from None
@@ -113,7 +118,7 @@ class Store:
         try:
             with self._engine.begin() as connection:
                 if decides and connection.dialect.name == "postgresql":
-                    connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_DECIDES})"))
+                    connection.execute(self._lock("pg_advisory_xact_lock", _DECIDES))
                 yield Transaction(connection)
         except sa.exc.OperationalError as error:
             raise TransientError(f"the data base does not answer: {_first_line(error)}") from error
@@ -162,6 +167,34 @@ class Store:
         """The revision that this release brings a schema up to."""
         return ScriptDirectory(str(_MIGRATIONS)).get_current_head() or ""
 
+    def set_aside(self, name: str) -> None:
+        """Give the schema another name, where the address names one: nobody finds it by the old.
+
+        Raises:
+            OperatorError: the data base refuses it.
+        """
+        if not self._schema:
+            return
+        try:
+            with self._engine.begin() as connection:
+                old, new = (_quoted(connection, each) for each in (self._schema, name))
+                connection.execute(sa.text(f"ALTER SCHEMA {old} RENAME TO {new}"))
+        except sa.exc.DBAPIError as error:
+            raise OperatorError(f"the data base refuses it: {_first_line(error)}") from None
+
+    def _make_schema(self) -> None:
+        if self._schema:
+            with self._engine.begin() as connection:
+                name = _quoted(connection, self._schema)
+                connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {name}"))
+
+    def _lock(self, function: str, key: int) -> sa.TextClause:
+        """One of PostgreSQL's advisory locks, which are the data base's: a schema has its own."""
+        if not self._schema:
+            return sa.text(f"SELECT {function}({key})")
+        text = sa.text(f"SELECT {function}({key}, hashtext(:schema))")
+        return text.bindparams(schema=self._schema)
+
     @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
@@ -182,13 +215,20 @@ def sqlite_url(path: Path) -> str:
     return sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
-def _engine(url: str) -> sa.Engine:
+def in_schema(url: str, schema: str) -> str:
+    """The address of a schema in the PostgreSQL data base that `url` names."""
+    named = sa.make_url(url).update_query_dict({"schema": schema})
+    return named.render_as_string(hide_password=False)
+
+
+def _engine(url: str) -> tuple[sa.Engine, str]:
+    """The engine, and the schema that the address names; empty for the data base's own."""
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "postgresql":
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            return sa.create_engine(parsed, pool_pre_ping=True)
+            return _postgresql(parsed)
         if parsed.get_backend_name() != "sqlite":
             raise OperatorError(f"data base {parsed.drivername!r}: sqlite and postgresql are known")
         engine = sa.create_engine(parsed, connect_args={"timeout": 30})
@@ -203,7 +243,22 @@ def _engine(url: str) -> sa.Engine:
         ) from None
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_immediate)
-    return engine
+    return engine, ""
+
+
+def _postgresql(url: sa.URL) -> tuple[sa.Engine, str]:
+    schema = url.query.get("schema", "")
+    if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
+        raise OperatorError(f"the data base address names the schema {str(schema)[:80]!r}")
+    if not schema:
+        return sa.create_engine(url.difference_update_query(["schema"]), pool_pre_ping=True), ""
+    options = {"options": f'{url.query.get("options", "")} -csearch_path="{schema}"'.strip()}
+    url = url.difference_update_query(["schema"])
+    return sa.create_engine(url, pool_pre_ping=True, connect_args=options), schema
+
+
+def _quoted(connection: sa.Connection, name: str) -> str:
+    return connection.dialect.identifier_preparer.quote_identifier(name)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

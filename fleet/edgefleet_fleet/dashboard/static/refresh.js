@@ -3,6 +3,7 @@
 // Nothing is computed here; without scripts the page works and is merely not live.
 "use strict";
 
+const root = new URL("..", document.currentScript.src); // where the pages of this fleet begin
 const live = document.getElementById("live");
 let due = 0;
 
@@ -35,7 +36,7 @@ async function refresh() {
 }
 
 function listen() {
-  const stream = new EventSource("/api/v1/events");
+  const stream = new EventSource(new URL("api/v1/events", root));
   stream.onopen = () => {
     live.classList.add("on");
     schedule(); // something may have changed while the stream was away
