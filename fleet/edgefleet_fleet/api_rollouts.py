@@ -9,9 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_contract import codec
 from edgefleet_contract.order_policy import Policy
-from edgefleet_fleet import views
-from edgefleet_fleet.api_common import Operator, Reader, TheServices
+from edgefleet_fleet import shapes_models, views
+from edgefleet_fleet.api_common import Operator, Reader, Since, TheServices
+from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.deployments import Wish
+from edgefleet_fleet.paging import page_of
+from edgefleet_fleet.rollout import State
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
 
@@ -33,7 +37,7 @@ class RolloutBody(BaseModel):
     sealed: bool = False
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=said(shapes_models.Rollout, 201))
 def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     """Begin a rollout of a complete bundle."""
     fields = body.model_dump()
@@ -45,34 +49,46 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     return _view(services, rollout)
 
 
-@router.get("")
-def list_rollouts(services: TheServices, _actor: Reader) -> Any:
-    """The newest rollouts, newest first, with counts."""
+@router.get("", responses=said(shapes_models.Rollouts))
+def list_rollouts(
+    services: TheServices,
+    _actor: Reader,
+    pages: ThePages,
+    state: State | None = None,
+    model: str = "",
+    since: Since = 0,
+) -> Any:
+    """The rollouts, newest first, with counts; in one state, of one model, since a time."""
+    before = pages.before("rollouts")
     with services.room.store.begin() as tx:
-        return {"rollouts": views.rollouts(tx)}
+        rows = tx.rollouts.page(
+            limit=pages.limit + 1, before=before, state=state, model=model, since=since
+        )
+        page = page_of(rows, lambda row: (row.number,), limit=pages.limit)
+        return pages.answer("rollouts", page, views.rollouts(tx, page.rows))
 
 
-@router.get("/{rollout}")
+@router.get("/{rollout}", responses=said(shapes_models.Rollout))
 def show(rollout: str, services: TheServices, _actor: Reader) -> Any:
     """One rollout with its devices and refusals by reason."""
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/pause")
+@router.post("/{rollout}/pause", responses=said(shapes_models.Rollout))
 def pause(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Stop asking more devices."""
     services.deployments.pause(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/resume")
+@router.post("/{rollout}/resume", responses=said(shapes_models.Rollout))
 def resume(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Go on, and take the failures so far as seen."""
     services.deployments.resume(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/abort")
+@router.post("/{rollout}/abort", responses=said(shapes_models.Rollout))
 def abort(rollout: str, services: TheServices, actor: Operator) -> Any:
     """End it; devices that have the new version keep it."""
     services.deployments.abort(rollout, actor=actor)

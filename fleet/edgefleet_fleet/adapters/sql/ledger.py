@@ -50,6 +50,30 @@ class Ledger:
             for row in self._connection.execute(query)
         ]
 
+    def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        who: str = "",
+        what: str = "",
+        since: int = 0,
+    ) -> list[tuple[int, AuditRow]]:
+        """Rows of the audit trail with their numbers, newest first: below a number, by somebody,
+        of a kind, since a time."""
+        query = sa.select(audit).where(audit.c.at >= since)
+        if before is not None:
+            query = query.where(audit.c.id < before)
+        if who:
+            query = query.where(audit.c.who == who)
+        if what:
+            query = query.where(audit.c.what == what)
+        rows = self._connection.execute(query.order_by(audit.c.id.desc()).limit(limit))
+        return [
+            (row.id, AuditRow(row.at, row.who, row.what, row.subject, row.detail, row.address))
+            for row in rows
+        ]
+
     def audit(self, *, limit: int = 200) -> tuple[AuditRow, ...]:
         """The newest rows of the audit trail, newest first."""
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
