@@ -32,7 +32,7 @@ from edgefleet_fleet.cli_options import (
 )
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.cli_webhooks import webhooks
-from edgefleet_fleet.client import Client
+from edgefleet_fleet.client import Client, new_key
 from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
@@ -274,6 +274,7 @@ def push_model(
             "allow_downgrade": allow_downgrade,
             "sealed": sealed,
         },
+        key=new_key(),
     )
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")
     if not view["counts"]["total"]:
@@ -314,7 +315,7 @@ def devices_list(
 ) -> None:
     """The devices and what they run."""
     room = client(url, data)
-    found = room.get(f"/devices?to={show.quote(to)}")["devices"]
+    found = list(room.list("/devices", to=to))
     show.devices(found, as_json=as_json)
 
 
@@ -351,9 +352,16 @@ def devices_forget(device: str, url: Url = DEFAULT_URL, data: Data = None) -> No
 
 
 @rollouts.command("list")
-def rollouts_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
+def rollouts_list(
+    state: Annotated[str, typer.Option(help="Only those in this state.")] = "",
+    model: Annotated[str, typer.Option(help="Only those of this model.")] = "",
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
+) -> None:
     """The rollouts, newest first."""
-    show.rollouts(client(url, data).get("/rollouts")["rollouts"], as_json=as_json)
+    found = list(client(url, data).list("/rollouts", state=state or None, model=model or None))
+    show.rollouts(found, as_json=as_json)
 
 
 @rollouts.command("show")
