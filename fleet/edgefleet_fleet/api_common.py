@@ -58,6 +58,8 @@ class Needs:
         if request.method in ("GET", "HEAD"):
             return actor
         guard = Guard(_unchanged(request), await _once(request, actor))
+        if guard.unchanged is not None:  # here too: not every request comes to a change
+            await run_in_threadpool(_check, services(request), guard.unchanged)
         if guard.once is not None:
             found = services(request)
             made = await run_in_threadpool(
@@ -76,6 +78,11 @@ class Needs:
         if standing is not None and standing.wait_s:
             raise TooMany(standing.wait_s, what="calls by this user")
         return actor
+
+
+def _check(found: Services, unchanged: Unchanged) -> None:
+    with found.room.store.begin() as tx:
+        unchanged.check(tx)
 
 
 def _unchanged(request: Request) -> Unchanged | None:

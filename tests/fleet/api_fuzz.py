@@ -63,14 +63,22 @@ class Found:
         }
 
 
-def run(services: Services, known: dict[str, list[Any]], *, examples: int, number: int) -> Found:
-    """Ask each operation so often, half of the time as the document says and half not.
+def run(
+    services: Services,
+    known: dict[str, list[Any]],
+    *,
+    examples: int,
+    number: int,
+    in_turns: bool = False,
+) -> Found:
+    """Ask each operation so often as the document says, and so often not as it says.
 
     Args:
         services: the control room, with something in it.
         known: for each parameter of a path, what is there.
         examples: requests for each operation and half.
         number: the seed; the same one asks the same again.
+        in_turns: one operation so and the next one not so, for a short run.
     """
     app = create_app(services)
     services.access.budgets = None
@@ -84,7 +92,7 @@ def run(services: Services, known: dict[str, list[Any]], *, examples: int, numbe
             if operation.path == ENDLESS:
                 continue
             found.operations += 1
-            for mode in modes:
+            for mode in modes[found.operations % 2 :][:1] if in_turns else modes:
                 _ask(
                     operation, mode, web.base, known, found, dice, examples=examples, number=number
                 )
