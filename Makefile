@@ -11,12 +11,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NOWAIT ?=
 FUZZ_S ?= 60
+API_FUZZ ?= 100
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert
 .PHONY: bench-prune bench-precisions bench-cost arm64
 .PHONY: models streams channels toolchains same-bytes hostile fuzz networks
 .PHONY: fleet-kills crash-states kill-matrix powercut
-.PHONY: memory device-tests lock clean
+.PHONY: memory device-tests api-fuzz lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,6 +68,9 @@ hostile: env ## every hostile input at every door: tried, accepted (0), left on 
 fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each (installs atheris)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
 	@$(BIN)/python -m tests.fuzz $(FUZZ_S)
+
+api-fuzz: env ## the API against its own OpenAPI document, by schemathesis: API_FUZZ=100 of each kind, seeded
+	@$(BIN)/python -m tests.fleet.api_fuzz --examples $(API_FUZZ)
 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
 	@$(BIN)/python -m tests.system.networks

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgefleet_contract.bundle import sha256
-from edgefleet_contract.throttle import Throttle
+from edgefleet_contract.throttle import Limit, Throttle
+from edgefleet_fleet.budgets import Budgets, Standing
 from edgefleet_fleet.errors import Denied, TooMany, Unknown
 from edgefleet_fleet.records import User
 from edgefleet_fleet.roles import Permission, may, roles_with
@@ -33,6 +34,16 @@ class Access:
     room: Room
     users: Users
     throttle: Throttle = field(default_factory=Throttle)
+    budgets: Budgets | None = None
+
+    def __post_init__(self) -> None:
+        calls = self.room.config.calls_per_minute
+        if calls and self.budgets is None:
+            self.budgets = Budgets(Limit(calls, calls / 60))
+
+    def count(self, user: str) -> Standing | None:
+        """Count a call of a user; None where calls are not limited."""
+        return self.budgets.take(user, now=self.room.clock()) if self.budgets is not None else None
 
     @property
     def cookie_name(self) -> str:

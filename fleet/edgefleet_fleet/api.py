@@ -131,7 +131,9 @@ def create_app(services: Services) -> FastAPI:
         api_trust,
         api_users,
         api_webhooks,
+        openapi,
     )
+    from edgefleet_fleet.api_answers import Answers
     from edgefleet_fleet.dashboard import pages
 
     app = FastAPI(
@@ -140,9 +142,12 @@ def create_app(services: Services) -> FastAPI:
         description="Who gets which model, when, and when to stop.",
         docs_url=None,  # its page loads scripts from a CDN; /openapi.json is served
         redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
     )
     app.state.services = services
+    app.add_middleware(Answers, store=services.room.store)
     problems.install(app)
+    openapi.install(app, services)
     for module in (
         api_public,
         api_users,

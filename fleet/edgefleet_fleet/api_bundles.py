@@ -13,8 +13,11 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet import registry, views
-from edgefleet_fleet.api_common import Publisher, Reader, TheServices
+from edgefleet_fleet import registry, shapes_models, views
+from edgefleet_fleet.api_common import Publisher, Reader, Since, TheServices
+from edgefleet_fleet.api_paging import ThePages
+from edgefleet_fleet.paging import cut
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1", tags=["bundles"])
 
@@ -33,7 +36,7 @@ class CompleteBody(BaseModel):
     signature_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-@router.post("/bundles", status_code=201)
+@router.post("/bundles", status_code=201, responses=said(shapes_models.ReceivedBundle, 201))
 def receive_bundle(body: BundleBody, services: TheServices, actor: Publisher) -> Any:
     """Announce a bundle; the answer names the blobs that the shelf lacks."""
     received = services.library.receive(
@@ -45,7 +48,18 @@ def receive_bundle(body: BundleBody, services: TheServices, actor: Publisher) ->
     return views.bundle(received.bundle) | {"missing": missing}
 
 
-@router.put("/blobs/{sha256}")
+@router.put(
+    "/blobs/{sha256}",
+    responses=said(shapes_models.Blob),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
 async def put_blob(
     sha256: str,
     request: Request,
@@ -59,13 +73,13 @@ async def put_blob(
     return {"sha256": sha256, "size": size}
 
 
-@router.get("/blobs/{sha256}/upload")
+@router.get("/blobs/{sha256}/upload", responses=said(shapes_models.Upload))
 def show_upload(sha256: str, services: TheServices, _actor: Publisher) -> Any:
     """How many bytes of a blob are there: where its upload goes on."""
     return {"sha256": sha256, "offset": services.uploads.offset(sha256)}
 
 
-@router.post("/bundles/{digest}/complete")
+@router.post("/bundles/{digest}/complete", responses=said(shapes_models.Bundle))
 def complete_bundle(
     digest: str, body: CompleteBody, services: TheServices, actor: Publisher
 ) -> Any:
@@ -74,14 +88,25 @@ def complete_bundle(
     return views.bundle(bundle)
 
 
-@router.get("/bundles")
-def list_bundles(services: TheServices, _actor: Reader) -> Any:
-    """All bundles, newest first."""
+@router.get("/bundles", responses=said(shapes_models.Bundles))
+def list_bundles(
+    services: TheServices, _actor: Reader, pages: ThePages, model: str = "", since: Since = 0
+) -> Any:
+    """All bundles, newest first; of one model, or since a time."""
+    after = pages.after("bundles", int, int, str, str)
     with services.room.store.begin() as tx:
-        return {"bundles": [views.bundle(found) for found in tx.bundles.list()]}
+        known = tx.bundles.list()
+    page = cut(
+        [b for b in known if model in ("", b.model) and b.created_at >= since],
+        lambda b: (b.created_at, b.version, b.digest, b.signature_sha256),
+        limit=pages.limit,
+        after=after,
+        newest_first=True,
+    )
+    return pages.answer("bundles", page, [views.bundle(found) for found in page.rows])
 
 
-@router.get("/bundles/{digest}")
+@router.get("/bundles/{digest}", responses=said(shapes_models.BundleDetail))
 def show_bundle(digest: str, services: TheServices, _actor: Reader) -> Any:
     """One bundle (by digest, the beginning of it, or `model-version`) with files and report."""
     with services.room.store.begin() as tx:
@@ -95,14 +120,17 @@ def remove_bundle(digest: str, services: TheServices, actor: Publisher) -> Respo
     return Response(status_code=204)
 
 
-@router.get("/models")
-def list_models(services: TheServices, _actor: Reader) -> Any:
+@router.get("/models", responses=said(shapes_models.Models))
+def list_models(services: TheServices, _actor: Reader, pages: ThePages) -> Any:
     """The models: their versions, and how many devices run them."""
+    after = pages.after("models", str)
     with services.room.store.begin() as tx:
-        return {"models": registry.models(tx)}
+        known = registry.models(tx)
+    page = cut(known, lambda view: (view["model"],), limit=pages.limit, after=after)
+    return pages.answer("models", page, page.rows)
 
 
-@router.get("/models/{model}")
+@router.get("/models/{model}", responses=said(shapes_models.Model))
 def show_model(model: str, services: TheServices, _actor: Reader) -> Any:
     """One model: every version, its variants, who signed it, and where it is."""
     with services.room.store.begin() as tx:

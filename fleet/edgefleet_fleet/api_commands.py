@@ -9,13 +9,17 @@ from pydantic import BaseModel, Field
 
 from edgefleet_contract.commands import MAX_COMMAND_LIFE_S, MAX_INPUT_BYTES, MAX_LINES, Kind
 from edgefleet_fleet import device_views as shown
+from edgefleet_fleet import shapes
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.api import Services
-from edgefleet_fleet.api_common import Operator, Reader, TheServices
+from edgefleet_fleet.api_common import Before, Operator, Reader, TheServices, lower
+from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.commands import Wish
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.paging import page_of
 from edgefleet_fleet.records import CommandRow
 from edgefleet_fleet.roles import COMMANDS, may
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1")
 
@@ -36,18 +40,20 @@ class CommandBody(BaseModel):
     seconds: int = Field(60, ge=1, le=MAX_COMMAND_LIFE_S)
 
 
-@router.post("/commands", status_code=201, tags=["commands"])
+@router.post(
+    "/commands", status_code=201, tags=["commands"], responses=said(shapes.GivenCommands, 201)
+)
 def give_command(
-    body: CommandBody, request: Request, services: TheServices, _actor: Operator
+    body: CommandBody, request: Request, services: TheServices, actor: Operator
 ) -> Any:
     """Ask devices to do something once; they answer later."""
-    actor = services.access.actor(request, COMMANDS[body.kind])
+    services.access.actor(request, COMMANDS[body.kind])
     rows = services.commands.give(Wish(**body.model_dump()), actor=actor)
     with services.room.store.begin() as tx:
         return _shown(services, tx, rows, seen=frozenset(Kind))
 
 
-@router.get("/commands", tags=["commands"])
+@router.get("/commands", tags=["commands"], responses=said(shapes.GivenCommands))
 def list_commands(request: Request, services: TheServices, _actor: Operator, of: str = "") -> Any:
     """The commands that were given at once (`of`: their `request`), with their answers."""
     seen = _seen(services, request)
@@ -58,7 +64,7 @@ def list_commands(request: Request, services: TheServices, _actor: Operator, of:
         return _shown(services, tx, rows, seen=seen)
 
 
-@router.get("/commands/{command}", tags=["commands"])
+@router.get("/commands/{command}", tags=["commands"], responses=said(shapes.Command))
 def show_command(command: str, request: Request, services: TheServices, _actor: Operator) -> Any:
     """One command, with its answer."""
     seen = _seen(services, request)
@@ -69,23 +75,24 @@ def show_command(command: str, request: Request, services: TheServices, _actor: 
         return _shown(services, tx, (row,), seen=seen)["commands"][0]
 
 
-@router.get("/devices/{device}/commands", tags=["commands"])
-def device_commands(
+@router.get("/devices/{device}/commands", tags=["commands"], responses=said(shapes.Commands))
+def list_device_commands(
     device: str,
     services: TheServices,
     _actor: Reader,
-    limit: int = 50,
-    before: int | None = None,
+    pages: ThePages,
+    before: Before = None,
 ) -> Any:
     """What a device was asked, newest first, without what it brought back."""
-    limit = max(1, min(limit, 200))
+    cursor = pages.before("commands")
     with services.room.store.begin() as tx:
         found = tx.devices.get(device)
         if found is None or found.is_forgotten:
             raise NotFound(f"there is no device {device!r}", hint="fleet devices list")
-        rows = tx.commands.of_device(device, limit=limit, before=before)
-        view = _shown(services, tx, rows, seen=frozenset())
-    return {"commands": view["commands"], "next": rows[-1].seq if len(rows) == limit else None}
+        rows = tx.commands.of_device(device, limit=pages.limit + 1, before=lower(before, cursor))
+        page = page_of(rows, lambda row: (row.seq,), limit=pages.limit)
+        view = _shown(services, tx, page.rows, seen=frozenset())
+    return pages.answer("commands", page, view["commands"])
 
 
 def _seen(services: Services, request: Request) -> frozenset[Kind]:

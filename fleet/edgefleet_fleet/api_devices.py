@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import CertificateRequest, EnrolPending, EnrolRequest, parse
-from edgefleet_fleet import device_views, views
+from edgefleet_contract.messages import (
+    CertificateRequest,
+    CertificateResponse,
+    EnrolPending,
+    EnrolRequest,
+    EnrolResponse,
+    parse,
+)
+from edgefleet_fleet import api_resources, device_views, shapes, shapes_models, views
 from edgefleet_fleet.access import address_of
 from edgefleet_fleet.admission import MAX_LISTED, Listed
-from edgefleet_fleet.api_common import Admin, Operator, Reader, TheServices
+from edgefleet_fleet.api_common import (
+    Admin,
+    Before,
+    Number,
+    Operator,
+    Reader,
+    Since,
+    TheServices,
+    lower,
+)
+from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.groups import MAX_TAGS, devices_of, meant
+from edgefleet_fleet.paging import cut, page_of
 from edgefleet_fleet.quarantines import lift, quarantines
+from edgefleet_fleet.shapes import body_of, said
 
 router = APIRouter(prefix="/api/v1")
 
@@ -39,8 +58,13 @@ class ClaimBody(BaseModel):
     listed: list[ListedBody] = Field([], max_length=MAX_LISTED)
 
 
-@router.post("/enrol", tags=["devices"])
-async def enrol(request: Request, services: TheServices) -> Any:
+@router.post(
+    "/enrol",
+    tags=["devices"],
+    responses=said(EnrolResponse) | said(EnrolPending, 202),
+    openapi_extra=body_of(EnrolRequest),
+)
+async def enrol_device(request: Request, services: TheServices) -> Any:
     """Exchange a claim and a certificate request for a client certificate; 202: wait, ask again."""
     message = parse(EnrolRequest, await _body(request))
     address = request.client.host if request.client is not None else ""
@@ -51,8 +75,13 @@ async def enrol(request: Request, services: TheServices) -> Any:
     return JSONResponse(codec.encode(answer), status)
 
 
-@router.post("/renew", tags=["devices"])
-async def renew(request: Request, services: TheServices) -> Any:
+@router.post(
+    "/renew",
+    tags=["devices"],
+    responses=said(CertificateResponse),
+    openapi_extra=body_of(CertificateRequest),
+)
+async def renew_certificate(request: Request, services: TheServices) -> Any:
     """The next certificate of a device whose last one ended; its key signed the request."""
     message = parse(CertificateRequest, await _body(request))
     from starlette.concurrency import run_in_threadpool
@@ -72,7 +101,7 @@ async def _body(request: Request) -> bytes:
     return bytes(raw)
 
 
-@router.post("/claims", status_code=201, tags=["devices"])
+@router.post("/claims", status_code=201, tags=["devices"], responses=said(shapes.MadeClaim, 201))
 def make_claim(body: ClaimBody, services: TheServices, actor: Operator) -> Any:
     """Make a claim; the answer is the only place where it is ever said."""
     number, claim = services.enrolment.make_claim(
@@ -87,29 +116,43 @@ def make_claim(body: ClaimBody, services: TheServices, actor: Operator) -> Any:
     return views.claim(found) | {"claim": claim.render()}
 
 
-@router.get("/claims", tags=["devices"])
-def list_claims(services: TheServices, _actor: Reader) -> Any:
-    """All claims, without their secrets."""
+@router.get("/claims", tags=["devices"], responses=said(shapes.Claims))
+def list_claims(services: TheServices, _actor: Reader, pages: ThePages) -> Any:
+    """All claims, newest first, without their secrets."""
+    after = pages.after("claims", int)
     with services.room.store.begin() as tx:
-        return {"claims": [views.claim(found) for found in tx.claims.list()]}
+        known = tx.claims.list()
+    page = cut(known, lambda c: (c.id,), limit=pages.limit, after=after, newest_first=True)
+    return pages.answer("claims", page, [views.claim(found) for found in page.rows])
+
+
+@router.get("/claims/{number}", tags=["devices"], responses=said(shapes.Claim))
+def show_claim(number: Number, services: TheServices, _actor: Reader) -> Any:
+    """One claim, without its secret."""
+    with services.room.store.begin() as tx:
+        return api_resources.claim(services, tx, number)
 
 
 @router.delete("/claims/{number}", status_code=204, tags=["devices"])
-def revoke_claim(number: int, services: TheServices, actor: Operator) -> Response:
+def revoke_claim(number: Number, services: TheServices, actor: Operator) -> Response:
     """End a claim."""
     services.enrolment.revoke_claim(number, actor=actor)
     return Response(status_code=204)
 
 
-@router.get("/requests", tags=["devices"])
-def list_requests(services: TheServices, _actor: Reader) -> Any:
+@router.get("/requests", tags=["devices"], responses=said(shapes.EnrolmentRequests))
+def list_requests(services: TheServices, _actor: Reader, pages: ThePages) -> Any:
     """The devices that wait for an operator, the oldest first."""
+    after = pages.after("requests", int, str)
     with services.room.store.begin() as tx:
         open_ones = tx.requests.open(at=int(services.room.clock()))
-    return {"requests": [views.request(found) for found in open_ones]}
+    page = cut(open_ones, lambda r: (r.created_at, r.device), limit=pages.limit, after=after)
+    return pages.answer("requests", page, [views.request(found) for found in page.rows])
 
 
-@router.post("/requests/{device}/approve", tags=["devices"])
+@router.post(
+    "/requests/{device}/approve", tags=["devices"], responses=said(shapes.EnrolmentRequest)
+)
 def approve_request(
     device: str, services: TheServices, actor: Operator, key_id: str = ""
 ) -> dict[str, Any]:
@@ -125,44 +168,55 @@ def deny_request(device: str, services: TheServices, actor: Operator) -> Respons
     return Response(status_code=204)
 
 
-@router.get("/devices", tags=["devices"])
-def list_devices(services: TheServices, _actor: Reader, to: str = "all") -> Any:
-    """The devices that a filter means, with their newest telemetry."""
+@router.get("/devices", tags=["devices"], responses=said(shapes.Devices))
+def list_devices(services: TheServices, _actor: Reader, pages: ThePages, to: str = "all") -> Any:
+    """The devices that a filter means by name, with their newest telemetry."""
+    after = pages.after("devices", str)
     with services.room.store.begin() as tx:
-        named = {found.id for found in devices_of(tx, meant(tx, to), revoked=True)}
-        return {"devices": [view for view in views.devices(tx) if view["id"] in named]}
+        found = devices_of(tx, meant(tx, to), revoked=True)
+        page = cut(found, lambda device: (device.id,), limit=pages.limit, after=after)
+        return pages.answer("devices", page, views.devices(tx, page.rows))
 
 
-@router.get("/devices/{device}", tags=["devices"])
+@router.get("/devices/{device}", tags=["devices"], responses=said(shapes.Device))
 def show_device(device: str, services: TheServices, _actor: Reader) -> Any:
     """One device with its newest telemetry, its events, and its part in rollouts."""
     with services.room.store.begin() as tx:
         return views.device(tx, device)
 
 
-@router.get("/devices/{device}/telemetry", tags=["devices"])
-def device_telemetry(device: str, services: TheServices, _actor: Reader, limit: int = 120) -> Any:
-    """The series of a device, oldest first."""
-    with services.room.store.begin() as tx:
-        views.device(tx, device, events=0)
-        return views.telemetry(tx, device, limit=max(1, min(limit, 10_000)))
-
-
-@router.get("/devices/{device}/events", tags=["devices"])
-def device_events(
+@router.get("/devices/{device}/telemetry", tags=["devices"], responses=said(shapes.TelemetrySeries))
+def show_telemetry(
     device: str,
     services: TheServices,
     _actor: Reader,
-    limit: int = 100,
-    before: int | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 120,
 ) -> Any:
-    """What a device reported of its installs, newest first; `next`: where the next page begins."""
-    limit = max(1, min(limit, 1000))
+    """The series of a device, oldest first."""
     with services.room.store.begin() as tx:
         views.device(tx, device, events=0)
-        rows = tx.history.page(device, limit=limit, before=before)
-    shown = [views.event_view(event) for _, _, event in rows]
-    return device_views.event_page(rows, shown, limit)
+        return views.telemetry(tx, device, limit=limit)
+
+
+@router.get("/devices/{device}/events", tags=["devices"], responses=said(shapes.Events))
+def list_events(
+    device: str,
+    services: TheServices,
+    _actor: Reader,
+    pages: ThePages,
+    before: Before = None,
+    since: Since = 0,
+) -> Any:
+    """What a device reported of its installs, newest first; below a number, or since a time."""
+    cursor = pages.before("events")
+    with services.room.store.begin() as tx:
+        views.device(tx, device, events=0)
+        rows = tx.history.page(
+            device, limit=pages.limit + 1, before=lower(before, cursor), since=since
+        )
+    page = page_of(rows, lambda row: (row[0],), limit=pages.limit)
+    shown = [device_views.numbered(row, views.event_view(row[2])) for row in page.rows]
+    return pages.answer("events", page, shown)
 
 
 class TagsBody(BaseModel):
@@ -172,13 +226,13 @@ class TagsBody(BaseModel):
     remove: list[str] = Field([], max_length=MAX_TAGS)
 
 
-@router.post("/devices/{device}/tags", tags=["devices"])
+@router.post("/devices/{device}/tags", tags=["devices"], responses=said(shapes.Tags))
 def tag_device(device: str, body: TagsBody, services: TheServices, actor: Operator) -> Any:
     """Set and remove tags of a device; all that it has then."""
     return {"tags": services.groups.tag(device, body.tags, body.remove, actor=actor)}
 
 
-@router.get("/quarantines", tags=["devices"])
+@router.get("/quarantines", tags=["devices"], responses=said(shapes.Quarantines))
 def list_quarantines(services: TheServices, _actor: Reader, to: str = "all") -> Any:
     """The bundles that failed on devices and are quarantined there."""
     with services.room.store.begin() as tx:
@@ -191,8 +245,13 @@ class RetryBody(BaseModel):
     bundle: str
 
 
-@router.post("/devices/{device}/retry", status_code=201, tags=["devices"])
-def retry(device: str, body: RetryBody, services: TheServices, actor: Operator) -> Any:
+@router.post(
+    "/devices/{device}/retry",
+    status_code=201,
+    tags=["devices"],
+    responses=said(shapes_models.Rollout, 201),
+)
+def retry_bundle(device: str, body: RetryBody, services: TheServices, actor: Operator) -> Any:
     """Let a device try a quarantined bundle again: the rollout that asks it."""
     made = lift(services.room, services.deployments, device, body.bundle, actor=actor)
     with services.room.store.begin() as tx:
@@ -220,21 +279,19 @@ def revoke_device(device: str, services: TheServices, actor: Admin) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/audit", tags=["keys"])
-def audit(
+@router.get("/audit", tags=["keys"], responses=said(shapes.Audit))
+def list_audit(
     services: TheServices,
     _actor: Reader,
-    limit: int = 200,
-    since: int = 0,
+    pages: ThePages,
     who: str = "*",
     what: str = "*",
-    before: int | None = None,
+    since: Since = 0,
 ) -> Any:
-    """Who changed what, when, from where; newest first. `next` is `before` of the next page."""
-    limit = max(1, min(limit, 10_000))
+    """Who changed what, when, from where; newest first. `who` and `what` are patterns."""
+    before = pages.before("audit")
     with services.room.store.begin() as tx:
-        rows = tx.ledger.find(limit=limit, since=since, who=who, what=what, before=before)
-    return {
-        "audit": [{"number": number} | dataclasses.asdict(row) for number, row in rows],
-        "next": rows[-1][0] if len(rows) == limit else None,
-    }
+        rows = tx.ledger.find(limit=pages.limit + 1, before=before, who=who, what=what, since=since)
+    page = page_of(rows, lambda row: (row[0],), limit=pages.limit)
+    shown = [{"number": number} | dataclasses.asdict(row) for number, row in page.rows]
+    return pages.answer("audit", page, shown)

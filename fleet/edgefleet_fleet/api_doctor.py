@@ -8,13 +8,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from edgefleet_contract import __version__
-from edgefleet_fleet import doctor_facts
+from edgefleet_fleet import doctor_facts, shapes
 from edgefleet_fleet.api_common import Reader, TheServices
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1", tags=["doctor"])
 
 
-@router.get("/doctor")
+@router.get("/doctor", responses=said(shapes.Doctor))
 def look(request: Request, services: TheServices, _actor: Reader) -> Any:
     """What is well, what is not, and what to do; and who asks."""
     user = services.access.user(request)

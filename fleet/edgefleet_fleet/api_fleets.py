@@ -11,9 +11,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from edgefleet_fleet import shapes
 from edgefleet_fleet.api import TheSite
 from edgefleet_fleet.api_common import Admin, TheServices
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1", tags=["fleets"])
 
@@ -27,13 +29,13 @@ class FleetBody(BaseModel):
     mqtt_port: int | None = Field(default=None, ge=1, le=65535)
 
 
-@router.get("/fleets")
+@router.get("/fleets", responses=said(shapes.Fleets))
 async def list_fleets(services: TheServices, _actor: Admin) -> Any:
     """The fleets besides the site's own, and how each is."""
     return {"fleets": _site(services).views()}
 
 
-@router.post("/fleets", status_code=201)
+@router.post("/fleets", status_code=201, responses=said(shapes.NewFleet, 201))
 async def add_fleet(body: FleetBody, services: TheServices, actor: Admin) -> Any:
     """Make a fleet and start it; the answer alone has the token of its first admin."""
     view, token = await _site(services).add(body.name, mqtt_port=body.mqtt_port, actor=actor)

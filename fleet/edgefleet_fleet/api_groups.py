@@ -7,10 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from edgefleet_fleet import api_resources, shapes
 from edgefleet_fleet import device_views as shown
 from edgefleet_fleet.api_common import Operator, Reader, TheServices
-from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.groups import devices_of, meant
+from edgefleet_fleet.paging import cut
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1")
 
@@ -23,8 +26,8 @@ class GroupBody(BaseModel):
     replace: bool = False
 
 
-@router.get("/preview", tags=["groups"])
-def preview(services: TheServices, _actor: Reader, to: str = "all") -> Any:
+@router.get("/preview", tags=["groups"], responses=said(shapes.Preview))
+def preview_filter(services: TheServices, _actor: Reader, to: str = "all") -> Any:
     """The devices in service that a filter means."""
     with services.room.store.begin() as tx:
         wanted = meant(tx, to)
@@ -45,28 +48,27 @@ def preview(services: TheServices, _actor: Reader, to: str = "all") -> Any:
     }
 
 
-@router.get("/groups", tags=["groups"])
-def list_groups(services: TheServices, _actor: Reader) -> Any:
+@router.get("/groups", tags=["groups"], responses=said(shapes.Groups))
+def list_groups(services: TheServices, _actor: Reader, pages: ThePages) -> Any:
     """All groups by name, with their devices."""
+    after = pages.after("groups", str)
     with services.room.store.begin() as tx:
-        return {
-            "groups": [
-                shown.group(row, devices_of(tx, meant(tx, row.filter))) for row in tx.groups.list()
-            ]
-        }
+        page = cut(tx.groups.list(), lambda row: (row.name,), limit=pages.limit, after=after)
+        return pages.answer(
+            "groups",
+            page,
+            [shown.group(row, devices_of(tx, meant(tx, row.filter))) for row in page.rows],
+        )
 
 
-@router.get("/groups/{name}", tags=["groups"])
+@router.get("/groups/{name}", tags=["groups"], responses=said(shapes.Group))
 def show_group(name: str, services: TheServices, _actor: Reader) -> Any:
     """One group, with its devices."""
     with services.room.store.begin() as tx:
-        row = tx.groups.get(name)
-        if row is None:
-            raise NotFound(f"there is no group {name!r}", hint="fleet groups list")
-        return shown.group(row, devices_of(tx, meant(tx, row.filter)))
+        return api_resources.group(services, tx, name)
 
 
-@router.put("/groups/{name}", tags=["groups"])
+@router.put("/groups/{name}", tags=["groups"], responses=said(shapes.Group))
 def put_group(name: str, body: GroupBody, services: TheServices, actor: Operator) -> Any:
     """Make a group, or with `replace` change one."""
     services.groups.put(name, body.filter, about=body.about, replace=body.replace, actor=actor)

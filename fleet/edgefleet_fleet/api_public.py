@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -21,15 +21,24 @@ from edgefleet_fleet import metrics
 from edgefleet_fleet.api_common import TheServices
 from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.shapes import said
+from edgefleet_fleet.shapes_models import Health
 
 router = APIRouter(tags=["public"])
 _PIECE: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_CONTENT: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": _CONTENT},
+    206: {"content": _CONTENT, "description": "One range."},
+    304: {"description": "As the client has it."},
+    416: {"description": "The range lies outside."},
+}
 
 
 @router.head("/blobs/{sha256}", include_in_schema=False)
-@router.get("/blobs/{sha256}", response_class=Response)
-def blob(sha256: str, request: Request, services: TheServices) -> Response:
+@router.get("/blobs/{sha256}", response_class=Response, responses=_BYTES)
+def read_blob(sha256: str, request: Request, services: TheServices) -> Response:
     """The bytes of a blob, whole or one range of them (RFC 9110, section 14).
 
     Files of bundles that no rollout hands out in the clear are not here [api-4.5].
@@ -43,8 +52,8 @@ def blob(sha256: str, request: Request, services: TheServices) -> Response:
     return _give(request, size, sha256, _kept(services, "max-age=31536000, immutable"), read)
 
 
-@router.get("/blobs/{sha256}/delta/{old}", response_class=Response)
-def delta(sha256: str, old: str, request: Request, services: TheServices) -> Response:
+@router.get("/blobs/{sha256}/delta/{old}", response_class=Response, responses=_BYTES)
+def read_delta(sha256: str, old: str, request: Request, services: TheServices) -> Response:
     """What makes a blob from another one (docs/spec/bundle.md, section 8).
 
     It says as much as the blob does, and is had on the same terms. While it is being made: 503.
@@ -102,8 +111,8 @@ def _give(
     return StreamingResponse(read(start=start, length=length), status, headers, kind)
 
 
-@router.get("/healthz")
-def healthz(services: TheServices) -> JSONResponse:
+@router.get("/healthz", responses=said(Health) | said(Health, 503))
+def show_health(services: TheServices) -> JSONResponse:
     """Whether the data base answers and the broker is connected; 503 where not.
 
     A site says beside it in which state its other fleets are: their trouble is not its own.
@@ -125,7 +134,7 @@ def healthz(services: TheServices) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def prometheus(services: TheServices) -> PlainTextResponse:
+def show_metrics(services: TheServices) -> PlainTextResponse:
     """Counts and gauges in Prometheus' text format."""
     return PlainTextResponse(metrics.text(services), media_type=metrics.CONTENT_TYPE)
 

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_contract import codec
 from edgefleet_contract.order_policy import Policy
-from edgefleet_fleet import views
-from edgefleet_fleet.api_common import Operator, Reader, TheServices
+from edgefleet_fleet import shapes_models, views
+from edgefleet_fleet.api_common import Operator, Reader, Since, TheServices
+from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.model_gates import DEFAULT_GATES, ModelGate
+from edgefleet_fleet.paging import page_of
 from edgefleet_fleet.rollout_plan import Plan
-from edgefleet_fleet.rollout_states import Ending
+from edgefleet_fleet.rollout_states import Ending, State
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
 
@@ -98,7 +101,7 @@ class LabelBody(BaseModel):
     wrong: int = Field(ge=0, le=1_000_000)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=said(shapes_models.Rollout, 201))
 def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     """Begin a rollout of a complete bundle, or draft one."""
     rollout = services.deployments.create(body.wish(), actor=actor)
@@ -107,40 +110,52 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
     return _view(services, rollout)
 
 
-@router.post("/rehearse")
+@router.post("/rehearse", responses=said(shapes_models.Rehearsal))
 def rehearse(body: RolloutBody, services: TheServices, _actor: Operator) -> Any:
     """A dry run: who would get it, in which wave, and when at the earliest."""
     return {"devices": views.visits(services.deployments.rehearse(body.wish()))}
 
 
-@router.get("")
-def list_rollouts(services: TheServices, _actor: Reader) -> Any:
-    """The newest rollouts, newest first, with counts."""
+@router.get("", responses=said(shapes_models.Rollouts))
+def list_rollouts(
+    services: TheServices,
+    _actor: Reader,
+    pages: ThePages,
+    state: State | None = None,
+    model: str = "",
+    since: Since = 0,
+) -> Any:
+    """The rollouts, newest first, with counts; in one state, of one model, since a time."""
+    before = pages.before("rollouts")
     with services.room.store.begin() as tx:
-        return {"rollouts": views.rollouts(tx)}
+        rows = tx.rollouts.page(
+            limit=pages.limit + 1, before=before, state=state, model=model, since=since
+        )
+        page = page_of(rows, lambda row: (row.number,), limit=pages.limit)
+        return pages.answer("rollouts", page, views.rollouts(tx, page.rows))
 
 
-@router.get("/{rollout}")
+@router.get("/{rollout}", responses=said(shapes_models.Rollout))
 def show(rollout: str, services: TheServices, _actor: Reader) -> Any:
     """One rollout with its devices and refusals by reason."""
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/pause")
+@router.post("/{rollout}/pause", responses=said(shapes_models.Rollout))
 def pause(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Stop asking more devices."""
     services.deployments.pause(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/resume")
+@router.post("/{rollout}/resume", responses=said(shapes_models.Rollout))
 def resume(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Go on, and take the failures so far as seen."""
     services.deployments.resume(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/abort")
+@router.post("/{rollout}/abort", responses=said(shapes_models.Rollout))
 def abort(rollout: str, services: TheServices, actor: Operator, revert: bool = False) -> Any:
     """End it; devices that have the new version keep it, or with `revert` go back."""
     ending = Ending.REVERT if revert else Ending.KEEP
@@ -148,42 +163,42 @@ def abort(rollout: str, services: TheServices, actor: Operator, revert: bool = F
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/revert")
+@router.post("/{rollout}/revert", responses=said(shapes_models.Rollout))
 def revert(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Send every device that has it back to what it ran before, of a completed one too."""
     services.deployments.abort(rollout, ending=Ending.REVERT, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/start")
+@router.post("/{rollout}/start", responses=said(shapes_models.Rollout))
 def start(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Begin a draft, or one that is scheduled, now."""
     services.deployments.start(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/approve")
+@router.post("/{rollout}/approve", responses=said(shapes_models.Rollout))
 def approve(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Agree with it, as a second person."""
     services.deployments.approve(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/deny")
+@router.post("/{rollout}/deny", responses=said(shapes_models.Rollout))
 def deny(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Say no to it."""
     services.deployments.deny(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/promote")
+@router.post("/{rollout}/promote", responses=said(shapes_models.Rollout))
 def promote(rollout: str, services: TheServices, actor: Operator) -> Any:
     """Open the wave that waits for a person."""
     services.deployments.promote(rollout, actor=actor)
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/labels")
+@router.post("/{rollout}/labels", responses=said(shapes_models.Rollout))
 def label(rollout: str, body: LabelBody, services: TheServices, actor: Operator) -> Any:
     """Take delayed labels: so many answers of a device were right, so many wrong."""
     services.deployments.label(

@@ -19,8 +19,14 @@ _CHECK_S: Final = 15.0
 router = APIRouter(prefix="/api/v1", tags=["stream"])
 
 
-@router.get("/events", response_class=StreamingResponse)
-async def stream(request: Request, services: TheServices, _actor: Reader) -> StreamingResponse:
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def stream_changes(
+    request: Request, services: TheServices, _actor: Reader
+) -> StreamingResponse:
     """`event: change` with `{"noun": …, "id": …}`, as it happens; a comment every 15 s.
 
     It ends, within as long, for somebody who may not ask any more.

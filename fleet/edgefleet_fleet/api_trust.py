@@ -10,9 +10,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet import views
+from edgefleet_fleet import shapes_models, views
 from edgefleet_fleet.api_common import Admin, Publisher, Reader, TheServices
 from edgefleet_fleet.publications import NEWEST_ROOT
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(tags=["trust"])
 
@@ -36,8 +37,12 @@ class RootBody(BaseModel):
     root: str = Field(max_length=200_000)
 
 
-@router.get("/tuf/{name:path}", response_class=Response)
-def document(name: str, services: TheServices) -> Response:
+@router.get(
+    "/tuf/{name:path}",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+def show_document(name: str, services: TheServices) -> Response:
     """A TUF document. Old versions never change; what is newest is asked for anew each time."""
     raw = services.publications.read(name)
     kept = (
@@ -48,15 +53,15 @@ def document(name: str, services: TheServices) -> Response:
     return Response(raw, media_type="application/json", headers={"Cache-Control": kept})
 
 
-@router.get("/api/v1/trust")
-def show(services: TheServices, _actor: Reader) -> Any:
+@router.get("/api/v1/trust", responses=said(shapes_models.Trust))
+def show_trust(services: TheServices, _actor: Reader) -> Any:
     """Who may sign what, what is released, and until when that holds."""
     with services.room.store.begin() as tx:
         return views.trust(services.publications, tx)
 
 
-@router.get("/api/v1/trust/identity")
-def identity(services: TheServices, _actor: Reader) -> Any:
+@router.get("/api/v1/trust/identity", responses=said(shapes_models.TrustIdentity))
+def show_identity(services: TheServices, _actor: Reader) -> Any:
     """What a root ceremony must know of this control room: its public keys."""
     room = services.room
     with room.store.begin() as tx:
@@ -70,39 +75,41 @@ def identity(services: TheServices, _actor: Reader) -> Any:
     }
 
 
-@router.post("/api/v1/trust", status_code=201)
-def begin(body: BeginBody, services: TheServices, actor: Admin) -> Any:
+@router.post("/api/v1/trust", status_code=201, responses=said(shapes_models.Trust, 201))
+def begin_trust(body: BeginBody, services: TheServices, actor: Admin) -> Any:
     """Take the outcome of a root ceremony: once in a fleet's life."""
     services.publications.begin(
         _unbase64(body.root), _unbase64(body.targets), _files(body.files), actor=actor
     )
-    return show(services, actor)
+    return show_trust(services, actor)
 
 
-@router.post("/api/v1/trust/targets")
-def publish(body: TargetsBody, services: TheServices, actor: Publisher) -> Any:
+@router.post("/api/v1/trust/targets", responses=said(shapes_models.Trust))
+def publish_targets(body: TargetsBody, services: TheServices, actor: Publisher) -> Any:
     """Take new targets: releases, revocations, policies."""
     services.publications.publish(_unbase64(body.targets), _files(body.files), actor=actor)
     services.deployments.follow_policy()
-    return show(services, actor)
+    return show_trust(services, actor)
 
 
-@router.post("/api/v1/trust/root")
+@router.post("/api/v1/trust/root", responses=said(shapes_models.Trust))
 def replace_root(body: RootBody, services: TheServices, actor: Admin) -> Any:
     """Take the next root: keys rotated, publishers added or revoked."""
     services.publications.replace_root(_unbase64(body.root), actor=actor)
-    return show(services, actor)
+    return show_trust(services, actor)
 
 
-@router.post("/api/v1/trust/director", status_code=201)
-def next_director(services: TheServices, actor: Admin) -> Any:
+@router.post("/api/v1/trust/director", status_code=201, responses=said(shapes_models.NextKey, 201))
+def make_director(services: TheServices, actor: Admin) -> Any:
     """Make the next director key; it signs orders once a publisher lists it."""
     key = services.deployments.prepare_director(actor=actor)
     return {"key_id": key.id, "pem": key.pem}
 
 
-@router.post("/api/v1/trust/repository", status_code=201)
-def next_repository(services: TheServices, actor: Admin) -> Any:
+@router.post(
+    "/api/v1/trust/repository", status_code=201, responses=said(shapes_models.NextKey, 201)
+)
+def make_repository(services: TheServices, actor: Admin) -> Any:
     """Make the next repository key; it keeps the metadata fresh once a root names it."""
     key = services.publications.prepare_repository(actor=actor)
     return {"key_id": key.id, "pem": key.pem}

@@ -8,9 +8,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from edgefleet_fleet import views
+from edgefleet_fleet import api_resources, shapes, views
 from edgefleet_fleet.api_common import Admin, TheServices
+from edgefleet_fleet.api_paging import ThePages
+from edgefleet_fleet.paging import cut
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1", tags=["users"])
 
@@ -31,13 +34,23 @@ class LoginBody(BaseModel):
     token: str = Field(max_length=200)
 
 
-@router.get("/users")
-def list_users(services: TheServices, _actor: Admin) -> Any:
-    """All users, revoked ones too, without their tokens."""
-    return {"users": [views.user(found) for found in services.access.users.list()]}
+@router.get("/users", responses=said(shapes.Users))
+def list_users(services: TheServices, _actor: Admin, pages: ThePages) -> Any:
+    """All users by name, revoked ones too, without their tokens."""
+    after = pages.after("users", str)
+    known = services.access.users.list()
+    page = cut(known, lambda found: (found.name,), limit=pages.limit, after=after)
+    return pages.answer("users", page, [views.user(found) for found in page.rows])
 
 
-@router.post("/users", status_code=201)
+@router.get("/users/{name}", responses=said(shapes.User))
+def show_user(name: str, services: TheServices, _actor: Admin) -> Any:
+    """One user, without its token."""
+    with services.room.store.begin() as tx:
+        return api_resources.user(services, tx, name)
+
+
+@router.post("/users", status_code=201, responses=said(shapes.MadeUser, 201))
 def add_user(body: UserBody, services: TheServices, actor: Admin) -> Any:
     """Add a user; the answer is the only place where its token is ever said."""
     user, token = services.access.users.add(body.name, body.role, days=body.days, actor=actor)
@@ -51,7 +64,7 @@ def revoke_user(name: str, services: TheServices, actor: Admin) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/login")
+@router.post("/login", responses=said(shapes.LoggedIn))
 def login(body: LoginBody, request: Request, response: Response, services: TheServices) -> Any:
     """Exchange a token for the cookie of a page: 12 hours."""
     user = services.access.enter(request, body.token, response)

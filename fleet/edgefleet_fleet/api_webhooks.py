@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from edgefleet_fleet import api_resources, shapes_models, views
 from edgefleet_fleet.api_common import Admin, TheServices
-from edgefleet_fleet.webhooks import Webhook
+from edgefleet_fleet.api_paging import ThePages
+from edgefleet_fleet.paging import cut
+from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1", tags=["webhooks"])
 
@@ -25,23 +27,33 @@ class WebhookBody(BaseModel):
     events: list[str] = Field(default=["rollout.*"], min_length=1, max_length=32)
 
 
-@router.get("/webhooks")
-def list_webhooks(services: TheServices, _actor: Admin) -> Any:
-    """All webhooks, without their secrets."""
-    return {"webhooks": [view(found) for found in services.webhooks.list()]}
+@router.get("/webhooks", responses=said(shapes_models.Webhooks))
+def list_webhooks(services: TheServices, _actor: Admin, pages: ThePages) -> Any:
+    """All webhooks by name, without their secrets."""
+    after = pages.after("webhooks", str)
+    known = services.webhooks.list()
+    page = cut(known, lambda found: (found.name,), limit=pages.limit, after=after)
+    return pages.answer("webhooks", page, [views.webhook(found) for found in page.rows])
 
 
-@router.post("/webhooks", status_code=201)
+@router.get("/webhooks/{name}", responses=said(shapes_models.Webhook))
+def show_webhook(name: str, services: TheServices, _actor: Admin) -> Any:
+    """One webhook, and how far it is, without its secret."""
+    with services.room.store.begin() as tx:
+        return api_resources.webhook(services, tx, name)
+
+
+@router.post("/webhooks", status_code=201, responses=said(shapes_models.MadeWebhook, 201))
 def add_webhook(body: WebhookBody, services: TheServices, actor: Admin) -> Any:
     """Add a webhook; the answer is the only place where its secret is ever said."""
     found = services.webhooks.add(body.name, body.url, tuple(body.events), actor=actor)
-    return view(found) | {"secret": found.secret}
+    return views.webhook(found) | {"secret": found.secret}
 
 
-@router.post("/webhooks/{name}/resume")
+@router.post("/webhooks/{name}/resume", responses=said(shapes_models.Webhook))
 def resume_webhook(name: str, services: TheServices, actor: Admin) -> Any:
     """Go on at once, from where it stopped."""
-    return view(services.webhooks.resume(name, actor=actor))
+    return views.webhook(services.webhooks.resume(name, actor=actor))
 
 
 @router.delete("/webhooks/{name}", status_code=204)
@@ -49,8 +61,3 @@ def remove_webhook(name: str, services: TheServices, actor: Admin) -> Response:
     """End a webhook."""
     services.webhooks.remove(name, actor=actor)
     return Response(status_code=204)
-
-
-def view(found: Webhook) -> dict[str, Any]:
-    """A webhook as the API shows it."""
-    return {key: value for key, value in asdict(found).items() if key != "secret"}

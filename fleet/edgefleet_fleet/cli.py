@@ -34,6 +34,7 @@ from edgefleet_fleet.cli_options import (
 from edgefleet_fleet.cli_rollouts import rollouts, watch_rollout
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.cli_webhooks import webhooks
+from edgefleet_fleet.client import new_key
 from edgefleet_fleet.cohort import parse_waves, wave_words
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
@@ -333,7 +334,7 @@ def push_model(
     if dry_run:
         show.visits(room.post("/rollouts/rehearse", wish)["devices"], as_json=as_json)
         return 0
-    view = room.post("/rollouts", wish)
+    view = room.post("/rollouts", wish, key=new_key())
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")
     if not view["counts"]["total"]:
         show.talk("no device is meant yet; those that join later will be asked")
@@ -351,7 +352,7 @@ def devices_list(
 ) -> None:
     """The devices and what they run."""
     room = client(url, data)
-    found = room.get(f"/devices?to={show.quote(to)}")["devices"]
+    found = list(room.list("/devices", to=to))
     show.devices(found, as_json=as_json)
 
 

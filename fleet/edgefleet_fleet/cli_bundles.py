@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="model-version, or the digest's beginn
 @models.command("list")
 def models_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The models."""
-    found = client(url, data).get("/models")["models"]
+    found = list(client(url, data).list("/models"))
     columns = ("model", "newest", "versions", "devices", "rollout")
     show.rows(found, as_json=as_json, columns=columns)
 
@@ -49,7 +49,7 @@ def models_show(
 @bundles.command("list")
 def bundles_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The bundles, newest first."""
-    found = client(url, data).get("/bundles")["bundles"]
+    found = list(client(url, data).list("/bundles"))
     columns = ("name", "digest", "size", "signer", "complete", "created_at")
     show.rows(found, as_json=as_json, columns=columns)
 

@@ -15,7 +15,7 @@ from edgefleet_contract.commands import Kind
 from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
-from edgefleet_fleet.client import Client
+from edgefleet_fleet.client import Client, new_key
 from edgefleet_fleet.errors import EXIT_FAILED, EXIT_UNREACHABLE
 
 _LOOK_S: Final = 0.2
@@ -72,7 +72,7 @@ def events(
         models = ", ".join(event["models"])
         typer.echo(f"{event['number']}  {when(event['ts'])}  {models} {event['phase']}{why}")
     if found["next"] is not None:
-        show.talk(f"older ones: --before {found['next']}")
+        show.talk(f"older ones: --before {found['events'][-1]['number']}")
 
 
 def command(
@@ -112,7 +112,7 @@ def command(
         "seconds": timeout,
     }
     room = client(url, data)
-    given = room.post("/commands", body)
+    given = room.post("/commands", body, key=new_key())
     found = _await(room, given, timeout) if wait else given["commands"]
     if as_json:
         show.json(found)

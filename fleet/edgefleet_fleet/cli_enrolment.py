@@ -53,7 +53,7 @@ def claim(
 
 def requests(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The devices that wait for your approval, the oldest first."""
-    found = client(url, data).get("/requests")["requests"]
+    found = list(client(url, data).list("/requests"))
     columns = ("device", "key_id", "address", "created_at", "state", "board")
     show.rows(found, as_json=as_json, columns=columns)
 

@@ -36,7 +36,7 @@ def groups_create(
 @groups.command("list")
 def groups_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The groups, and how many devices are in each."""
-    found = client(url, data).get("/groups")["groups"]
+    found = list(client(url, data).list("/groups"))
     show.rows(found, as_json=as_json, columns=("name", "filter", "count", "about"))
 
 

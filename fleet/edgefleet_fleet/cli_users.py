@@ -16,7 +16,7 @@ users = typer.Typer(help="The people and programs that may ask.", no_args_is_hel
 @users.command("list")
 def users_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The users, revoked ones too."""
-    found = client(url, data).get("/users")["users"]
+    found = list(client(url, data).list("/users"))
     columns = ("name", "role", "created_at", "created_by", "expires_at", "revoked")
     show.rows(found, as_json=as_json, columns=columns)
 

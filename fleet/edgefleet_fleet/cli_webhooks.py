@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(help="The webhook.")]
 @webhooks.command("list")
 def webhooks_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None) -> None:
     """The webhooks, and how each fares."""
-    found = client(url, data).get("/webhooks")["webhooks"]
+    found = list(client(url, data).list("/webhooks"))
     columns = ("name", "url", "events", "cursor", "attempts", "stopped", "last_error")
     show.rows(found, as_json=as_json, columns=columns)
 

@@ -59,7 +59,8 @@ class Config:
     files for TLS with a certificate from elsewhere. `shelf` is where blobs lie, `s3://bucket/prefix`
     (empty: `blobs/` of the data directory). `certificate_days` and `order_days` are lives in days;
     `telemetry_keep` is how many samples are kept per device and stream, `events_keep` and
-    `commands_keep` how many of these per device.
+    `commands_keep` how many of these per device; `calls_per_minute` is how many calls of the API
+    each user has (0: no limit).
     """
 
     name: str = ""
@@ -79,6 +80,7 @@ class Config:
     events_keep: int = 2000
     commands_keep: int = 200
     max_upload_bytes: int = 4 * 1024**3
+    calls_per_minute: int = 1200
     broker: ExternalBroker | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +93,8 @@ class Config:
             raise Malformed("order_days must be 1 to 14, certificate_days 1 to 3650")
         if self.telemetry_keep < 1 or self.max_upload_bytes < 1:
             raise Malformed("telemetry_keep and max_upload_bytes must be 1 or more")
+        if self.calls_per_minute < 0:
+            raise Malformed("calls_per_minute must be 0 (no limit) or more")
         if self.events_keep < 1 or self.commands_keep < 1:
             raise Malformed("events_keep and commands_keep must be 1 or more")
         if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):

@@ -34,13 +34,9 @@ def inventory(device: Device) -> View:
     }
 
 
-def event_page(rows: tuple[tuple[int, int, Event], ...], shown: list[View], limit: int) -> View:
-    """A page of events, and where the next one begins."""
-    events = [
-        view | {"number": number, "received_at": received}
-        for (number, received, _), view in zip(rows, shown, strict=True)
-    ]
-    return {"events": events, "next": rows[-1][0] if len(rows) == limit else None}
+def numbered(row: tuple[int, int, Event], shown: View) -> View:
+    """An event as it is shown, with its number and when it came."""
+    return shown | {"number": row[0], "received_at": row[1]}
 
 
 def group(row: GroupRow, devices: tuple[Device, ...] | None = None) -> View:

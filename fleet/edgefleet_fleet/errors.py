@@ -3,6 +3,8 @@
 OperatorError
 ├── NotFound      a name that the fleet does not know            (HTTP 404)
 ├── Conflict      it contradicts what the fleet already has      (HTTP 409)
+│   └── Changed   somebody else changed it first                 (HTTP 412)
+├── Mismatch      an idempotency key of another request          (HTTP 422)
 └── Denied        the caller may not: its role, a spent claim    (HTTP 403)
     └── Unknown   nobody knows who asks: no token, a wrong one   (HTTP 401)
 TransientError
@@ -42,6 +44,14 @@ class NotFound(OperatorError):
 
 class Conflict(OperatorError):
     """It contradicts what the fleet already holds."""
+
+
+class Changed(Conflict):
+    """Somebody changed it since the caller read it."""
+
+
+class Mismatch(OperatorError):
+    """An idempotency key that stood for another request."""
 
 
 class Denied(OperatorError):

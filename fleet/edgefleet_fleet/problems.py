@@ -19,11 +19,14 @@ from edgefleet_contract.errors import (
     TransientError,
     Unverified,
 )
-from edgefleet_fleet.errors import Conflict, Denied, NotFound, TooMany, Unknown
+from edgefleet_fleet.errors import Changed, Conflict, Denied, Mismatch, NotFound, TooMany, Unknown
+from edgefleet_fleet.guards import Replayed
 
 _STATUS: tuple[tuple[type[EdgefleetError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
+    (Changed, HTTPStatus.PRECONDITION_FAILED),
     (Conflict, HTTPStatus.CONFLICT),
+    (Mismatch, HTTPStatus(422)),
     (Unknown, HTTPStatus.UNAUTHORIZED),
     (Denied, HTTPStatus.FORBIDDEN),
     (Unverified, HTTPStatus(422)),
@@ -39,6 +42,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EdgefleetError, _of_ours)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(UnicodeEncodeError, _of_text)
+    app.add_exception_handler(Replayed, _again)
 
 
 def problem(status: HTTPStatus, detail: str, **more: Any) -> JSONResponse:
@@ -70,4 +75,17 @@ async def _of_validation(_request: Request, error: Exception) -> Response:
 
 async def _of_http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(HTTPStatus(error.status_code), str(error.detail))
+    response = problem(HTTPStatus(error.status_code), str(error.detail))
+    response.headers.update(error.headers or {})  # such as Allow
+    return response
+
+
+async def _again(_request: Request, found: Exception) -> Response:
+    assert isinstance(found, Replayed)
+    headers = {"Idempotency-Replayed": "true"}
+    return Response(found.row.body, found.row.status or 200, headers, "application/json")
+
+
+async def _of_text(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnicodeError)
+    return problem(HTTPStatus(422), "a text has halves of characters (lone surrogates)")

@@ -251,6 +251,18 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeRow:
+    """What was asked under an idempotency key; no `body` until it is answered, nor for secrets."""
+
+    who: str
+    key: str
+    asked_sha256: str
+    at: int
+    status: int | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRow:
     """Who changed what, when, from where."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from edgefleet_contract import codec
@@ -34,17 +36,19 @@ from edgefleet_fleet.records import (
 )
 from edgefleet_fleet.rehearsal import Visit
 from edgefleet_fleet.roster import AT_IT, UNDONE, Outcome
+from edgefleet_fleet.webhooks import Webhook
 
 View: TypeAlias = dict[str, Any]
 _FAILED = (Outcome.BAD, Outcome.SILENT, *UNDONE)
 
 
-def devices(tx: Transaction) -> list[View]:
-    """All devices, with their newest telemetry."""
-    orders = {order.device: order for order in tx.orders.all_newest()}
-    systems, models = tx.history.latest_system(), tx.history.latest_models()
+def devices(tx: Transaction, rows: Sequence[Device] | None = None) -> list[View]:
+    """All devices, or these, with their newest telemetry."""
+    names = None if rows is None else [device.id for device in rows]
+    orders = {order.device: order for order in tx.orders.all_newest(names)}
+    systems, models = tx.history.latest_system(names), tx.history.latest_models(names)
     found = []
-    for device in tx.devices.list(revoked=True):
+    for device in tx.devices.list(revoked=True) if rows is None else rows:
         view = _device(device, orders.get(device.id))
         system = systems.get(device.id)
         view["telemetry"] = {
@@ -115,9 +119,10 @@ def event_view(event: Event) -> View:
     }
 
 
-def rollouts(tx: Transaction) -> list[View]:
-    """The newest rollouts, newest first, without their devices."""
-    return [_rollout(tx, row, tx.rollouts.members(row.id)) for row in tx.rollouts.list()]
+def rollouts(tx: Transaction, rows: Sequence[RolloutRow] | None = None) -> list[View]:
+    """The newest rollouts, newest first, or these; without their devices."""
+    known = tx.rollouts.list() if rows is None else rows
+    return [_rollout(tx, row, tx.rollouts.members(row.id)) for row in known]
 
 
 def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[int, View]]:
@@ -154,6 +159,11 @@ def user(found: User) -> View:
         "expires_at": found.expires_at,
         "revoked": found.revoked,
     }
+
+
+def webhook(found: Webhook) -> View:
+    """One webhook, without its secret."""
+    return {key: value for key, value in asdict(found).items() if key != "secret"}
 
 
 def bundle(found: Bundle) -> View:

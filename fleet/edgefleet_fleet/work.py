@@ -39,10 +39,13 @@ KEPT_BY_BROKER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks for a change, and from which address."""
+    """Who asks for a change, and from which address; `guard` lets it, or raises (`guards.py`)."""
 
     who: str = "fleet"
     address: str = ""
+    guard: Callable[[Transaction, int], None] | None = field(
+        default=None, compare=False, repr=False
+    )
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ class Room:
         with self._lock:
             with self.store.begin(decides=True) as tx:
                 work = Work(tx, int(self.clock()), actor or Actor())
+                if work.actor.guard is not None:
+                    work.actor.guard(tx, work.now)
                 yield work
             for device in work.cleared:
                 self.clear(device)

@@ -12,19 +12,14 @@ from pathlib import Path
 import pytest
 
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.api import Services, services_of
-from edgefleet_fleet.config import Config
+from edgefleet_fleet.api import Services
 from edgefleet_fleet.datadir import DataDir
-from edgefleet_fleet.publications import Publications
-from edgefleet_fleet.users import hash_token
-from edgefleet_fleet.work import Room
 from tests.fleet import objects
 from tests.fleet.device import Device, Identity, enrol
 from tests.fleet.postgres import Cluster
 from tests.fleet.running import Fleet, free_port, require
-from tests.fleet.stage import FLEET, TOKEN, Clock, Outbox, Stage, hold_ceremony
+from tests.fleet.stage import FLEET, Clock, Stage, open_services
 
 _numbers = itertools.count(1)
 
@@ -95,32 +90,9 @@ def services(
     store_url: str,
 ) -> Iterator[Services]:
     """A whole control room without broker and sockets; `publisher` is trusted."""
-    data = DataDir(tmp_path / "data")
-    authority = data.prepare(FLEET, public_host="fleet.example")
-    store = Store(store_url)
-    store.migrate()
-    shelf = FileShelf(data.blobs)
-    shelf.prepare()
-    room = Room(
-        fleet=FLEET,
-        config=Config(telemetry_keep=5),
-        store=store,
-        shelf=shelf,
-        authority=authority,
-        director=data.director(),
-        keys=data,
-        base_url="http://fleet.example:8080",
-        mqtt_host="fleet.example",
-        mqtt_port=8883,
-        link=Outbox(),
-        clock=clock,
-    )
-    publications = Publications(room, data.repository())
-    found = services_of(room, publications)
-    found.access.users.keep_local_admin(hash_token(TOKEN))
-    hold_ceremony(found, publisher, roots)
+    found = open_services(tmp_path / "data", clock, publisher, roots, store_url)
     yield found
-    store.close()
+    found.room.store.close()
 
 
 @pytest.fixture

@@ -17,14 +17,20 @@ from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import ceremony, views
+from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.mqtt_link import is_under
-from edgefleet_fleet.api import Services
+from edgefleet_fleet.adapters.sql.store import Store
+from edgefleet_fleet.api import Services, services_of
 from edgefleet_fleet.api_rollouts import RolloutBody
+from edgefleet_fleet.config import Config
+from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.library import Received
 from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle
-from edgefleet_fleet.work import Actor
+from edgefleet_fleet.users import hash_token
+from edgefleet_fleet.work import Actor, Room
 from tests.contract.makers import write_bundle
 from tests.fleet.device import event_of, new_key, reported_of, request_of, running
 
@@ -62,6 +68,37 @@ class Clock:
 
     def __call__(self) -> float:
         return float(self.now)
+
+
+def open_services(
+    folder: Path, clock: Clock, publisher: PrivateKey, roots: list[PrivateKey], store_url: str
+) -> Services:
+    """A whole control room without broker and sockets; `publisher` is trusted."""
+    data = DataDir(folder)
+    authority = data.prepare(FLEET, public_host="fleet.example")
+    store = Store(store_url)
+    store.migrate()
+    shelf = FileShelf(data.blobs)
+    shelf.prepare()
+    room = Room(
+        fleet=FLEET,
+        config=Config(telemetry_keep=5),
+        store=store,
+        shelf=shelf,
+        authority=authority,
+        director=data.director(),
+        keys=data,
+        base_url="http://fleet.example:8080",
+        mqtt_host="fleet.example",
+        mqtt_port=8883,
+        link=Outbox(),
+        clock=clock,
+    )
+    publications = Publications(room, data.repository())
+    found = services_of(room, publications)
+    found.access.users.keep_local_admin(hash_token(TOKEN))
+    hold_ceremony(found, publisher, roots)
+    return found
 
 
 def receive(services: Services, folder: Path, *, check: bool = True) -> Received:

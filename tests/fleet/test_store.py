@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -346,6 +348,29 @@ def test_a_phase_is_noted_while_a_device_is_asked_and_not_after(store: Store) ->
         Reason.NO_SPACE,
     )
     assert asked.target == TARGET
+
+
+def test_pages_of_rollouts_and_of_the_audit_trail_are_cut_and_filtered(store: Store) -> None:
+    other = dataclasses.replace(TARGET, model="letters")
+    with store.begin() as tx:
+        for number in range(1, 6):
+            target = other if number == 2 else TARGET
+            state = State.ABORTED if number == 3 else State.RUNNING
+            tx.rollouts.add(rollout_row(number, target=target, state=state, created_at=number))
+            tx.ledger.record(AuditRow(number, f"user-{number % 2}", "rollout.begin", "", "", ""))
+
+        def numbers(**wanted: Any) -> list[int]:
+            return [row.number for row in tx.rollouts.page(limit=2, **wanted)]
+
+        assert numbers() == [5, 4]
+        assert numbers(before=4) == [3, 2]
+        assert numbers(model="letters") == [2]
+        assert numbers(state=State.ABORTED) == [3]
+        assert numbers(since=4) == [5, 4]
+        newest = tx.ledger.page(limit=9, who="user-1", since=2)
+        assert [row.at for _, row in newest] == [5, 3]
+        assert [row.at for _, row in tx.ledger.page(limit=1, before=newest[1][0])] == [2]
+        assert tx.ledger.page(limit=9, what="user.add") == []
 
 
 def test_numbers_of_rollouts_rise(store: Store) -> None:

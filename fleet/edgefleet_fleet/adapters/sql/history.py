@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from edgefleet_contract.messages import (
@@ -51,12 +53,12 @@ class History:
         return tuple(found for _, _, found in self.page(device, limit=limit))
 
     def page(
-        self, device: str, *, limit: int, before: int | None = None
+        self, device: str, *, limit: int, before: int | None = None, since: int = 0
     ) -> tuple[tuple[int, int, Event], ...]:
         """Events of a device, newest first, each with its number and when it came; with `before`
-        those below that number."""
+        those below that number, with `since` those that came at that time or later."""
         query = sa.select(event.c.id, event.c.received_at, event.c.body)
-        query = query.where(event.c.device == device)
+        query = query.where(event.c.device == device, event.c.received_at >= since)
         if before is not None:
             query = query.where(event.c.id < before)
         rows = self._connection.execute(query.order_by(event.c.id.desc()).limit(limit))
@@ -89,19 +91,21 @@ class History:
         bodies = self._bodies(device, f"model/{slot}", limit)
         return tuple(parse(ModelTelemetry, body.encode()) for body in bodies)
 
-    def latest_system(self) -> dict[str, SystemTelemetry]:
-        """The newest sample of each board."""
+    def latest_system(self, devices: Collection[str] | None = None) -> dict[str, SystemTelemetry]:
+        """The newest sample of each board, or of each of these devices."""
         samples = [
             parse(SystemTelemetry, body.encode())
-            for body in self._latest(telemetry.c.stream == SYSTEM)
+            for body in self._latest(telemetry.c.stream == SYSTEM, devices)
         ]
         return {sample.device: sample for sample in samples}
 
-    def latest_models(self) -> dict[tuple[str, str], ModelTelemetry]:
-        """The newest sample of each slot of each device."""
+    def latest_models(
+        self, devices: Collection[str] | None = None
+    ) -> dict[tuple[str, str], ModelTelemetry]:
+        """The newest sample of each slot of each device, or of each of these."""
         samples = [
             parse(ModelTelemetry, body.encode())
-            for body in self._latest(telemetry.c.stream != SYSTEM)
+            for body in self._latest(telemetry.c.stream != SYSTEM, devices)
         ]
         return {(sample.device, sample.slot): sample for sample in samples}
 
@@ -120,7 +124,9 @@ class History:
         query = sa.select(telemetry.c.body).where(mine).order_by(telemetry.c.id.desc()).limit(limit)
         return [row.body for row in self._connection.execute(query)][::-1]
 
-    def _latest(self, which: sa.ColumnElement[bool]) -> list[str]:
+    def _latest(self, which: sa.ColumnElement[bool], devices: Collection[str] | None) -> list[str]:
+        if devices is not None:
+            which = sa.and_(which, telemetry.c.device.in_(devices))
         newest = (
             sa.select(sa.func.max(telemetry.c.id))
             .where(which)

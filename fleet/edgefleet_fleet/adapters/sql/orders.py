@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,13 +46,12 @@ class Orders:
         row = self._connection.execute(query.limit(1)).first()
         return _order(row) if row is not None else None
 
-    def all_newest(self) -> tuple[OrderRow, ...]:
-        """What each device should follow now, by device."""
-        highest = (
-            sa.select(table.c.device, sa.func.max(table.c.seq).label("seq"))
-            .group_by(table.c.device)
-            .subquery()
-        )
+    def all_newest(self, devices: Collection[str] | None = None) -> tuple[OrderRow, ...]:
+        """What each device, or each of these, should follow now, by device."""
+        newest = sa.select(table.c.device, sa.func.max(table.c.seq).label("seq"))
+        if devices is not None:
+            newest = newest.where(table.c.device.in_(devices))
+        highest = newest.group_by(table.c.device).subquery()
         here = sa.and_(table.c.device == highest.c.device, table.c.seq == highest.c.seq)
         query = sa.select(table).join(highest, here).order_by(table.c.device)
         return tuple(_order(row) for row in self._connection.execute(query))

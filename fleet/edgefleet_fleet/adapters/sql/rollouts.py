@@ -93,6 +93,26 @@ class Rollouts:
         query = sa.select(table).where(table.c.number > number).order_by(table.c.number)
         return tuple(_rollout(row) for row in self._connection.execute(query.limit(limit)))
 
+    def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        state: State | None = None,
+        model: str = "",
+        since: int = 0,
+    ) -> tuple[RolloutRow, ...]:
+        """Rollouts, newest first: below a number, in a state, of a model, since a time."""
+        query = sa.select(table).where(table.c.created_at >= since)
+        if before is not None:
+            query = query.where(table.c.number < before)
+        if state is not None:
+            query = query.where(table.c.state == state.value)
+        if model:
+            query = query.where(table.c.target["model"].as_string() == model)
+        rows = self._connection.execute(query.order_by(table.c.number.desc()).limit(limit))
+        return tuple(_rollout(row) for row in rows)
+
     def in_states(self, states: Iterable[State]) -> tuple[RolloutRow, ...]:
         """The rollouts in these states, oldest first."""
         query = sa.select(table).where(table.c.state.in_([state.value for state in states]))

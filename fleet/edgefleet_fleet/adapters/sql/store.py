@@ -22,7 +22,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from edgefleet_contract.errors import OperatorError, TransientError
+from edgefleet_contract.errors import Malformed, OperatorError, TransientError
 from edgefleet_fleet.adapters.sql.bundles import Bundles
 from edgefleet_fleet.adapters.sql.certificates import Certificates
 from edgefleet_fleet.adapters.sql.claims import Claims
@@ -31,6 +31,7 @@ from edgefleet_fleet.adapters.sql.devices import Devices
 from edgefleet_fleet.adapters.sql.groups import Groups
 from edgefleet_fleet.adapters.sql.history import History
 from edgefleet_fleet.adapters.sql.ledger import Ledger
+from edgefleet_fleet.adapters.sql.made import Made
 from edgefleet_fleet.adapters.sql.orders import Orders
 from edgefleet_fleet.adapters.sql.requests import Requests
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
@@ -66,6 +67,7 @@ class Transaction:
         self.trust = TrustDocuments(connection)
         self.users = Users(connection)
         self.webhooks = Webhooks(connection)
+        self.made = Made(connection)
 
 
 class Store:
@@ -114,6 +116,7 @@ class Store:
 
         Raises:
             TransientError: the data base did not answer, or was locked for too long.
+            Malformed: it cannot hold a value (a text with NUL, a number that is too large).
         """
         try:
             with self._engine.begin() as connection:
@@ -122,6 +125,8 @@ class Store:
                 yield Transaction(connection)
         except sa.exc.OperationalError as error:
             raise TransientError(f"the data base does not answer: {_first_line(error)}") from error
+        except sa.exc.DataError as error:
+            raise Malformed(f"a value that cannot be kept: {_first_line(error)}") from error
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:

@@ -282,6 +282,16 @@ webhook = sa.Table(
     sa.Column("last_error", sa.Text, nullable=False),
     sa.Column("stopped", sa.Boolean, nullable=False),
 )
+idempotency_key = sa.Table(
+    "idempotency_key",
+    metadata,
+    sa.Column("who", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("asked_sha256", _DIGEST, nullable=False),
+    sa.Column("at", _TIME, nullable=False, index=True),
+    sa.Column("status", sa.Integer, nullable=True),
+    sa.Column("body", sa.LargeBinary, nullable=True),
+)
 audit = sa.Table(
     "audit",
     metadata,
