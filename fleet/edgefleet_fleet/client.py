@@ -34,9 +34,9 @@ class Client:
         self._session.verify = str(ca) if ca is not None else _system_authorities()
         self._session.headers["Authorization"] = f"Bearer {token}"
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, *, timeout: tuple[float, float] = _TIMEOUT) -> Any:
         """The JSON of `GET /api/v1{path}`. Raises what the control room refused with."""
-        return self._call("GET", path)
+        return self._call("GET", path, timeout=timeout)
 
     def post(self, path: str, body: object | None = None) -> Any:
         """The JSON of `POST /api/v1{path}`."""

@@ -27,6 +27,7 @@ from edgefleet_fleet.export_columns import COLUMNS, Noun
 from edgefleet_fleet.moments import parse_moment
 from tests.fleet import inside
 from tests.fleet.device import model_sample, system_sample
+from tests.fleet.running import free_port
 from tests.fleet.stage import TOKEN, Stage
 from tests.fleet.web import Web, serving
 
@@ -91,6 +92,33 @@ def test_bash_completes_commands_by_the_script_that_the_program_gives(
         ["bash", "-c", text], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == [wanted], done.stderr
+
+
+def test_names_are_completed_where_the_control_room_answers_and_else_nothing_is_said(
+    filled: Stage, http: Web, tmp_path: Path
+) -> None:
+    filled.devices("bb")
+
+    def completed(line: str, word: int, url: str) -> inside.Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgefleet_fleet"],
+            env={
+                **os.environ,
+                "_FLEET_COMPLETE": "complete_bash",
+                "COMP_WORDS": line,
+                "COMP_CWORD": str(word),
+                "FLEET_URL": url,
+                "FLEET_TOKEN": TOKEN,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return inside.Done(done.returncode, done.stdout, done.stderr)
+
+    assert completed("fleet devices tag b", 3, http.base).stdout.split() == ["b", "bb"]
+    nobody = completed("fleet devices tag b", 3, f"http://127.0.0.1:{free_port()}")
+    assert (nobody.stdout.strip(), nobody.stderr) == ("", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
