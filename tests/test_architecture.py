@@ -17,7 +17,10 @@ CORES = {
         *("runtime/drift_watch", "serving/drift"),
     ),
     "fleet/edgefleet_fleet": (
-        *("rollout", "cohort", "filters", "gates", "desired", "apply_plan", "doctor", "moments"),
+        *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
+        *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
+        *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
+        *("moments",),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,7 +12,11 @@ from edgefleet_contract import codec
 from edgefleet_contract.order_policy import Policy
 from edgefleet_fleet import views
 from edgefleet_fleet.api_common import Operator, Reader, TheServices
+from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.deployments import Wish
+from edgefleet_fleet.model_gates import DEFAULT_GATES, ModelGate
+from edgefleet_fleet.rollout_plan import Plan
+from edgefleet_fleet.rollout_states import Ending
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
 
@@ -26,23 +31,86 @@ class RolloutBody(BaseModel):
     slot: str = ""
     to: str = "all"
     canaries: list[str] = []
-    waves: list[int] = [100]
+    waves: list[int | str] = [100]
     max_failures: int | None = None
+    gate: dict[str, Any] = {}  # the words of [api-5.5]
+    model_gates: list[dict[str, Any]] = []
+    reference: dict[str, Any] = {}
+    envelope: dict[str, Any] = {}
+    pace: dict[str, Any] = {}
+    soak_s: int = 0
+    hold_after: list[int] = []
+    start_at: int = 0
+    expires_at: int = 0
+    approve_by: str = ""
     policy: dict[str, Any] = {}  # the words of the wire's policy [wire-4.6]
     allow_downgrade: bool = False
     sealed: bool = False
+    draft: bool = False
+
+    def wish(self) -> Wish:
+        """The same as the control room takes it.
+
+        Raises:
+            Malformed: a word is not known, or the plan contradicts itself.
+        """
+        gate = dict(self.gate)
+        if self.max_failures is not None:
+            gate["max_failures"] = self.max_failures
+        document: dict[str, Any] = {
+            "salt": "",
+            "waves": [codec.encode(w) for w in parse_waves(",".join(map(str, self.waves)))],
+            "canaries": self.canaries,
+            "gate": gate,
+            "reference": self.reference,
+            "envelope": self.envelope,
+            "pace": self.pace,
+            "soak_s": self.soak_s,
+            "hold_after": self.hold_after,
+            "start_at": self.start_at,
+            "expires_at": self.expires_at,
+            "approve_by": self.approve_by,
+        }
+        plan = codec.decode(Plan, document, what="rollout")
+        asked = [codec.decode(ModelGate, word, what="model gate") for word in self.model_gates]
+        kinds = {gate.kind for gate in asked}
+        usual = [gate for gate in DEFAULT_GATES if gate.kind not in kinds]
+        return Wish(
+            bundle=self.bundle,
+            signature_sha256=self.signature_sha256,
+            slot=self.slot,
+            to=self.to,
+            plan=dataclasses.replace(plan, model_gates=(*asked, *usual)),
+            policy=codec.decode(Policy, self.policy, what="policy"),
+            allow_downgrade=self.allow_downgrade,
+            sealed=self.sealed,
+            is_draft=self.draft,
+        )
+
+
+class LabelBody(BaseModel):
+    """What became known of a device's answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str
+    right: int = Field(ge=0, le=1_000_000)
+    wrong: int = Field(ge=0, le=1_000_000)
 
 
 @router.post("", status_code=201)
 def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
-    """Begin a rollout of a complete bundle."""
-    fields = body.model_dump()
-    fields["canaries"], fields["waves"] = tuple(body.canaries), tuple(body.waves)
-    fields["policy"] = codec.decode(Policy, body.policy, what="policy")
-    rollout = services.deployments.create(Wish(**fields), actor=actor)
+    """Begin a rollout of a complete bundle, or draft one."""
+    rollout = services.deployments.create(body.wish(), actor=actor)
     if not body.sealed:
         services.deltas.expect(body.bundle)
     return _view(services, rollout)
+
+
+@router.post("/rehearse")
+def rehearse(body: RolloutBody, services: TheServices, _actor: Operator) -> Any:
+    """A dry run: who would get it, in which wave, and when at the earliest."""
+    return {"devices": views.visits(services.deployments.rehearse(body.wish()))}
 
 
 @router.get("")
@@ -73,9 +141,54 @@ def resume(rollout: str, services: TheServices, actor: Operator) -> Any:
 
 
 @router.post("/{rollout}/abort")
-def abort(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """End it; devices that have the new version keep it."""
-    services.deployments.abort(rollout, actor=actor)
+def abort(rollout: str, services: TheServices, actor: Operator, revert: bool = False) -> Any:
+    """End it; devices that have the new version keep it, or with `revert` go back."""
+    ending = Ending.REVERT if revert else Ending.KEEP
+    services.deployments.abort(rollout, ending=ending, actor=actor)
+    return _view(services, rollout)
+
+
+@router.post("/{rollout}/revert")
+def revert(rollout: str, services: TheServices, actor: Operator) -> Any:
+    """Send every device that has it back to what it ran before, of a completed one too."""
+    services.deployments.abort(rollout, ending=Ending.REVERT, actor=actor)
+    return _view(services, rollout)
+
+
+@router.post("/{rollout}/start")
+def start(rollout: str, services: TheServices, actor: Operator) -> Any:
+    """Begin a draft, or one that is scheduled, now."""
+    services.deployments.start(rollout, actor=actor)
+    return _view(services, rollout)
+
+
+@router.post("/{rollout}/approve")
+def approve(rollout: str, services: TheServices, actor: Operator) -> Any:
+    """Agree with it, as a second person."""
+    services.deployments.approve(rollout, actor=actor)
+    return _view(services, rollout)
+
+
+@router.post("/{rollout}/deny")
+def deny(rollout: str, services: TheServices, actor: Operator) -> Any:
+    """Say no to it."""
+    services.deployments.deny(rollout, actor=actor)
+    return _view(services, rollout)
+
+
+@router.post("/{rollout}/promote")
+def promote(rollout: str, services: TheServices, actor: Operator) -> Any:
+    """Open the wave that waits for a person."""
+    services.deployments.promote(rollout, actor=actor)
+    return _view(services, rollout)
+
+
+@router.post("/{rollout}/labels")
+def label(rollout: str, body: LabelBody, services: TheServices, actor: Operator) -> Any:
+    """Take delayed labels: so many answers of a device were right, so many wrong."""
+    services.deployments.label(
+        rollout, body.device, right=body.right, wrong=body.wrong, actor=actor
+    )
     return _view(services, rollout)
 
 

@@ -19,7 +19,7 @@ from edgefleet_contract.errors import Malformed
 from edgefleet_contract.order_policy import Policy
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.apply_plan import Declared, Group, Hook, Wanted
-from edgefleet_fleet.cohort import check_waves
+from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.filters import parse_filter
 from edgefleet_fleet.webhooks import check as check_webhook
 from edgefleet_fleet.yaml_file import Document, Path, read
@@ -161,8 +161,10 @@ def _wanted(reader: _Reader, path: Path, model: str, value: Any) -> Wanted:
         first = error.errors()[0]
         reader.document.refuse((*path, *first["loc"]), first["msg"])
     reader.held((*path, "to"), lambda: parse_filter(body.to))
-    reader.held((*path, "waves"), lambda: check_waves(tuple(body.waves)))
+    waves = ",".join(map(str, body.waves))
+    reader.held((*path, "waves"), lambda: parse_waves(waves))
     reader.held((*path, "policy"), lambda: codec.decode(Policy, body.policy, what="policy"))
+    reader.held(path, body.wish)
     slot = body.slot or model
     if not is_name(slot):
         reader.document.refuse((*path, "slot"), "a slot is named [a-z0-9][a-z0-9._-]*")

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,11 +33,13 @@ from edgefleet_fleet.cli_options import (
 from edgefleet_fleet.cli_users import users
 from edgefleet_fleet.cli_webhooks import webhooks
 from edgefleet_fleet.client import Client
-from edgefleet_fleet.cohort import parse_waves
+from edgefleet_fleet.cohort import parse_waves, wave_words
 from edgefleet_fleet.config import Config, load
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE, exit_codes
 from edgefleet_fleet.filters import parse_filter
+from edgefleet_fleet.plan_words import duration, gates, moment
+from edgefleet_fleet.plan_words import pace as read_pace
 from edgefleet_fleet.policy_file import read_policy
 from edgefleet_fleet.push import check_files, read_bundle
 
@@ -212,11 +215,40 @@ def push_model(
     canary: Annotated[
         list[str] | None, typer.Option(help="A device that gets it first; repeatable.")
     ] = None,
-    waves: Annotated[str, typer.Option(help="Cumulative shares in percent.")] = "100",
+    waves: Annotated[
+        str, typer.Option(help="Cumulative shares in percent; 5n means the first five devices.")
+    ] = "100",
     max_failures: Annotated[
         int | None,
-        typer.Option(help="Stop at this many bad devices; left out: 1 early, a rate at the end."),
+        typer.Option(help="Stop at this many bad devices; left out: 1 canary, then a rate."),
     ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="When to stop: failures=5%,silence=15m,errors=2%,p95=200,…; repeatable."),
+    ] = None,
+    soak: Annotated[
+        str, typer.Option(help="How long a wave must have stood before the next: 30m.")
+    ] = "0",
+    pace: Annotated[
+        str, typer.Option(help="How fast within a wave: 50/min,at-once=20,ramp=2x100,max=1000.")
+    ] = "",
+    hold_after: Annotated[
+        list[int] | None,
+        typer.Option(help="A wave after which a person opens the next; repeatable."),
+    ] = None,
+    start_at: Annotated[
+        str, typer.Option(help="Not before: +2h, or a date and time with its zone.")
+    ] = "",
+    expires: Annotated[str, typer.Option(help="Not after, in the same words.")] = "",
+    approve_by: Annotated[
+        str, typer.Option(help="Who must approve it first: a user, or 'any' second person.")
+    ] = "",
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Do not begin: `fleet rollouts start` does.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say who would get it and when; roll nothing out.")
+    ] = False,
     probation: Annotated[
         int | None,
         typer.Option(help="Seconds that a new version serves before its commit; 2 if left out."),
@@ -251,10 +283,24 @@ def push_model(
 ) -> int:
     """Upload a signed bundle, release it, and roll it out.
 
-    With --watch the exit code is 0 when the rollout completed and 1 when it stopped.
+    With --watch the exit code is 0 when the rollout completed, 1 when it stopped, and 5 when it
+    waits for a person (approval, a draft, a manual gate).
     """
     parse_filter(to)
-    shares = parse_waves(waves)
+    now = time.time()
+    how = {
+        "canaries": canary or [],
+        "waves": wave_words(parse_waves(waves)),
+        "max_failures": max_failures,
+        **gates(gate or ()),
+        "pace": read_pace(pace),
+        "soak_s": duration(soak),
+        "hold_after": hold_after or [],
+        "start_at": moment(start_at, now=now) if start_at else 0,
+        "expires_at": moment(expires, now=now) if expires else 0,
+        "approve_by": approve_by,
+        "draft": draft,
+    }
     asked = read_policy(policy, probation_s=probation, retry_quarantined=retry_quarantined or None)
     room = client(url, data)
     found = read_bundle(bundle)
@@ -265,21 +311,20 @@ def push_model(
         show.talk("an earlier rollout hands this bundle out in the clear: sealing hides it no more")
     if key is not None:
         release(room, found, load_key(key, passphrase_file))
-    view = room.post(
-        "/rollouts",
-        {
-            "bundle": found.digest,
-            "signature_sha256": found.signature_sha256,
-            "slot": slot,
-            "to": to,
-            "canaries": canary or [],
-            "waves": list(shares),
-            "max_failures": max_failures,
-            "policy": asked,
-            "allow_downgrade": allow_downgrade,
-            "sealed": sealed,
-        },
-    )
+    wish = {
+        "bundle": found.digest,
+        "signature_sha256": found.signature_sha256,
+        "slot": slot,
+        "to": to,
+        **how,
+        "policy": asked,
+        "allow_downgrade": allow_downgrade,
+        "sealed": sealed,
+    }
+    if dry_run:
+        show.visits(room.post("/rollouts/rehearse", wish)["devices"], as_json=as_json)
+        return 0
+    view = room.post("/rollouts", wish)
     show.talk(f"rollout {view['id']}: {view['counts']['total']} devices")
     if not view["counts"]["total"]:
         show.talk("no device is meant yet; those that join later will be asked")
@@ -292,7 +337,7 @@ def _watch(client: Client, view: Any, *, as_json: bool) -> int:
         show.json(view)
     for line in watching.refusals(view):
         show.talk(line)
-    return 0 if view["state"] == "completed" else 1
+    return watching.exit_code(view)
 
 
 @devices.command("list")
@@ -382,10 +427,57 @@ def rollouts_resume(
 
 @rollouts.command("abort")
 def rollouts_abort(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+    rollout: str,
+    revert: Annotated[
+        bool, typer.Option("--revert", help="Send devices that have it back to what they ran.")
+    ] = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = None,
 ) -> None:
     """End it; devices that have the new version keep it."""
-    _by_hand(rollout, "abort", as_json=as_json, url=url, data=data)
+    verb = "revert" if revert else "abort"
+    _by_hand(rollout, verb, as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("revert")
+def rollouts_revert(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Send every device that has it back to what it ran before; of a completed one too."""
+    _by_hand(rollout, "revert", as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("start")
+def rollouts_start(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Begin a draft, or one that is scheduled, now."""
+    _by_hand(rollout, "start", as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("approve")
+def rollouts_approve(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Agree with it, as a second person."""
+    _by_hand(rollout, "approve", as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("deny")
+def rollouts_deny(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Say no to it."""
+    _by_hand(rollout, "deny", as_json=as_json, url=url, data=data)
+
+
+@rollouts.command("promote")
+def rollouts_promote(
+    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+) -> None:
+    """Open the wave that waits for a person."""
+    _by_hand(rollout, "promote", as_json=as_json, url=url, data=data)
 
 
 def _by_hand(rollout: str, verb: str, *, as_json: bool, url: str, data: Path | None) -> None:

@@ -197,6 +197,23 @@ def rollout(view: Any, *, as_json: bool) -> None:
         _STDOUT.print(watching.table(view))
 
 
+def visits(found: list[Any], *, as_json: bool) -> None:
+    """Print a dry run: who would be asked, in which wave, and when at the earliest."""
+    if as_json:
+        json(found)
+        return
+    lines = [
+        [
+            visit["device"],
+            visit["kind"],
+            str(visit["wave"] + 1),
+            moment(visit["at"]) if visit["at"] is not None else "not asked: its class is blocked",
+        ]
+        for visit in found
+    ]
+    _table(("device", "class", "wave", "earliest"), lines)
+
+
 def _runs(view: Any) -> str:
     return ", ".join(f"{m['model']}@{m['version']} ({m['variant']})" for m in view["models"])
 

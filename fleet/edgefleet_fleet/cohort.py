@@ -1,14 +1,16 @@
 """Which wave a device falls into; whom a filter means stands in `filters.py`. No I/O.
 
 A device's place is `u64(sha256(salt || device)) / 2^64`, a number in [0, 1) that depends on
-nothing else: the first wave whose cumulative share is above it is the device's wave. So waves are
-deterministic, a device that joins late falls into its wave by itself, and raising a share only
-adds devices. Explicit canaries come before all shares.
+nothing else: the first wave that ends above it is the device's wave. So waves are deterministic, a
+device that joins late falls into its wave by itself, and raising a share only adds devices.
+Explicit canaries come before all shares.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from edgefleet_contract.errors import Malformed
@@ -16,31 +18,58 @@ from edgefleet_contract.errors import Malformed
 _SCALE: Final = 2**64
 
 
-def parse_waves(text: str) -> tuple[int, ...]:
-    """The cumulative shares, percent, in `10,50,100`.
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """How far a wave reaches: a cumulative share in percent, or a cumulative number of devices."""
+
+    percent: int = 0
+    devices: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.devices}n" if self.devices else str(self.percent)
+
+
+EVERYBODY: Final = (Wave(100),)
+
+
+def parse_waves(text: str) -> tuple[Wave, ...]:
+    """The waves in `5n,10,50,100`: the first five devices, then shares in percent.
 
     Raises:
         Malformed: not rising, or not ending with 100.
     """
-    parts = [part.strip().removesuffix("%") for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
-        raise Malformed(f"waves {text[:80]!r}", hint="cumulative shares in percent: 10,50,100")
-    return check_waves(tuple(int(part) for part in parts))
+    found = []
+    for part in text.split(","):
+        word = part.strip().removesuffix("%")
+        number = word.removesuffix("n")
+        if not number.isdigit():
+            raise Malformed(f"waves {text[:80]!r}", hint=_WAVES_HINT)
+        found.append(Wave(devices=int(number)) if word != number else Wave(int(number)))
+    return check_waves(tuple(found))
 
 
-def check_waves(waves: tuple[int, ...]) -> tuple[int, ...]:
-    """The same shares, if they rise from 1 to 100.
+def check_waves(waves: tuple[Wave, ...]) -> tuple[Wave, ...]:
+    """The same waves, if numbers of devices come first and rise, and then shares rise to 100.
 
     Raises:
         Malformed: they do not.
     """
-    if not waves or waves[0] < 1 or waves[-1] != 100 or list(waves) != sorted(set(waves)):
-        shares = ",".join(str(wave) for wave in waves)
-        raise Malformed(
-            f"waves {shares!r} must rise and end with 100",
-            hint="cumulative shares in percent: 10,50,100",
-        )
+    counts = [wave.devices for wave in waves if wave.devices]
+    shares = [wave.percent for wave in waves if not wave.devices]
+    in_order = all(wave.devices for wave in waves[: len(counts)])
+    rise = counts == sorted(set(counts)) and shares == sorted(set(shares))
+    if not shares or shares[0] < 1 or shares[-1] != 100 or not in_order or not rise:
+        words = ",".join(map(str, waves))
+        raise Malformed(f"waves {words!r} must rise and end with 100", hint=_WAVES_HINT)
     return waves
+
+
+def wave_words(waves: Sequence[Wave]) -> list[int | str]:
+    """Waves as the API says them: shares as numbers, numbers of devices as `5n`."""
+    return [str(wave) if wave.devices else wave.percent for wave in waves]
+
+
+_WAVES_HINT: Final = "cumulative shares in percent: 10,50,100; 5n means the first five devices"
 
 
 def place(salt: str, device: str) -> int:
@@ -49,10 +78,27 @@ def place(salt: str, device: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def wave_of(device: str, *, salt: str, waves: tuple[int, ...], canaries: frozenset[str]) -> int:
-    """The wave of a device: 0 for a canary, else by share; counted from 0."""
+def cuts(waves: Sequence[Wave], places: Iterable[int]) -> tuple[int, ...]:
+    """Where each wave ends: a device is in the first wave whose cut is above its place.
+
+    A share ends at that share of all places. A number of devices ends behind the place of the last
+    one of them that is there now (`places`), so that who joins later has a wave as well.
+    """
+    known = sorted(places)
+    found: list[int] = []
+    for wave in waves:
+        cut = wave.percent * _SCALE // 100
+        if wave.devices:
+            last = known[: wave.devices][-1:]
+            cut = last[0] + 1 if last else 0
+        found.append(max([cut, *found[-1:]]))
+    return tuple(found)
+
+
+def wave_of(device: str, *, salt: str, ends: Sequence[int], canaries: Collection[str]) -> int:
+    """The wave of a device: 0 for a canary, else by the first of `ends` above its place."""
     first = 1 if canaries else 0
     if device in canaries:
         return 0
     at = place(salt, device)
-    return first + next(i for i, share in enumerate(waves) if at * 100 < share * _SCALE)
+    return first + next(i for i, end in enumerate(ends) if at < end)

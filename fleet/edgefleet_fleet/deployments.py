@@ -11,51 +11,78 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edgefleet_contract.bundle import Digest, is_name
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.messages import Capabilities, Order, Phase, Reported, Target, seal_order
+from edgefleet_contract.messages import (
+    Capabilities,
+    Event,
+    ModelTelemetry,
+    Order,
+    Phase,
+    Reported,
+    Target,
+    seal_order,
+)
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import rollout as machine
+from edgefleet_fleet import rollout_events as events
 from edgefleet_fleet import sealings, tuf_repo
-from edgefleet_fleet.cohort import check_waves
-from edgefleet_fleet.desired import Level, level, outcome_of, runs, without_sealed
+from edgefleet_fleet.desired import Level, level, runs, without_sealed
 from edgefleet_fleet.device_views import hardware_class
-from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.endings import SELFTEST, ending_of
+from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.filters import Traits, parse_filter, resolve
-from edgefleet_fleet.gates import GatePolicy
 from edgefleet_fleet.library import require_complete
+from edgefleet_fleet.model_gates import Evidence
+from edgefleet_fleet.observations import Told, told_more, told_shadow
 from edgefleet_fleet.publications import Publications
-from edgefleet_fleet.records import Device, OrderRow, RolloutRow
-from edgefleet_fleet.rollout import State
+from edgefleet_fleet.records import Bundle, Device, MemberRow, OrderRow, RolloutRow
+from edgefleet_fleet.rehearsal import Visit, rehearse
+from edgefleet_fleet.rollout_plan import Plan
+from edgefleet_fleet.rollout_states import Ending, NotInTable, State
+from edgefleet_fleet.roster import Outcome, step_of
+from edgefleet_fleet.rounds import drive, wake_at
 from edgefleet_fleet.work import Actor, Room, Work
 
 log = logging.getLogger("edgefleet.rollout")
 
-_ALIVE: Final = (State.RUNNING, State.PAUSED)
-_SETS_LEVEL: Final = (*_ALIVE, State.COMPLETED)
+_ALIVE: Final = tuple(
+    state for state in State if state.is_waiting or state in (State.RUNNING, State.PAUSED)
+)
+_TICKS: Final = (*_ALIVE, State.COMPLETED, State.ABORTING)
+_SETS_LEVEL: Final = tuple(state for state in State if state.sets_level)
+_SAID: Final = (
+    *(events.Submitted, events.Approved, events.Denied, events.Started),
+    *(events.Promoted, events.Paused, events.Resumed, events.Aborted),
+)
+_NOT_ASKED: Final = (Outcome.PENDING, Outcome.BLOCKED)
+_PLAN: Final = Plan("")
 _DAY_S: Final = 24 * 3600
 _RENEW_S: Final = 2 * _DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asks for: which bundle, for whom, how carefully."""
+    """What a person asks for: which bundle, for whom, how carefully.
+
+    `plan` is the whole of how; its salt and author are the control room's. `is_draft` leaves it for
+    a person to start.
+    """
 
     bundle: str
     signature_sha256: str
     slot: str = ""
     to: str = "all"
-    canaries: tuple[str, ...] = ()
-    waves: tuple[int, ...] = (100,)
-    max_failures: int | None = None
+    plan: Plan = _PLAN
     policy: Policy = DEFAULT_POLICY
     allow_downgrade: bool = False
     sealed: bool = False
+    is_draft: bool = False
 
 
 class Deployments:
@@ -75,32 +102,25 @@ class Deployments:
             Malformed: the filter or the waves are not understood.
         """
         wanted = parse_filter(wish.to)
-        check_waves(wish.waves)
         if wish.sealed:  # before the work: it may take a while
             self._sealings.seal(wish.bundle, wish.signature_sha256, actor=actor)
         with self._room.work(actor) as work:
             wanted = resolve(wanted, work.tx.groups.filters())  # frozen: groups may change
-            found = work.tx.bundles.get(wish.bundle, wish.signature_sha256)
-            bundle = require_complete(found, wish.bundle)
-            if not self._publications.lists(work.tx, bundle.model, bundle.version, bundle.digest):
-                raise OperatorError(
-                    f"{bundle.model}-{bundle.version} is not released: no device would take it",
-                    hint="fleet push-model BUNDLE --key publisher.pem",
-                )
-            revoked = self._publications.revoked(work.tx)
-            forbidden = revoked.forbids(bundle.model, bundle.version, bundle.digest)
-            if forbidden:
-                raise OperatorError(f"{forbidden}: no device would take it")
+            bundle = self._usable(work, wish)
             slot = wish.slot or bundle.model
             if not is_name(slot):
                 raise OperatorError(f"slot {slot[:80]!r}: a slot is named [a-z0-9][a-z0-9._-]*")
-            if wish.max_failures is not None and wish.max_failures < 1:
-                raise OperatorError("max-failures must be 1 or more")
+            plan = replace(wish.plan, salt=secrets.token_hex(8), author=actor.who)
+            if plan.expires_at and plan.expires_at <= work.now:
+                raise OperatorError("it would expire before it begins")
             devices = [d.id for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
-            _check_canaries(wish.canaries, devices, str(wanted))
+            _check_canaries(plan.canaries, devices, str(wanted))
             if not wish.sealed:
                 work.tx.bundles.set_in_clear(bundle.digest)
+            if wish.policy.retry_quarantined:
+                work.tx.rollouts.unblock(bundle.digest)
             number = work.tx.rollouts.next_number()
+            draft = machine.Rollout(plan)
             row = RolloutRow(
                 id=f"{bundle.model}-{bundle.version}-r{number}",
                 number=number,
@@ -116,20 +136,54 @@ class Deployments:
                     sealings.draft(work.tx, bundle.digest) if wish.sealed else None,
                 ),
                 to=str(wanted),
-                salt=secrets.token_hex(8),
-                waves=wish.waves,
-                canaries=wish.canaries,
-                max_failures=wish.max_failures,
                 policy=wish.policy,
                 allow_downgrade=wish.allow_downgrade,
-                state=State.RUNNING,
+                plan=plan,
+                state=draft.state,
                 cause=None,
+                why="",
                 wave=0,
-                excused=0,
                 ended_at=None,
             )
-            self._begin(work, row, tuple(devices))
+            work.tx.rollouts.add(row, draft)
+            how = ", sealed" if row.target.sealed else ""
+            detail = f"{bundle.model}-{bundle.version}{how} to {row.to}: {len(devices)} devices"
+            work.record("rollout.begin", row.id, detail)
+            work.changed("rollout", row.id)
+            if not wish.is_draft:
+                self._settle(work, self._apply(work, row.id, events.Submitted()))
             return row.id
+
+    def rehearse(self, wish: Wish) -> tuple[Visit, ...]:
+        """Who would get it, in which wave, and when at the earliest; nothing is kept or sent.
+
+        Raises as `create`.
+        """
+        wanted = parse_filter(wish.to)
+        with self._room.work() as work:
+            wanted = resolve(wanted, work.tx.groups.filters())
+            bundle = self._usable(work, wish)
+            found = [d for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
+            _check_canaries(wish.plan.canaries, [d.id for d in found], str(wanted))
+            plan = replace(wish.plan, salt=secrets.token_hex(8))
+            blocked = work.tx.rollouts.blocked(bundle.digest)
+            if wish.policy.retry_quarantined:
+                blocked = ()
+            return rehearse(plan, {d.id: _kind(d) for d in found}, blocked, now=work.now)
+
+    def _usable(self, work: Work, wish: Wish) -> Bundle:
+        found = work.tx.bundles.get(wish.bundle, wish.signature_sha256)
+        bundle = require_complete(found, wish.bundle)
+        if not self._publications.lists(work.tx, bundle.model, bundle.version, bundle.digest):
+            raise OperatorError(
+                f"{bundle.model}-{bundle.version} is not released: no device would take it",
+                hint="fleet push-model BUNDLE --key publisher.pem",
+            )
+        revoked = self._publications.revoked(work.tx)
+        forbidden = revoked.forbids(bundle.model, bundle.version, bundle.digest)
+        if forbidden:
+            raise OperatorError(f"{forbidden}: no device would take it")
+        return bundle
 
     def pause(self, rollout: str, *, actor: Actor) -> None:
         """Stop asking more devices.
@@ -138,15 +192,102 @@ class Deployments:
             NotFound: no such rollout.
             Conflict: it cannot be paused now.
         """
-        self._by_hand(rollout, machine.Paused(), actor)
+        self._by_hand(rollout, events.Paused(), actor)
 
     def resume(self, rollout: str, *, actor: Actor) -> None:
         """Go on; the failures so far are acknowledged. Raises as `pause`."""
-        self._by_hand(rollout, machine.Resumed(), actor)
+        self._by_hand(rollout, events.Resumed(), actor)
 
-    def abort(self, rollout: str, *, actor: Actor) -> None:
-        """End it; devices that have the new version keep it. Raises as `pause`."""
-        self._by_hand(rollout, machine.Aborted(), actor)
+    def abort(self, rollout: str, *, ending: Ending = Ending.KEEP, actor: Actor) -> None:
+        """End it; devices that have the new version keep it or go back. Raises as `pause`."""
+        self._by_hand(rollout, events.Aborted(ending), actor)
+
+    def start(self, rollout: str, *, actor: Actor) -> None:
+        """Begin a draft, or one that is scheduled, now. Raises as `pause`."""
+        self._by_hand(rollout, events.Started(), actor)
+
+    def approve(self, rollout: str, *, actor: Actor) -> None:
+        """Agree with it, as a second person. Raises as `pause`, and Denied for the first."""
+        self._by_hand(rollout, events.Approved(actor.who), actor)
+
+    def deny(self, rollout: str, *, actor: Actor) -> None:
+        """Say no to it. Raises as `pause`."""
+        self._by_hand(rollout, events.Denied(actor.who), actor)
+
+    def promote(self, rollout: str, *, actor: Actor) -> None:
+        """Open the wave that waits for a person. Raises as `pause`."""
+        self._by_hand(rollout, events.Promoted(), actor)
+
+    def label(self, rollout: str, device: str, *, right: int, wrong: int, actor: Actor) -> None:
+        """Take what became known of a device's answers: so many were right, so many wrong.
+
+        Raises:
+            NotFound: there is no such rollout, or the device is not part of it.
+        """
+        with self._room.work(actor) as work:
+            member = work.tx.rollouts.roster(rollout, at=work.now).get(device)
+            if member is None:
+                raise NotFound(f"{device!r} is no device of rollout {rollout!r}")
+            more = Evidence(labelled=right + wrong, right=right)
+            self._settle(work, self._apply(work, rollout, events.Observed(member.kind, more)))
+            work.record("rollout.label", rollout, f"{device}: {right} right, {wrong} wrong")
+
+    def tick(self) -> int:
+        """Let time go on for every rollout that waits for it; when to call again, by the clock.
+
+        0: nothing waits.
+        """
+        with self._room.work() as work:
+            dirty: set[str] = set()
+            due = 0
+            for row in work.tx.rollouts.in_states(_TICKS):
+                dirty |= self._apply(work, row.id, events.Tick())
+                found = self._machine(work, row.id)
+                moment = wake_at(found, work.now) if found is not None else 0
+                due = min(due or moment, moment or due)
+            self._settle(work, dirty)
+            return due
+
+    def observe(self, work: Work, sample: ModelTelemetry) -> None:
+        """Take what a device tells of its models as evidence for the rollouts that asked for it."""
+        for row, member in work.tx.rollouts.of_device(sample.device):
+            is_it = (row.target.slot, row.target.version) == (sample.slot, sample.version)
+            if not is_it or row.state is not State.RUNNING or row.plan is None:
+                continue
+            if member.outcome in (Outcome.ACTIVE, Outcome.GOOD):
+                told = work.tx.rollouts.told(row.id, sample.device)
+                plan = row.plan
+                news = told_more(told, sample, plan.envelope, per_device=plan.per_device)
+                self._learn(work, row.id, member, *news)
+
+    def compare(self, work: Work, event: Event) -> None:
+        """Take a shadow's report: how often the candidate agreed with the model that serves."""
+        found = event.measurements or {}
+        if "shadow_agreement" not in found:
+            return
+        compared = int(found.get("shadow_requests", 0))
+        order = work.tx.orders.get(event.device, event.order_seq)
+        for rollout in order.asks if order is not None else ():
+            row, member = work.tx.rollouts.get(rollout), self._member(work, rollout, event.device)
+            if row is None or row.plan is None or member is None:
+                continue
+            told = work.tx.rollouts.told(rollout, event.device)
+            agreed = min(compared, round(compared * found["shadow_agreement"]))
+            news = told_shadow(told, compared, agreed, per_device=row.plan.per_device)
+            self._learn(work, rollout, member, *news)
+
+    def _learn(
+        self, work: Work, rollout: str, member: MemberRow, told: Told, more: Evidence
+    ) -> None:
+        work.tx.rollouts.set_told(rollout, member.device, told)
+        if more != Evidence():
+            dirty = self._apply(work, rollout, events.Observed(member.kind, more))
+            self._settle(work, dirty)
+
+    @staticmethod
+    def _member(work: Work, rollout: str, device: str) -> MemberRow | None:
+        found = work.tx.rollouts.of_device(device)
+        return next((member for row, member in found if row.id == rollout), None)
 
     def welcome(
         self,
@@ -172,9 +313,11 @@ class Deployments:
             if slot in settled:
                 continue
             if row.id not in mine and parse_filter(row.to).matches(traits):
-                dirty |= self._apply(work, row, machine.Joined(device))
+                dirty |= self._apply(
+                    work, row.id, events.Joined(device, _kind(found, capabilities))
+                )
                 mine = {known.id: member for known, member in work.tx.rollouts.of_device(device)}
-            if row.id in mine and mine[row.id].outcome is not machine.Outcome.PENDING:
+            if row.id in mine and mine[row.id].outcome not in _NOT_ASKED:
                 settled.add(slot)
         self._settle(work, dirty | ({device} if again else set()), again=again)
 
@@ -182,7 +325,7 @@ class Deployments:
         """Take a device out of every rollout, so that none waits for it."""
         dirty: set[str] = set()
         for row, _member in work.tx.rollouts.of_device(device):
-            dirty |= self._apply(work, row, machine.Taken(device))
+            dirty |= self._apply(work, row.id, events.Left(device))
         work.tx.rollouts.drop_device(device)
         work.cleared.append(device)
         self._settle(work, dirty - {device})
@@ -201,14 +344,13 @@ class Deployments:
         order = work.tx.orders.get(device, seq)
         if order is None:
             return
-        outcome = outcome_of(phase, reason)
+        happened = _event_of(device, phase, reason)
         dirty: set[str] = set()
         for rollout in order.asks:
             work.tx.rollouts.note_phase(rollout, device, phase, reason, detail, at=work.now)
             work.changed("rollout", rollout)
-            row = work.tx.rollouts.get(rollout)
-            if outcome is not None and row is not None:
-                dirty |= self._apply(work, row, machine.Ended(device, outcome))
+            if happened is not None:
+                dirty |= self._apply(work, rollout, happened)
         self._settle(work, dirty)
 
     def catch_up(self, work: Work, device: Device, reported: Reported) -> None:
@@ -222,6 +364,7 @@ class Deployments:
             work.tx.devices.set_last_seq(device.id, reported.order_seq)
             self._settle(work, {device.id}, again=True)
             return
+        self._welcome_back(work, device.id, reported)
         order = work.tx.orders.get(device.id, reported.order_seq)
         rests = reported.phase is Phase.IDLE and order is not None
         done = rests and all(runs(reported, target) for target in order.targets) if order else False
@@ -233,6 +376,12 @@ class Deployments:
             reason=reported.reason,
             detail=reported.detail,
         )
+
+    def _welcome_back(self, work: Work, device: str, reported: Reported) -> None:
+        """Note that a device no longer runs what it was told to leave."""
+        for row, member in work.tx.rollouts.of_device(device):
+            if member.outcome is Outcome.REVERTING and not runs(reported, row.target):
+                self._settle(work, self._apply(work, row.id, events.Back(device)))
 
     def publish_all(self) -> None:
         """Put every device's newest order on the broker, again; those that run out anew."""
@@ -269,66 +418,91 @@ class Deployments:
             due = {order.device for order in orders if order.expires - work.now < _RENEW_S}
             self._settle(work, due, again=True)
 
-    def _by_hand(self, rollout: str, event: machine.Event, actor: Actor) -> None:
+    def _by_hand(self, rollout: str, event: events.Event, actor: Actor) -> None:
         with self._room.work(actor) as work:
-            row = work.tx.rollouts.get(rollout)
-            if row is None:
+            if work.tx.rollouts.get(rollout) is None:
                 raise NotFound(f"there is no rollout {rollout!r}", hint="fleet rollouts list")
             try:
-                dirty = self._apply(work, row, event)
-            except machine.NotInTable as error:
+                dirty = self._apply(work, rollout, event)
+            except NotInTable as error:
                 raise Conflict(f"rollout {rollout}: {error}") from None
+            except machine.NotAllowed as error:
+                raise Denied(f"rollout {rollout}: {error}") from None
             self._settle(work, dirty)
+            work.record(f"rollout.{type(event).__name__.lower()}", rollout, _how(event))
 
-    def _begin(self, work: Work, row: RolloutRow, devices: tuple[str, ...]) -> None:
-        dirty: set[str] = set()
-        for other in work.tx.rollouts.in_states(_ALIVE):
-            if other.target.slot == row.target.slot and row.to in ("all", other.to):
-                dirty |= self._apply(work, other, machine.Replaced())
-        work.tx.rollouts.add(row)
-        gate = GatePolicy(max_failures=row.max_failures)
-        plan = machine.Plan(row.salt, row.waves, frozenset(row.canaries), gate)
-        started, commands = machine.begin(plan, devices)
-        work.tx.rollouts.keep(row.id, None, started, at=work.now)
-        dirty |= self._carry_out(work, row, commands)
-        how = ", sealed" if row.target.sealed else ""
-        detail = f"{row.target.model}-{row.target.version}{how} to {row.to}: {len(devices)} devices"
-        work.record("rollout.begin", row.id, detail)
-        work.changed("rollout", row.id)
-        self._settle(work, dirty)
+    def _machine(self, work: Work, rollout: str) -> machine.Rollout | None:
+        """A machine as it is kept; one that cannot be read is paused, and decides nothing."""
+        try:
+            return work.tx.rollouts.machine(rollout)
+        except Malformed as error:
+            row = work.tx.rollouts.get(rollout)
+            if row is not None and not row.state.is_over and row.state is not State.PAUSED:
+                log.error("rollout %s is paused: %s", rollout, error.message)
+                work.tx.rollouts.pause_unread(rollout, error.message)
+                work.changed("rollout", rollout)
+            return None
 
-    def _apply(self, work: Work, row: RolloutRow, event: machine.Event) -> set[str]:
+    def _apply(self, work: Work, rollout: str, event: events.Event) -> set[str]:
         """Step a rollout and keep it; the devices that are to be looked at."""
-        old = work.tx.rollouts.machine(row)
-        new, commands = machine.step(old, event)
-        if new == old:
+        old = self._machine(work, rollout)
+        if old is None:
             return set()
-        work.tx.rollouts.keep(row.id, old, new, at=work.now)
-        if (old.state, old.wave) != (new.state, new.wave):
-            cause = f" ({new.cause})" if new.cause else ""
-            wave = f"wave {new.wave + 1}{cause}"
-            work.record(f"rollout.{new.state}", row.id, wave)
-            log.info(
-                "rollout %s: %s wave %d -> %s wave %d%s",
-                *(row.id, old.state, old.wave + 1, new.state, new.wave + 1, cause),
-            )
-        work.changed("rollout", row.id)
-        return self._carry_out(work, row, commands)
+        replaced: set[str] = set()
+        roster = work.tx.rollouts.roster(rollout, at=work.now)
+        new, commands = drive(
+            *(old, roster, event),
+            now=work.now,
+            enlist=lambda: self._enlist(work, rollout, replaced),
+        )
+        work.tx.rollouts.keep(rollout, old, new, at=work.now)
+        before, after = _standing(old), _standing(new)
+        if before != after:
+            if not isinstance(event, _SAID):  # what a person did is recorded as such
+                work.record(f"rollout.{new.state}", rollout, _how_it_stands(new))
+            log.info("rollout %s: %s -> %s%s", rollout, before, after, new.why and f": {new.why}")
+        if before != after or commands or not isinstance(event, events.Tick):
+            work.changed("rollout", rollout)
+        return replaced | self._carry_out(work, rollout, commands)
 
-    def _carry_out(
-        self, work: Work, row: RolloutRow, commands: Iterable[machine.Command]
-    ) -> set[str]:
+    def _enlist(self, work: Work, rollout: str, replaced: set[str]) -> events.Enlisted:
+        """The devices that a rollout means when it begins; what it replaces ends."""
+        row = work.tx.rollouts.get(rollout)
+        assert row is not None
+        for other in work.tx.rollouts.in_states(_ALIVE):
+            is_older = other.number < row.number and other.target.slot == row.target.slot
+            if is_older and row.to in ("all", other.to):
+                replaced |= self._apply(work, other.id, events.Replaced())
+        wanted = parse_filter(row.to)
+        found = [d for d in work.tx.devices.list() if wanted.matches(traits_of(d))]
+        blocked = work.tx.rollouts.blocked(row.target.bundle_sha256)
+        return events.Enlisted({device.id: _kind(device) for device in found}, blocked)
+
+    def _carry_out(self, work: Work, rollout: str, commands: Iterable[events.Command]) -> set[str]:
+        row = work.tx.rollouts.get(rollout)
+        assert row is not None
         dirty: set[str] = set()
         for command in commands:
-            dirty.add(command.device)
-            if not isinstance(command, machine.Ask):
-                continue
-            if row.target.sealed is not None and not self._has_seal_key(work, command.device):
-                dirty |= self._refuse(work, row.id, command.device)
-                continue
-            for other, _member in work.tx.rollouts.of_device(command.device):
-                if other.number < row.number and other.target.slot == row.target.slot:
-                    dirty |= self._apply(work, other, machine.Taken(command.device))
+            match command:
+                case events.Withdraw(device):
+                    dirty.add(device)
+                case events.Ask(device):
+                    dirty |= {device} | self._ask(work, row, device)
+                case events.Block(kind):
+                    bundle = row.target.bundle_sha256
+                    work.tx.rollouts.block(bundle, kind, rollout, at=work.now)
+                    work.record("rollout.block", rollout, kind)
+                case events.Enlist():
+                    pass  # `drive` did
+        return dirty
+
+    def _ask(self, work: Work, row: RolloutRow, device: str) -> set[str]:
+        if row.target.sealed is not None and not self._has_seal_key(work, device):
+            return self._refuse(work, row.id, device)
+        dirty: set[str] = set()
+        for other, _member in work.tx.rollouts.of_device(device):
+            if other.number < row.number and other.target.slot == row.target.slot:
+                dirty |= self._apply(work, other.id, events.Taken(device))
         return dirty
 
     @staticmethod
@@ -346,9 +520,7 @@ class Deployments:
             sealings.NO_KEY,
             at=work.now,
         )
-        row = work.tx.rollouts.get(rollout)
-        assert row is not None
-        return self._apply(work, row, machine.Ended(device, good=False))
+        return self._apply(work, rollout, events.Ended(device, Outcome.BAD))
 
     def _settle(self, work: Work, dirty: set[str], *, again: bool = False) -> None:
         """Give every device in `dirty` the order that it should have, if it has another."""
@@ -373,11 +545,11 @@ class Deployments:
         if reported is None or reported.order_seq < newest.seq:  # it has not answered yet
             self._attach(work, newest, wanted.asks)
             return set()
-        ended = outcome_of(reported.phase, reported.reason)
-        if ended is True or all(runs(reported, target) for target in newest.targets):
+        ended = ending_of(reported.phase, reported.reason)
+        if ended is Outcome.GOOD or all(runs(reported, target) for target in newest.targets):
             self._attach(work, newest, wanted.asks)
             return self._end(work, device.id, wanted.asks)
-        if ended is False and wanted.asks:
+        if ended is not None and wanted.asks:
             self._issue(work, device, wanted)
         else:
             self._attach(work, newest, wanted.asks)
@@ -386,12 +558,10 @@ class Deployments:
     def _end(self, work: Work, device: str, asks: tuple[str, ...]) -> set[str]:
         dirty: set[str] = set()
         for rollout in asks:
-            row = work.tx.rollouts.get(rollout)
-            assert row is not None
             work.tx.rollouts.note_phase(
                 rollout, device, Phase.COMMITTED, None, "it ran already", at=work.now
             )
-            dirty |= self._apply(work, row, machine.Ended(device, good=True))
+            dirty |= self._apply(work, rollout, events.Ended(device, Outcome.GOOD))
         return dirty
 
     def _attach(self, work: Work, order: OrderRow, asks: tuple[str, ...]) -> None:
@@ -485,6 +655,34 @@ def traits_of(device: Device, capabilities: Capabilities | None = None) -> Trait
         model_versions={model.slot: str(model.version) for model in models},
         tags=device.tags,
     )
+
+
+def _kind(device: Device, capabilities: Capabilities | None = None) -> str:
+    return traits_of(device, capabilities).hardware_class
+
+
+def _event_of(device: str, phase: Phase, reason: Reason | None) -> events.Event | None:
+    """What a phase that a device reports is to a rollout that asked it."""
+    ending = ending_of(phase, reason)
+    if ending is not None:
+        return events.Ended(device, ending, failed_selftest=reason in SELFTEST)
+    at_it = step_of(phase)
+    return events.Answered(device, at_it) if at_it is not None else None
+
+
+def _how(event: events.Event) -> str:
+    return event.ending.value if isinstance(event, events.Aborted) else ""
+
+
+def _how_it_stands(found: machine.Rollout) -> str:
+    cause = f" ({found.cause})" if found.cause else ""
+    why = f": {found.why}" if found.why else ""
+    return f"wave {found.wave + 1} {found.wave_state}{cause}{why}"
+
+
+def _standing(found: machine.Rollout) -> str:
+    cause = f" ({found.cause})" if found.cause else ""
+    return f"{found.state}{cause} wave {found.wave + 1} {found.wave_state}"
 
 
 def _check_canaries(canaries: tuple[str, ...], devices: list[str], to: str) -> None:

@@ -1,7 +1,7 @@
 """What one device should run: the fleet's level, slot by slot. No I/O.
 
 Per slot, the newest rollout that asked the device and was not in vain decides. Where the newest
-was in vain (it failed there, or was withdrawn), the slot falls back to what the device reports to
+was in vain (it failed there, or was taken back), the slot falls back to what the device reports to
 run, and where that is not known, to what an older rollout asked for.
 """
 
@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase, Reported, RunningModel, Target
+from edgefleet_contract.messages import Reported, RunningModel, Target
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
-from edgefleet_contract.reasons import Reason
-from edgefleet_fleet.rollout import Outcome
+from edgefleet_fleet.roster import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def level(
         fell_back = fell_back or vain
         if target is not None:
             chosen.append(target)
-        if ask is not None and ask.outcome is Outcome.ASKED:
+        if ask is not None and ask.outcome.is_open:
             deciding.append(ask)
     newest = max(deciding, key=history.index, default=None)
     return Level(
@@ -84,16 +83,6 @@ def without_sealed(history: Sequence[SlotAsk]) -> tuple[SlotAsk, ...]:
     )
 
 
-def outcome_of(phase: Phase, reason: Reason | None) -> bool | None:
-    """Whether a phase that a device reports ends what it was asked, and how; None: not yet.
-
-    An order that a newer one replaced, or that came late, says nothing about the model.
-    """
-    if not phase.is_final or reason in (Reason.SUPERSEDED, Reason.STALE_ORDER):
-        return None
-    return phase is Phase.COMMITTED
-
-
 def runs(reported: Reported, target: Target) -> bool:
     """Whether a device reports that the target serves in its slot."""
     return any(
@@ -107,7 +96,7 @@ def _choose(
 ) -> tuple[Target | None, SlotAsk | None, bool]:
     vain: set[Digest] = set()
     for ask in asks:
-        if ask.outcome in (Outcome.ASKED, Outcome.GOOD):
+        if ask.outcome.is_in_force:
             return ask.target, ask, bool(vain)
         vain.add(ask.target.bundle_sha256)
         if running is not None and running.bundle_sha256 in known.keys() - vain:

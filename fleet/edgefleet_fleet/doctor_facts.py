@@ -26,7 +26,7 @@ from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.authority import expiry_of
 from edgefleet_fleet.doctor import Blobs, Disk, Facts, Retained
-from edgefleet_fleet.rollout import State
+from edgefleet_fleet.rollout_states import State
 from edgefleet_fleet.work import Room
 
 _MAX_BLOBS: Final = 5000

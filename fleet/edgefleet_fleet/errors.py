@@ -21,6 +21,7 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
 EXIT_UNREACHABLE: Final = 4
+EXIT_WAITS: Final = 5
 EXIT_INTERRUPTED: Final = 130
 EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -29,6 +30,7 @@ EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
         EXIT_USAGE: "wrong usage",
         EXIT_REFUSED: "refused: a signature, a rule, a right that is missing",
         EXIT_UNREACHABLE: "out of reach, or to be tried again later",
+        EXIT_WAITS: "a watched rollout waits for a person",
         EXIT_INTERRUPTED: "interrupted",
     }
 )

@@ -107,6 +107,7 @@ class Ingest:
                 model = parse(ModelTelemetry, payload, device=name)
                 work.tx.history.add_telemetry(model, keep=self._room.config.telemetry_keep)
                 work.tx.devices.touch(name, at=work.now)
+                self._deployments.observe(work, model)
             case Channel.TELEMETRY_SOURCE:  # for whoever reads the broker; a sign of life to us
                 parse(SourceTelemetry, payload, device=name)
                 work.tx.devices.touch(name, at=work.now)
@@ -137,6 +138,7 @@ class Ingest:
         if not work.tx.history.add_event(event, at=work.now, keep=self._room.config.events_keep):
             return  # the broker delivered it twice
         work.tx.devices.touch(event.device, at=work.now)
+        self._deployments.compare(work, event)
         self._deployments.progress(
             work,
             event.device,

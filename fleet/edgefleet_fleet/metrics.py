@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgefleet_fleet.api import Services
-from edgefleet_fleet.rollout import State
+from edgefleet_fleet.rollout_states import State
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -13,7 +13,9 @@ from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek
 from edgefleet_fleet.roles import Role as UserRole
-from edgefleet_fleet.rollout import Cause, Outcome, State
+from edgefleet_fleet.rollout_plan import Plan
+from edgefleet_fleet.rollout_states import Cause, State
+from edgefleet_fleet.roster import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,10 @@ class Sealing:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """A rollout as it is kept; its members are rows of their own."""
+    """A rollout as lists show it; its plan, its machine and its members are read by themselves.
+
+    `plan` is None where this release cannot read it.
+    """
 
     id: str
     number: int
@@ -188,16 +193,13 @@ class RolloutRow:
     created_by: str
     target: Target
     to: str
-    salt: str
-    waves: tuple[int, ...]
-    canaries: tuple[str, ...]
-    max_failures: int | None
     policy: Policy
     allow_downgrade: bool
+    plan: Plan | None
     state: State
     cause: Cause | None
+    why: str
     wave: int
-    excused: int
     ended_at: int | None
 
 
@@ -208,6 +210,7 @@ class MemberRow:
     rollout: str
     device: str
     wave: int
+    kind: str
     outcome: Outcome
     order_seq: int | None
     phase: Phase | None

@@ -7,7 +7,7 @@ may not be removed.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
 from edgefleet_contract.bundle import Manifest, parse_manifest
 from edgefleet_contract.trust import release_path
@@ -17,11 +17,8 @@ from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.ports import Shelf
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle, Device
-from edgefleet_fleet.rollout import State
 
 View = dict[str, Any]
-
-_OVER: Final = (State.COMPLETED, State.ABORTED, State.SUPERSEDED)
 
 
 def models(tx: Transaction) -> list[View]:
@@ -95,7 +92,7 @@ def references(tx: Transaction, publications: Publications, bundle: Bundle) -> l
     found += [
         f"rollout {row.id}"
         for row in tx.rollouts.list()
-        if row.target.bundle_sha256 == digest and row.state not in _OVER
+        if row.target.bundle_sha256 == digest and not row.state.is_over
     ]
     found += [
         f"the order of {order.device}"

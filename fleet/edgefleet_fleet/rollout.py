@@ -1,8 +1,13 @@
-"""The rollout machine: a table, and `step(state, event) -> (state, commands)`. No I/O, no clock.
+"""The rollout machine: `step(rollout, roster, event, now=…)` gives a `Step`. No I/O, no clock.
 
-`TRANSITIONS` is the machine: what is not in it raises and changes nothing, and the diagram in
-docs/design/rollout.md is printed from it. Devices move inside a state: an outcome is set once and
-never taken back, so a device is never asked twice for the same thing.
+`rollout_states.py` has its tables, `rollout_plan.py` what was decided before, `roster.py` the
+devices, `gates.py` and `model_gates.py` when to stop. Here is what an event does to one device or
+to the state; `rounds.py` is what follows by itself (opening waves, asking, stopping).
+
+A device is asked once; twice only where its order was taken back by a gate (`held`) before it ran
+the model, and a person resumed. `good` may still become `bad` (it kept dying after its commit), and
+`silent` may become anything (it was heard of again); `bad`, `refused`, `undelivered`, `blocked`,
+`withdrawn` and `reverted` stay.
 
 A rollout that is COMPLETED still asks devices that join later: the level that it set is the level
 of the fleet until something newer takes its place.
@@ -10,318 +15,343 @@ of the fleet until something newer takes its place.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field, replace
 
-from edgefleet_fleet.cohort import wave_of
-from edgefleet_fleet.gates import (
-    DEFAULT_GATE,
-    Counts,
-    GatePolicy,
-    has_ended,
-    has_passed,
-    has_tripped,
+from edgefleet_fleet.model_gates import Evidence
+from edgefleet_fleet.pace import FULL, Bucket
+from edgefleet_fleet.rollout_events import (
+    Aborted,
+    Answered,
+    Approved,
+    Back,
+    Command,
+    Denied,
+    Ended,
+    Enlisted,
+    Event,
+    Joined,
+    Left,
+    Observed,
+    Paused,
+    Promoted,
+    Replaced,
+    Resumed,
+    Started,
+    Submitted,
+    Taken,
+    Withdraw,
 )
-
-
-class State(StrEnum):
-    """Where a rollout stands."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    ABORTED = "aborted"
-    SUPERSEDED = "superseded"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no event leads out of it."""
-        return self in (State.COMPLETED, State.ABORTED, State.SUPERSEDED)
-
-
-class Cause(StrEnum):
-    """Who stopped a rollout."""
-
-    GATE = "gate"
-    OPERATOR = "operator"
-
-
-class Trigger(StrEnum):
-    """What moves a rollout from one state to another."""
-
-    GATE_TRIPPED = "gate tripped"
-    LAST_WAVE_PASSED = "last wave passed"
-    OPERATOR_PAUSED = "operator paused"
-    OPERATOR_RESUMED = "operator resumed"
-    OPERATOR_ABORTED = "operator aborted"
-    REPLACED = "replaced by a newer rollout"
-
-
-TRANSITIONS: Final[Mapping[tuple[State, Trigger], State]] = {
-    (State.RUNNING, Trigger.GATE_TRIPPED): State.PAUSED,
-    (State.RUNNING, Trigger.LAST_WAVE_PASSED): State.COMPLETED,
-    (State.RUNNING, Trigger.OPERATOR_PAUSED): State.PAUSED,
-    (State.RUNNING, Trigger.OPERATOR_ABORTED): State.ABORTED,
-    (State.RUNNING, Trigger.REPLACED): State.SUPERSEDED,
-    (State.PAUSED, Trigger.OPERATOR_RESUMED): State.RUNNING,
-    (State.PAUSED, Trigger.OPERATOR_ABORTED): State.ABORTED,
-    (State.PAUSED, Trigger.REPLACED): State.SUPERSEDED,
-}
-
-
-class Outcome(StrEnum):
-    """How far one device came with one rollout."""
-
-    PENDING = "pending"
-    ASKED = "asked"
-    GOOD = "good"
-    BAD = "bad"
-    WITHDRAWN = "withdrawn"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was decided before it began: shares in percent, canaries, the gate."""
-
-    salt: str
-    waves: tuple[int, ...] = (100,)
-    canaries: frozenset[str] = frozenset()
-    gate: GatePolicy = DEFAULT_GATE
-
-    @property
-    def wave_count(self) -> int:
-        """How many waves there are, the canaries' one included."""
-        return len(self.waves) + (1 if self.canaries else 0)
-
-    def wave_of(self, device: str) -> int:
-        """The wave that a device falls into, counted from 0."""
-        return wave_of(device, salt=self.salt, waves=self.waves, canaries=self.canaries)
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A device of a rollout."""
-
-    wave: int
-    outcome: Outcome = Outcome.PENDING
+from edgefleet_fleet.rollout_plan import ANYBODY, Plan
+from edgefleet_fleet.rollout_states import (
+    TRANSITIONS,
+    WAVE_TRANSITIONS,
+    Cause,
+    Ending,
+    NotInTable,
+    State,
+    Trigger,
+    WaveState,
+    WaveTrigger,
+)
+from edgefleet_fleet.roster import NOBODY, OPEN, Member, Outcome, Roster, Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The whole state: waves 0 to `wave` are open; `excused` failures were acknowledged."""
+    """The whole state but for the devices: waves 0 to `wave` are open.
+
+    `excused` failures were acknowledged. `ends` are the waves' ends, fixed when it began. `blocked`
+    hardware classes are asked no more. `quiet_since` is when something last happened, `swept_at`
+    when silent devices were last looked for.
+    """
 
     plan: Plan
-    state: State = State.RUNNING
+    state: State = State.DRAFT
     cause: Cause | None = None
+    why: str = ""
+    ending: Ending | None = None
     wave: int = 0
-    excused: int = 0
-    members: Mapping[str, Member] = field(default_factory=dict)
+    wave_state: WaveState = WaveState.PENDING
+    soak_until: int = 0
+    quiet_since: int = 0
+    ends: tuple[int, ...] = ()
+    tally: Tally = NOBODY
+    excused: Tally = NOBODY
+    bucket: Bucket = FULL
+    swept_at: int = 0
+    blocked: tuple[str, ...] = ()
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    approved_by: str = ""
 
     @property
-    def counts(self) -> Counts:
-        """The devices of the open waves, counted; those withdrawn do not count."""
-        found = dict.fromkeys(Outcome, 0)
-        for member in self.members.values():
-            if member.wave <= self.wave:
-                found[member.outcome] += 1
-        waiting = found[Outcome.PENDING] + found[Outcome.ASKED]
-        return Counts(found[Outcome.GOOD], found[Outcome.BAD], waiting, self.excused)
+    def is_enlisted(self) -> bool:
+        """Whether its devices are known."""
+        return bool(self.ends)
+
+    def wave_states(self) -> tuple[WaveState, ...]:
+        """Where each wave stands."""
+        return tuple(
+            WaveState.PASSED
+            if number < self.wave
+            else self.wave_state
+            if number == self.wave
+            else WaveState.PENDING
+            for number in range(self.plan.wave_count)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """A device that the target matches is there."""
+class Step:
+    """A rollout after an event: the devices that changed, and what is to be done."""
 
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A device ended what it was asked: with the target running, or not."""
-
-    device: str
-    good: bool
+    rollout: Rollout
+    changes: Mapping[str, Member] = field(default_factory=dict)
+    commands: tuple[Command, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A newer rollout asks this device for the same slot."""
-
-    device: str
+class NotAllowed(Exception):
+    """This person may not do this to this rollout."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """A person stops it for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A person lets it go on, and takes the failures so far as seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aborted:
-    """A person ends it; who has the new version keeps it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A newer rollout for the same slot means all of these devices."""
-
-
-Event: TypeAlias = Joined | Ended | Taken | Paused | Resumed | Aborted | Replaced
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Order this device to run the target."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Order this device to run what it ran before."""
-
-    device: str
-
-
-Command: TypeAlias = Ask | Withdraw
-
-
-class NotInTable(Exception):
-    """This cannot happen to a rollout in this state."""
-
-    def __init__(self, state: State, trigger: Trigger) -> None:
-        super().__init__(f"{trigger.value} is not possible while {state.value}")
-        self.state = state
-        self.trigger = trigger
-
-
-def begin(plan: Plan, devices: tuple[str, ...]) -> tuple[Rollout, tuple[Command, ...]]:
-    """A rollout that starts now with the devices that match now."""
-    members = {device: Member(plan.wave_of(device)) for device in devices}
-    return _settle(Rollout(plan, members=members))
-
-
-def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Command, ...]]:
-    """The rollout after an event, and what is to be done.
+def step(rollout: Rollout, roster: Roster, event: Event, *, now: int) -> Step:
+    """What an event does; what then follows by itself is `rounds.follow`.
 
     Raises:
         NotInTable: the event has no place in this state; nothing changed.
+        NotAllowed: it needs another person.
     """
     match event:
-        case Joined(device):
-            return _join(rollout, device)
-        case Ended(device, good):
-            return _end(rollout, device, good)
+        case Enlisted(devices, blocked):
+            return _enlist(rollout, devices, blocked, now)
+        case Joined(device, kind):
+            return _join(rollout, roster, device, kind)
+        case Answered(device, outcome):
+            return _answer(rollout, roster, device, outcome, now)
+        case Ended():
+            return _end(rollout, roster, event, now)
+        case Back(device):
+            return _back(rollout, roster, device, now)
         case Taken(device):
-            return _withdraw(rollout, device)
-        case Paused():
-            return _move(rollout, Trigger.OPERATOR_PAUSED, Cause.OPERATOR), ()
+            return _take(rollout, roster, device)
+        case Left(device):
+            return _leave(rollout, roster, device)
         case Resumed():
-            seen = dataclasses.replace(rollout, excused=rollout.counts.bad)
-            return _settle(_move(seen, Trigger.OPERATOR_RESUMED))
-        case Aborted():
-            return _stop(_move(rollout, Trigger.OPERATOR_ABORTED))
-        case Replaced():
-            return _stop(_move(rollout, Trigger.REPLACED))
+            return _resume(rollout, roster, now)
+        case Aborted() | Replaced():
+            return _stop_by(rollout, roster, event)
+        case _:
+            return Step(_turn(rollout, event, now))
 
 
-def diagram() -> str:
-    """The table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.RUNNING}"]
-    lines += [f"    {old} --> {new}: {trigger}" for (old, trigger), new in TRANSITIONS.items()]
-    lines += [f"    {state} --> [*]" for state in State if state.is_over]
-    return "\n".join(lines)
+def _turn(rollout: Rollout, event: Event, now: int) -> Rollout:
+    """What an event does to a rollout that concerns no device by itself."""
+    match event:
+        case Submitted() | Started() | Approved() | Denied():
+            return _admit(rollout, event, now)
+        case Observed(kind, more):
+            known = rollout.evidence.get(kind, Evidence())
+            return replace(rollout, evidence={**rollout.evidence, kind: known + more})
+        case Promoted():
+            return _promote(rollout, now)
+        case Paused():
+            return move(rollout, Trigger.OPERATOR_PAUSED, Cause.OPERATOR)
+        case _:
+            return rollout  # time went on
 
 
-def _move(rollout: Rollout, trigger: Trigger, cause: Cause | None = None) -> Rollout:
+def _stop_by(rollout: Rollout, roster: Roster, event: Aborted | Replaced) -> Step:
+    if isinstance(event, Replaced):
+        return stop(rollout, roster, Trigger.REPLACED)
+    is_revert = event.ending is Ending.REVERT
+    trigger = Trigger.OPERATOR_REVERTED if is_revert else Trigger.OPERATOR_ABORTED
+    return stop(rollout, roster, trigger, cause=Cause.OPERATOR, ending=event.ending)
+
+
+def move(rollout: Rollout, trigger: Trigger, cause: Cause | None = None, why: str = "") -> Rollout:
+    """The rollout in the state that the table names."""
     state = TRANSITIONS.get((rollout.state, trigger))
     if state is None:
-        raise NotInTable(rollout.state, trigger)
-    return dataclasses.replace(rollout, state=state, cause=cause)
+        raise NotInTable(rollout.state, trigger.value)
+    return replace(rollout, state=state, cause=cause, why=why)
 
 
-def _join(rollout: Rollout, device: str) -> tuple[Rollout, tuple[Command, ...]]:
-    if device in rollout.members or rollout.state in (State.ABORTED, State.SUPERSEDED):
-        return rollout, ()
-    grown = _with(rollout, device, Member(rollout.plan.wave_of(device)))
-    if rollout.state is State.COMPLETED:
-        return _ask_due(grown)
-    return _settle(grown)
+def move_wave(rollout: Rollout, trigger: WaveTrigger) -> Rollout:
+    """The rollout with its newest open wave in the state that the table names."""
+    state = WAVE_TRANSITIONS.get((rollout.wave_state, trigger))
+    if state is None:
+        raise NotInTable(rollout.state, f"wave {rollout.wave_state.value}: {trigger.value}")
+    return replace(rollout, wave_state=state)
 
 
-def _end(rollout: Rollout, device: str, good: bool) -> tuple[Rollout, tuple[Command, ...]]:
-    member = rollout.members.get(device)
-    if member is None or member.outcome is not Outcome.ASKED:
-        return rollout, ()
-    outcome = Outcome.GOOD if good else Outcome.BAD
-    ended = _with(rollout, device, dataclasses.replace(member, outcome=outcome))
-    settled, commands = _settle(ended)
-    return settled, commands if good else (Withdraw(device), *commands)
+def change(
+    rollout: Rollout, roster: Roster, devices: Mapping[str, Member], *commands: Command
+) -> Step:
+    """The step that changes these devices, the tally with them."""
+    pairs = [(roster.get(device), member) for device, member in devices.items()]
+    grown = replace(rollout, tally=rollout.tally.moved(pairs))
+    return Step(grown, devices, commands)
 
 
-def _withdraw(rollout: Rollout, device: str) -> tuple[Rollout, tuple[Command, ...]]:
-    member = rollout.members.get(device)
-    if member is None or member.outcome not in (Outcome.PENDING, Outcome.ASKED):
-        return rollout, ()
-    gone = dataclasses.replace(member, outcome=Outcome.WITHDRAWN)
-    return _settle(_with(rollout, device, gone))
+def stop(
+    rollout: Rollout,
+    roster: Roster,
+    trigger: Trigger,
+    *,
+    cause: Cause | None = None,
+    ending: Ending | None = None,
+    why: str = "",
+) -> Step:
+    """End it: orders that stand are taken back; with REVERT also from those that followed them."""
+    stopped = move(rollout, trigger, cause, why or rollout.why)
+    stopped = replace(stopped, ending=ending or rollout.ending)
+    changes: dict[str, Member] = {}
+    commands: list[Command] = []
+    for device in roster.having((Outcome.PENDING, Outcome.HELD, *OPEN)):
+        member = _known(roster, device)
+        if member.outcome.is_open:
+            commands.append(Withdraw(device))
+        outcome = Outcome.WITHDRAWN
+        if ending is Ending.REVERT and member.outcome is Outcome.SILENT:
+            outcome = Outcome.REVERTING
+        changes[device] = replace(member, outcome=outcome)
+    if ending is Ending.REVERT:
+        for device in roster.having((Outcome.GOOD,)):
+            member = _known(roster, device)
+            changes[device] = replace(member, outcome=Outcome.REVERTING)
+            commands.append(Withdraw(device))
+    return change(stopped, roster, changes, *commands)
 
 
-def _settle(rollout: Rollout) -> tuple[Rollout, tuple[Command, ...]]:
-    """Apply the gate, open what may open, ask whom it concerns; only while RUNNING."""
-    commands: tuple[Command, ...] = ()
-    while rollout.state is State.RUNNING:
-        rollout, asked = _ask_due(rollout)
-        commands += asked
-        counts, gate = rollout.counts, rollout.plan.gate
-        is_last = rollout.wave == rollout.plan.wave_count - 1
-        if has_tripped(gate, counts, is_last_wave=is_last):
-            return _move(rollout, Trigger.GATE_TRIPPED, Cause.GATE), commands
-        if not has_ended(counts):
-            break
-        if not has_passed(gate, counts):
-            return _move(rollout, Trigger.GATE_TRIPPED, Cause.GATE), commands
-        if is_last:
-            if counts.good:
-                rollout = _move(rollout, Trigger.LAST_WAVE_PASSED)
-            break  # nobody has it yet: wait for the first device that joins
-        rollout = dataclasses.replace(rollout, wave=rollout.wave + 1)
-    return rollout, commands
+def _known(roster: Roster, device: str) -> Member:
+    member = roster.get(device)
+    assert member is not None
+    return member
 
 
-def _ask_due(rollout: Rollout) -> tuple[Rollout, tuple[Command, ...]]:
-    due = [
-        device
-        for device, member in sorted(rollout.members.items())
-        if member.outcome is Outcome.PENDING and member.wave <= rollout.wave
-    ]
-    if not due:
-        return rollout, ()
-    members = dict(rollout.members)
-    for device in due:
-        members[device] = dataclasses.replace(members[device], outcome=Outcome.ASKED)
-    return dataclasses.replace(rollout, members=members), tuple(Ask(device) for device in due)
+def _admit(rollout: Rollout, event: Event, now: int) -> Rollout:
+    plan = rollout.plan
+    match event:
+        case Submitted() | Started() if rollout.state is State.DRAFT:
+            needed = Trigger.APPROVAL_NEEDED if plan.approve_by else Trigger.SUBMITTED
+            return move(rollout, needed)
+        case Started():
+            return replace(move(rollout, Trigger.DUE), quiet_since=now)
+        case Approved(who):
+            if who == plan.author:
+                raise NotAllowed("who asks for a rollout does not approve it")
+            if plan.approve_by not in (ANYBODY, who):
+                raise NotAllowed(f"{plan.approve_by} is to approve it")
+            return replace(move(rollout, Trigger.APPROVED), approved_by=who)
+        case Denied(who):
+            return move(rollout, Trigger.DENIED, why=f"{who} said no")
+        case _:
+            return move(rollout, Trigger.SUBMITTED)
 
 
-def _stop(rollout: Rollout) -> tuple[Rollout, tuple[Command, ...]]:
-    open_outcomes = (Outcome.PENDING, Outcome.ASKED)
-    asked = [d for d, m in sorted(rollout.members.items()) if m.outcome is Outcome.ASKED]
-    members = {
-        device: dataclasses.replace(member, outcome=Outcome.WITHDRAWN)
-        if member.outcome in open_outcomes
-        else member
-        for device, member in rollout.members.items()
+def _enlist(
+    rollout: Rollout, devices: Mapping[str, str], blocked: tuple[str, ...], now: int
+) -> Step:
+    if rollout.is_enlisted or rollout.state is not State.RUNNING:
+        raise NotInTable(rollout.state, "enlisting devices")
+    plan = rollout.plan
+    ends = plan.ends(devices)
+    begun = replace(rollout, ends=ends, blocked=blocked, quiet_since=now)
+    members = {device: _new(begun, device, kind) for device, kind in devices.items()}
+    tally = NOBODY.moved((None, member) for member in members.values())
+    return Step(replace(begun, tally=tally), members)
+
+
+def _new(rollout: Rollout, device: str, kind: str) -> Member:
+    outcome = Outcome.BLOCKED if kind in rollout.blocked else Outcome.PENDING
+    plan = rollout.plan
+    return Member(plan.wave_of(device, rollout.ends), plan.place(device), kind, outcome)
+
+
+def _join(rollout: Rollout, roster: Roster, device: str, kind: str) -> Step:
+    is_open = rollout.is_enlisted and rollout.state.sets_level
+    if not is_open or roster.get(device) is not None:
+        return Step(rollout)
+    return change(rollout, roster, {device: _new(rollout, device, kind)})
+
+
+def _answer(rollout: Rollout, roster: Roster, device: str, outcome: Outcome, now: int) -> Step:
+    member = roster.get(device)
+    if member is None or not member.outcome.is_open:
+        return Step(rollout)
+    if member.outcome is Outcome.ACTIVE and outcome is Outcome.STARTED:
+        outcome = Outcome.ACTIVE  # an older message that came late
+    heard = replace(member, outcome=outcome, heard_at=now)
+    return _hear(change(rollout, roster, {device: heard}), now)
+
+
+def _end(rollout: Rollout, roster: Roster, event: Ended, now: int) -> Step:
+    member = roster.get(event.device)
+    if member is None or member.outcome is event.outcome:
+        return Step(rollout)
+    ran_before_it_was_held = member.outcome is Outcome.HELD and event.outcome is Outcome.BAD
+    if not member.outcome.is_in_force and not ran_before_it_was_held:
+        return Step(rollout)
+    if member.outcome is Outcome.GOOD and event.outcome is not Outcome.BAD:
+        return Step(rollout)  # it runs: what it says of a fetch or a refusal is of something else
+    ended = replace(
+        member,
+        outcome=event.outcome,
+        heard_at=now,
+        failed_selftest=event.failed_selftest,
+    )
+    orders = () if event.outcome is Outcome.GOOD else (Withdraw(event.device),)
+    return _hear(change(rollout, roster, {event.device: ended}, *orders), now)
+
+
+def _hear(found: Step, now: int) -> Step:
+    return replace(found, rollout=replace(found.rollout, quiet_since=now))
+
+
+def _back(rollout: Rollout, roster: Roster, device: str, now: int) -> Step:
+    member = roster.get(device)
+    if member is None or member.outcome is not Outcome.REVERTING:
+        return Step(rollout)
+    back = replace(member, outcome=Outcome.REVERTED, heard_at=now)
+    return change(rollout, roster, {device: back})
+
+
+def _take(rollout: Rollout, roster: Roster, device: str) -> Step:
+    member = roster.get(device)
+    if member is None:
+        return Step(rollout)
+    if member.outcome is Outcome.REVERTING:
+        gone = replace(member, outcome=Outcome.REVERTED)
+    elif member.outcome in (Outcome.PENDING, Outcome.HELD, Outcome.BLOCKED, *OPEN):
+        gone = replace(member, outcome=Outcome.WITHDRAWN)
+    else:
+        return Step(rollout)
+    return change(rollout, roster, {device: gone}, Withdraw(device))
+
+
+def _leave(rollout: Rollout, roster: Roster, device: str) -> Step:
+    # The store drops its row afterwards: as BLOCKED it stands aside in every count.
+    member = roster.get(device)
+    if member is None:
+        return Step(rollout)
+    return change(rollout, roster, {device: replace(member, outcome=Outcome.BLOCKED)})
+
+
+def _promote(rollout: Rollout, now: int) -> Rollout:
+    is_held = rollout.state is State.RUNNING and rollout.wave_state is WaveState.PASSED
+    if not is_held or rollout.plan.is_last(rollout.wave):
+        raise NotInTable(rollout.state, "promoting, with no wave that waits for it,")
+    return replace(rollout, wave=rollout.wave + 1, wave_state=WaveState.PENDING, quiet_since=now)
+
+
+def _resume(rollout: Rollout, roster: Roster, now: int) -> Step:
+    running = move(rollout, Trigger.OPERATOR_RESUMED)
+    if running.wave_state is WaveState.FAILED:
+        running = move_wave(running, WaveTrigger.RESUMED)
+    # What was seen is taken as seen; so is what the model answered until now.
+    seen = replace(running, excused=running.tally, evidence={}, quiet_since=now)
+    held = {
+        device: replace(_known(roster, device), outcome=Outcome.PENDING)
+        for device in roster.having((Outcome.HELD,))
     }
-    stopped = dataclasses.replace(rollout, members=members)
-    return stopped, tuple(Withdraw(device) for device in asked)
-
-
-def _with(rollout: Rollout, device: str, member: Member) -> Rollout:
-    return dataclasses.replace(rollout, members={**rollout.members, device: member})
+    return change(seen, roster, held)

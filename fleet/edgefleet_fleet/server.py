@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import signal
 import socket
@@ -39,6 +40,8 @@ log = logging.getLogger("edgefleet.serve")
 _DEFAULT_NAME: Final = "fleet"
 _TIME_EVERY_S: Final = 600
 _RENEW_EVERY_S: Final = 6 * 3600
+_TICK_EVERY_S: Final = 30.0
+_TICK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,7 @@ async def _run(
         asyncio.create_task(services.blobs.run(link.send)),
         asyncio.create_task(_renew(services, tls)),
         asyncio.create_task(_tell_time(services)),
+        asyncio.create_task(_tick(services)),
         asyncio.create_task(_stay_watched()),
         asyncio.create_task(services.deltas.run()),
         asyncio.create_task(services.webhooks.run()),
@@ -187,6 +191,17 @@ async def _say_ready(
     notify("READY=1")
     page = f"{room.base_url}/?token={data.read_token()}"
     ready(Ready(room.base_url, page, room.mqtt_host, room.mqtt_port))
+
+
+async def _tick(services: Services) -> None:
+    """Let time go on for rollouts: when one of them waits for it, and soon after a change."""
+    clock, next_at = services.room.clock, 0.0
+    async for change in services.room.changes.watch(every_s=_TICK_S):
+        if change is not None and change.noun == "rollout":
+            next_at = min(next_at, clock() + _TICK_S)  # many come together: one look is enough
+        if clock() >= next_at:
+            due = await asyncio.to_thread(services.deployments.tick)
+            next_at = min(clock() + _TICK_EVERY_S, max(due, clock() + _TICK_S) if due else math.inf)
 
 
 async def _tell_time(services: Services) -> None:

@@ -17,6 +17,7 @@ from edgefleet_contract.messages import Event, Target
 from edgefleet_contract.reasons import Reason, explain
 from edgefleet_fleet import device_views, tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
+from edgefleet_fleet.cohort import wave_words
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.papers import papers
 from edgefleet_fleet.ports import Shelf
@@ -31,9 +32,11 @@ from edgefleet_fleet.records import (
     RolloutRow,
     User,
 )
-from edgefleet_fleet.rollout import Outcome
+from edgefleet_fleet.rehearsal import Visit
+from edgefleet_fleet.roster import AT_IT, UNDONE, Outcome
 
 View: TypeAlias = dict[str, Any]
+_FAILED = (Outcome.BAD, Outcome.SILENT, *UNDONE)
 
 
 def devices(tx: Transaction) -> list[View]:
@@ -114,13 +117,13 @@ def event_view(event: Event) -> View:
 
 def rollouts(tx: Transaction) -> list[View]:
     """The newest rollouts, newest first, without their devices."""
-    return [_rollout(row, tx.rollouts.members(row.id)) for row in tx.rollouts.list()]
+    return [_rollout(tx, row, tx.rollouts.members(row.id)) for row in tx.rollouts.list()]
 
 
 def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[int, View]]:
     """The rollouts behind a number, oldest first, without their devices; each with its number."""
     rows = tx.rollouts.after(number, limit=limit)
-    return [(row.number, _rollout(row, tx.rollouts.members(row.id))) for row in rows]
+    return [(row.number, _rollout(tx, row, tx.rollouts.members(row.id))) for row in rows]
 
 
 def rollout(tx: Transaction, rollout_id: str) -> View:
@@ -134,7 +137,7 @@ def rollout(tx: Transaction, rollout_id: str) -> View:
         raise NotFound(f"there is no rollout {rollout_id!r}", hint="fleet rollouts list")
     members = tx.rollouts.members(row.id)
     online = {device.id: device.online for device in tx.devices.list()}
-    view = _rollout(row, members)
+    view = _rollout(tx, row, members)
     view["devices"] = [
         _member(member) | {"online": online.get(member.device, False)} for member in members
     ]
@@ -325,44 +328,72 @@ def _target(target: Target) -> View:
     }
 
 
-def _rollout(row: RolloutRow, members: tuple[MemberRow, ...]) -> View:
+def _rollout(tx: Transaction, row: RolloutRow, members: tuple[MemberRow, ...]) -> View:
     outcomes = Counter(member.outcome for member in members)
     reasons = Counter(
         member.reason.value if member.reason else "unnamed"
         for member in members
-        if member.outcome is Outcome.BAD
+        if member.outcome in _FAILED
     )
+    plan = row.plan
+    at_it = sum(outcomes[outcome] for outcome in AT_IT)
     return {
         "id": row.id,
         "state": row.state.value,
         "cause": row.cause.value if row.cause else None,
+        "why": row.why,
         **_target(row.target),
         "signature_sha256": row.target.signature_sha256,
         "to": row.to,
-        "canaries": list(row.canaries),
-        "waves": list(row.waves),
+        "canaries": list(plan.canaries) if plan else [],
+        "waves": wave_words(plan.waves) if plan else [],
         "wave": row.wave,
-        "wave_count": len(row.waves) + (1 if row.canaries else 0),
-        "max_failures": row.max_failures,
+        "wave_count": plan.wave_count if plan else 1,
+        "max_failures": plan.gate.max_failures if plan else None,
+        "plan": codec.encode(plan) if plan else None,
+        **_standing(tx, row),
         "policy": codec.encode(row.policy),
         "allow_downgrade": row.allow_downgrade,
-        "excused": row.excused,
         "created_at": row.created_at,
         "created_by": row.created_by,
         "ended_at": row.ended_at,
         "counts": {
             "total": len(members),
             **{outcome.value: outcomes[outcome] for outcome in Outcome},
+            "asked": at_it,
         },
         "by_reason": dict(reasons),
     }
+
+
+def _standing(tx: Transaction, row: RolloutRow) -> View:
+    if row.plan is None:
+        return {"wave_states": [], "blocked": [], "approved_by": "", "evidence": {}, "excused": 0}
+    found = tx.rollouts.machine(row.id)
+    seen = found.excused.by_outcome()
+    return {
+        "wave_states": [state.value for state in found.wave_states()],
+        "blocked": list(found.blocked),
+        "approved_by": found.approved_by,
+        "evidence": {kind: codec.encode(told) for kind, told in found.evidence.items()},
+        "excused": seen[Outcome.BAD] + seen[Outcome.SILENT],
+    }
+
+
+def visits(found: tuple[Visit, ...]) -> list[View]:
+    """A dry run, in the order in which devices would be asked."""
+    return [
+        {"device": visit.device, "kind": visit.kind, "wave": visit.wave, "at": visit.at}
+        for visit in found
+    ]
 
 
 def _member(member: MemberRow) -> View:
     return {
         "device": member.device,
         "wave": member.wave,
-        "outcome": member.outcome.value,
+        "kind": member.kind,
+        "outcome": "asked" if member.outcome in AT_IT else member.outcome.value,
         "order_seq": member.order_seq,
         "phase": member.phase.value if member.phase else None,
         "detail": member.detail,

@@ -17,9 +17,18 @@ from rich.table import Table
 
 from edgefleet_contract.errors import TransientError
 from edgefleet_fleet.client import Client
+from edgefleet_fleet.errors import EXIT_WAITS
 
-_ENDS = frozenset({"completed", "paused", "aborted", "superseded"})
-_COLOURS = {"good": "green", "bad": "red", "asked": "yellow", "pending": "dim", "withdrawn": "dim"}
+_MOVES = frozenset({"running", "scheduled", "aborting"})
+_WAITS = frozenset({"draft", "pending_approval", "running", "scheduled"})
+_FAILED = frozenset({"bad", "silent", "undelivered", "refused"})
+_COLOURS = {
+    "good": "green",
+    "asked": "yellow",
+    "pending": "dim",
+    "withdrawn": "dim",
+    **dict.fromkeys(_FAILED, "red"),
+}
 
 
 def watch(client: Client, rollout: str, *, console: Console, patience_s: float = 60.0) -> Any:
@@ -40,6 +49,20 @@ def watch(client: Client, rollout: str, *, console: Console, patience_s: float =
         )
 
 
+def exit_code(view: Any) -> int:
+    """0 where a rollout completed, 1 where it stopped, 5 where it waits for a person."""
+    if view["state"] == "completed":
+        return 0
+    return EXIT_WAITS if view["state"] in _WAITS else 1
+
+
+def _stands_still(view: Any) -> bool:
+    states = view["wave_states"]
+    # passed, and not the last: it is held until a person opens the next
+    is_held = view["state"] == "running" and states and states[view["wave"]] == "passed"
+    return view["state"] not in _MOVES or bool(is_held)
+
+
 def table(view: Any) -> Table:
     """A rollout as a table."""
     counts = view["counts"]
@@ -48,6 +71,7 @@ def table(view: Any) -> Table:
         + (f" ({view['cause']})" if view["cause"] else "")
         + f" · wave {view['wave'] + 1}/{view['wave_count']}"
         + f" · {counts['good']} good, {counts['bad']} bad of {counts['total']}"
+        + (f"\n{view['why']}" if view["why"] else "")
     )
     found = Table(title=title, title_justify="left")
     for column in ("device", "wave", "outcome", "phase", "why"):
@@ -69,7 +93,7 @@ def refusals(view: Any) -> list[str]:
     return [
         f"{device['device']}: {_why(device)}"
         for device in view["devices"]
-        if device["outcome"] == "bad"
+        if device["outcome"] in _FAILED
     ]
 
 
@@ -83,7 +107,7 @@ def _follow(client: Client, rollout: str, show: Callable[[Any], None], patience_
                     view = client.get(f"/rollouts/{rollout}")
                     last_answer = time.monotonic()
                     show(view)
-                    if view["state"] in _ENDS:
+                    if _stands_still(view):
                         return view
                     if not _wait_for_news(lines):
                         break
@@ -104,7 +128,8 @@ def _print_news(console: Console, view: Any, seen: dict[str, str]) -> None:
         if device["outcome"] != "pending" and seen.get(device["device"]) != now:
             seen[device["device"]] = now
             console.print(f"{view['id']} {device['device']}: {now}", markup=False, highlight=False)
-    now = f"{view['state']}, wave {view['wave'] + 1}/{view['wave_count']}"
+    why = f": {view['why']}" if view["why"] else ""
+    now = f"{view['state']}, wave {view['wave'] + 1}/{view['wave_count']}{why}"
     if seen.get("") != now:
         seen[""] = now
         console.print(f"{view['id']}: {now}", markup=False, highlight=False)

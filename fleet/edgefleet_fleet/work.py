@@ -1,8 +1,9 @@
 """One piece of work of the control room: a transaction, and what follows once it is committed.
 
-Everything that changes the fleet goes through `Room.work()`. One piece runs at a time (the
-machines decide on what is stored, so two must not decide at once); orders are published and
-watchers told only after the commit, so nobody hears of what did not happen.
+Everything that changes the fleet goes through `Room.work()`. One piece runs at a time, over all
+processes on one data base (the machines decide on what is stored, so two must not decide at once);
+orders are published and watchers told only after the commit, so nobody hears of what did not
+happen.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Room:
     def work(self, actor: Actor | None = None) -> Iterator[Work]:
         """One piece of work: committed at the end, forgotten when it raises."""
         with self._lock:
-            with self.store.begin() as tx:
+            with self.store.begin(decides=True) as tx:
                 work = Work(tx, int(self.clock()), actor or Actor())
                 yield work
             for device in work.cleared:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import parse_manifest
 from edgefleet_contract.commands import Command, open_command
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import Order, Phase, RunningModel, open_order, render
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import ceremony, views
 from edgefleet_fleet.adapters.mqtt_link import is_under
 from edgefleet_fleet.api import Services
+from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.library import Received
 from edgefleet_fleet.ports import Incoming
@@ -131,6 +134,13 @@ def push(services: Services, folder: Path, *, check: bool = True) -> Bundle:
     return services.library.complete(bundle.digest, bundle.signature_sha256, actor=ME)
 
 
+def wish_of(wish: Wish, **more: object) -> Wish:
+    """The wish in the words of the API."""
+    policy = codec.encode(more.pop("policy", Policy()))
+    fields = {"bundle": wish.bundle, "signature_sha256": wish.signature_sha256, "policy": policy}
+    return RolloutBody.model_validate({**fields, **more}).wish()
+
+
 @dataclass
 class Stage:
     """A control room with devices that answer as the test says."""
@@ -157,8 +167,7 @@ class Stage:
 
     def roll_out(self, version: int, *, model: str = "digits", **more: object) -> str:
         wish = self.bundle(version, model=model)
-        fields = {"bundle": wish.bundle, "signature_sha256": wish.signature_sha256, **more}
-        return self.services.deployments.create(Wish(**fields), actor=ME)  # type: ignore[arg-type]
+        return self.services.deployments.create(wish_of(wish, **more), actor=ME)
 
     def order(self, name: str) -> Order | None:
         """What the broker would hold for a device, opened as the device does."""

@@ -29,6 +29,7 @@ COMMANDS = [
     *(["groups", verb] for verb in ("create", "list", "show", "delete", "preview")),
     *(["bundles", verb] for verb in ("list", "show", "push")),
     *(["rollouts", verb] for verb in ("list", "show", "watch", "pause", "resume", "abort")),
+    *(["rollouts", verb] for verb in ("revert", "start", "approve", "deny", "promote")),
 ]
 
 

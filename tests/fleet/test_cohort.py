@@ -7,20 +7,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet.cohort import parse_waves, place, wave_of
+from edgefleet_fleet.cohort import Wave, cuts, parse_waves, place, wave_of
 
 words = st.text("abcdefgh0123.-", min_size=1, max_size=8)
 rising = st.lists(st.integers(1, 99), max_size=5, unique=True).map(lambda w: (*sorted(w), 100))
 
 
-@pytest.mark.parametrize("text", ["", "10", "100,50", "0,100", "50,50,100", "10,x,100", "50,101"])
+def shares(*percents: int) -> tuple[Wave, ...]:
+    return tuple(Wave(percent) for percent in percents)
+
+
+def wave(salt: str, device: str, waves: tuple[Wave, ...], *canaries: str) -> int:
+    return wave_of(device, salt=salt, ends=cuts(waves, ()), canaries=canaries)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10",
+        "100,50",
+        "0,100",
+        "50,50,100",
+        "10,x,100",
+        "50,101",
+        "5n",
+        "50,5n,100",
+        "9n,5n,100",
+    ],
+)
 def test_waves_that_do_not_rise_to_100_are_refused(text: str) -> None:
     with pytest.raises(Malformed):
         parse_waves(text)
 
 
-def test_waves_may_be_written_with_percent_signs() -> None:
-    assert parse_waves("5%, 25%,100%") == (5, 25, 100)
+def test_waves_may_be_written_with_percent_signs_and_as_numbers_of_devices() -> None:
+    assert parse_waves("5%, 25%,100%") == shares(5, 25, 100)
+    assert parse_waves("5n,20n,50,100") == (Wave(devices=5), Wave(devices=20), *shares(50, 100))
 
 
 def test_the_place_of_a_device_is_the_same_for_ever() -> None:
@@ -32,22 +55,31 @@ def test_the_place_of_a_device_is_the_same_for_ever() -> None:
 def test_every_device_has_exactly_one_wave_and_canaries_the_first(
     salt: str, device: str, waves: tuple[int, ...]
 ) -> None:
-    wave = wave_of(device, salt=salt, waves=waves, canaries=frozenset())
-    assert 0 <= wave < len(waves)
-    assert wave_of(device, salt=salt, waves=waves, canaries=frozenset({device})) == 0
-    assert wave_of(device, salt=salt, waves=waves, canaries=frozenset({"other"})) == wave + 1
+    found = wave(salt, device, shares(*waves))
+    assert 0 <= found < len(waves)
+    assert wave(salt, device, shares(*waves), device) == 0
+    assert wave(salt, device, shares(*waves), "?") == found + 1
 
 
 @given(words, st.integers(1, 98))
 def test_a_larger_share_only_adds_devices(device: str, share: int) -> None:
-    small = wave_of(device, salt="s", waves=(share, 100), canaries=frozenset())
-    large = wave_of(device, salt="s", waves=(share + 1, 100), canaries=frozenset())
+    small = wave("s", device, shares(share, 100))
+    large = wave("s", device, shares(share + 1, 100))
     assert large <= small
 
 
 def test_shares_are_what_they_say_over_many_devices() -> None:
-    waves = [
-        wave_of(f"device-{i}", salt="x", waves=(10, 50, 100), canaries=frozenset())
-        for i in range(5000)
-    ]
-    assert [round(waves.count(wave) / 5000, 1) for wave in range(3)] == [0.1, 0.4, 0.5]
+    waves = [wave("x", f"device-{i}", shares(10, 50, 100)) for i in range(5000)]
+    assert [round(waves.count(number) / 5000, 1) for number in range(3)] == [0.1, 0.4, 0.5]
+
+
+@given(st.sets(words, max_size=30), st.integers(1, 40), st.integers(1, 99))
+def test_a_number_of_devices_is_met_exactly_and_who_joins_later_has_a_wave(
+    devices: set[str], count: int, share: int
+) -> None:
+    waves = (Wave(devices=count), Wave(share), Wave(100))
+    ends = cuts(waves, (place("s", device) for device in devices))
+    found = [wave_of(d, salt="s", ends=ends, canaries=()) for d in sorted(devices)]
+    assert found.count(0) == min(count, len(devices))
+    assert list(ends) == sorted(ends)
+    assert wave_of("later", salt="s", ends=ends, canaries=()) in range(3)

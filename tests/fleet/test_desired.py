@@ -8,8 +8,9 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import Phase, RunningModel, Target
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
-from edgefleet_fleet.desired import SlotAsk, level, outcome_of
-from edgefleet_fleet.rollout import Outcome
+from edgefleet_fleet.desired import SlotAsk, level
+from edgefleet_fleet.endings import ending_of
+from edgefleet_fleet.roster import Outcome
 
 
 def target(version: int, slot: str = "digits") -> Target:
@@ -76,11 +77,15 @@ def test_permissions_and_policy_are_those_of_the_rollouts_that_ask() -> None:
 @pytest.mark.parametrize(
     ("phase", "reason", "outcome"),
     [
-        (Phase.COMMITTED, None, True),
-        (Phase.FAILED, Reason.GOLDEN_MISMATCH, False),
-        (Phase.REJECTED, Reason.UNKNOWN_KEY, False),
-        (Phase.ROLLED_BACK, Reason.PROBATION_FAILED, False),
-        (Phase.ROLLBACK_FAILED, None, False),
+        (Phase.COMMITTED, None, Outcome.GOOD),
+        (Phase.FAILED, Reason.GOLDEN_MISMATCH, Outcome.BAD),
+        (Phase.REJECTED, Reason.UNKNOWN_KEY, Outcome.BAD),
+        (Phase.FAILED, None, Outcome.BAD),
+        (Phase.ROLLED_BACK, Reason.PROBATION_FAILED, Outcome.BAD),
+        (Phase.ROLLED_BACK, Reason.LINK_LOST, Outcome.BAD),
+        (Phase.ROLLBACK_FAILED, None, Outcome.BAD),
+        (Phase.FAILED, Reason.DOWNLOAD_FAILED, Outcome.UNDELIVERED),
+        (Phase.REJECTED, Reason.POLICY_UNSUPPORTED, Outcome.REFUSED),
         (Phase.REJECTED, Reason.SUPERSEDED, None),
         (Phase.REJECTED, Reason.STALE_ORDER, None),
         (Phase.DOWNLOADING, None, None),
@@ -88,6 +93,6 @@ def test_permissions_and_policy_are_those_of_the_rollouts_that_ask() -> None:
     ],
 )
 def test_only_an_end_is_an_outcome(
-    phase: Phase, reason: Reason | None, outcome: bool | None
+    phase: Phase, reason: Reason | None, outcome: Outcome | None
 ) -> None:
-    assert outcome_of(phase, reason) is outcome
+    assert ending_of(phase, reason) is outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -85,6 +86,38 @@ def test_watch_ends_with_the_rollout_and_its_exit_code_says_how(
         assert ("golden_mismatch" in talk) == (answer == "refuse")
     # It is told to stay with what it has.
     assert device.order_with(1).allow_downgrade
+
+
+def test_a_rollout_soaks_by_the_clock_and_a_revert_sends_the_device_back(
+    fleet: Fleet, device: Device, publisher: PrivateKey, tmp_path: Path
+) -> None:
+    flags = ["--key", str(fleet.key), "--to", device.meant, "--pace", "60/min", "--soak", "1s"]
+    folder = write_bundle(tmp_path, publisher)
+    dry = fleet.run("push-model", folder, *flags, "--dry-run", "--json")
+    assert [visit["device"] for visit in json.loads(dry.stdout)] == [device.name], dry.stderr
+    for version in (1, 2):
+        folder = write_bundle(tmp_path / str(version), publisher, version=version)
+        rollout = fleet.run("push-model", folder, *flags, "--gate", "silence=1h").stdout.strip()
+        device.commit(device.order_with(version))
+        ended = fleet.run("rollouts", "watch", rollout)
+        assert ended.returncode == 0, ended.stderr
+    assert fleet.run("rollouts", "promote", rollout).returncode == 1
+    assert fleet.run("rollouts", "revert", rollout).stdout == f"{rollout}: aborting\n"
+    order = device.order_with(1)
+    assert order.allow_downgrade
+    device.commit(order)
+    until(lambda: fleet.client.get(f"/rollouts/{rollout}")["state"] == "aborted")
+
+
+def test_watch_says_that_a_person_is_waited_for(
+    fleet: Fleet, device: Device, publisher: PrivateKey, tmp_path: Path
+) -> None:
+    flags = ["--key", str(fleet.key), "--to", device.meant, "--approve-by", "any", "--watch"]
+    done = fleet.run("push-model", write_bundle(tmp_path, publisher), *flags, "--json")
+    assert done.returncode == 5, done.stderr
+    rollout = json.loads(done.stdout)["id"]
+    assert fleet.run("rollouts", "approve", rollout).returncode == 3  # who asks does not approve
+    assert fleet.run("rollouts", "deny", rollout).stdout == f"{rollout}: denied\n"
 
 
 def test_a_device_that_was_off_gets_its_order_when_it_comes_back(

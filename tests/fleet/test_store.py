@@ -7,22 +7,33 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest, parse_manifest, sha256
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import Phase, Presence, Target
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
-from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
+from edgefleet_fleet import rollout_events as r
+from edgefleet_fleet.adapters.sql.store import Store, Transaction, sqlite_url
 from edgefleet_fleet.adapters.sql.tables import metadata
+from edgefleet_fleet.adapters.sql.tables import rollout as rollouts
+from edgefleet_fleet.cohort import Wave
 from edgefleet_fleet.gates import GatePolicy
+from edgefleet_fleet.model_gates import Evidence
+from edgefleet_fleet.pace import Pace
 from edgefleet_fleet.records import AuditRow, OrderRow, RolloutRow
-from edgefleet_fleet.rollout import Ended, Outcome, Plan, State, begin, step
+from edgefleet_fleet.rollout import Rollout
+from edgefleet_fleet.rollout_plan import Plan
+from edgefleet_fleet.rollout_states import Ending, State, WaveState
+from edgefleet_fleet.roster import Member, MemoryRoster, Outcome, Tally
+from edgefleet_fleet.rounds import drive
 from tests.contract.makers import order_of, target_of, write_bundle
 from tests.fleet.device import PI5, event_of, model_sample, reported_of, system_sample
 
@@ -35,6 +46,15 @@ def enrol(store: Store, *names: str) -> None:
             tx.devices.enrol(name, key_id="k", serial="1", expires=9, at=1, capabilities=PI5)
 
 
+PLAN = Plan(
+    "salt",
+    waves=(Wave(50), Wave(100)),
+    canaries=("a",),
+    gate=GatePolicy(max_failures=2),
+    pace=Pace(per_minute=600),
+)
+
+
 def rollout_row(number: int = 1, **more: object) -> RolloutRow:
     fields: dict[str, object] = {
         "id": f"digits-1-r{number}",
@@ -43,20 +63,27 @@ def rollout_row(number: int = 1, **more: object) -> RolloutRow:
         "created_by": "tester",
         "target": TARGET,
         "to": "all",
-        "salt": "salt",
-        "waves": (50, 100),
-        "canaries": ("a",),
-        "max_failures": 2,
         "policy": Policy(probation_s=7),
         "allow_downgrade": True,
-        "state": State.RUNNING,
+        "plan": PLAN,
+        "state": State.DRAFT,
         "cause": None,
+        "why": "",
         "wave": 0,
-        "excused": 0,
         "ended_at": None,
         **more,
     }
     return RolloutRow(**fields)  # type: ignore[arg-type]
+
+
+def say(tx: Transaction, event: r.Event, *devices: str, at: int = 5) -> Rollout:
+    """Step the first rollout as it is kept, and keep it."""
+    old = tx.rollouts.machine("digits-1-r1")
+    roster = tx.rollouts.roster("digits-1-r1", at=at)
+    found = r.Enlisted(dict.fromkeys(devices, "Pi 5"))
+    new, _ = drive(old, roster, event, now=at, enlist=lambda: found)
+    tx.rollouts.keep("digits-1-r1", old, new, at=at)
+    return new
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_knows(store: Store) -> None:
@@ -177,31 +204,139 @@ def test_of_telemetry_only_the_newest_samples_stay(store: Store) -> None:
 
 def test_a_rollout_and_its_machine_read_back_as_they_were_kept(store: Store) -> None:
     enrol(store, "a", "b")
-    row = rollout_row()
-    plan = Plan("salt", row.waves, frozenset(row.canaries), GatePolicy(max_failures=2))
-    machine, _ = begin(plan, ("a", "b"))
     with store.begin() as tx:
-        tx.rollouts.add(row)
-        tx.rollouts.keep(row.id, None, machine, at=5)
-        assert tx.rollouts.get(row.id) == row
-        assert tx.rollouts.machine(row) == machine
-        after, _ = step(machine, Ended("a", good=True))
-        tx.rollouts.keep(row.id, machine, after, at=6)
-        found = tx.rollouts.get(row.id)
+        tx.rollouts.add(rollout_row(), Rollout(PLAN))
+        assert tx.rollouts.get("digits-1-r1") == rollout_row()
+        assert tx.rollouts.machine("digits-1-r1") == Rollout(PLAN)
+    events: list[r.Event] = [
+        r.Submitted(),
+        r.Answered("a", Outcome.ACTIVE),
+        r.Observed("Pi 5", Evidence(requests=3, failures=1, outputs=(1, 2))),
+        r.Ended("a", Outcome.BAD, failed_selftest=True),
+        r.Resumed(),
+        r.Aborted(Ending.REVERT),
+    ]
+    for at, event in enumerate(events, start=6):
+        with store.begin() as tx:
+            new = say(tx, event, "a", "b", at=at)
+        with store.begin() as tx:
+            assert tx.rollouts.machine("digits-1-r1") == new
+            found = tx.rollouts.get("digits-1-r1")
+            assert found is not None
+            assert (found.state, found.wave, found.why) == (new.state, new.wave, new.why)
+            members = [tx.rollouts.roster("digits-1-r1", at=at).get(name) for name in ("a", "b")]
+            assert Tally().moved((None, member) for member in members) == new.tally
+    assert new.state is State.ABORTED
+
+
+def test_the_store_finds_the_same_devices_as_a_roster_in_memory(store: Store) -> None:
+    names = [f"d{number}" for number in range(12)]
+    enrol(store, *names)
+    outcomes = [Outcome.PENDING, Outcome.ASKED, Outcome.ACTIVE, Outcome.GOOD]
+    members = {
+        name: Member(
+            number % 2, -number % 5, f"Pi {number % 3}", outcomes[number % 4], number, number
+        )
+        for number, name in enumerate(names)
+    }
+    memory = MemoryRoster()
+    memory.write(members)
+    with store.begin() as tx:
+        tx.rollouts.add(rollout_row(), Rollout(PLAN))
+        kept = tx.rollouts.roster("digits-1-r1", at=5)
+        kept.write(members)
+        kept.write({"d0": members["d0"]})
+        assert {name: kept.get(name) for name in names} == members
+        assert kept.get("nobody") is None
+        for wave, limit in ((0, 2), (1, 2), (1, 99)):
+            assert kept.pending(wave, limit) == memory.pending(wave, limit)
+        for kind in (None, "Pi 1"):
+            wanted = (Outcome.ASKED, Outcome.GOOD)
+            assert kept.having(wanted, kind=kind) == memory.having(wanted, kind=kind)
+        assert kept.asked_since(5) == memory.asked_since(5)
+        for committed in (False, True):
+            assert kept.silent(7, committed=committed) == memory.silent(7, committed=committed)
+
+
+def test_a_plan_that_this_release_does_not_know_whole_is_not_read(store: Store) -> None:
+    with store.begin() as tx:
+        tx.rollouts.add(rollout_row(), Rollout(PLAN))
+    with store.engine.begin() as connection:
+        plan = {"salt": "x", "gate": {"a_gate_of_tomorrow": 1}}
+        connection.execute(rollouts.update().values(plan=plan))
+    with store.begin() as tx:
+        found = tx.rollouts.get("digits-1-r1")
         assert found is not None
-        assert tx.rollouts.machine(found) == after
+        assert found.plan is None
+        with pytest.raises(Malformed, match="a_gate_of_tomorrow"):
+            tx.rollouts.machine("digits-1-r1")
+
+
+def test_what_a_bundle_is_not_for_is_remembered_once(store: Store) -> None:
+    bundle = Digest("aa" * 32)
+    with store.begin() as tx:
+        for at in (1, 2):
+            tx.rollouts.block(bundle, "Pi 3", "r1", at=at)
+        assert tx.rollouts.blocked(bundle) == ("Pi 3",)
+        tx.rollouts.unblock(bundle)
+        assert tx.rollouts.blocked(bundle) == ()
+
+
+def test_what_the_release_before_kept_of_a_rollout_is_carried_over(store: Store) -> None:
+    enrol(store, "a", "b")
+    to(store, "0007")
+    with store.engine.begin() as connection:
+        old = sa.MetaData()
+        old.reflect(connection, only=["rollout", "rollout_device"])
+        rollout, member = old.tables["rollout"], old.tables["rollout_device"]
+        common = {
+            "created_at": 5,
+            "created_by": "ada",
+            "slot": "digits",
+            "to": "all",
+            "salt": "salt",
+            "waves": [50, 100],
+            "canaries": ["a"],
+            "max_failures": None,
+            "policy": {},
+            "allow_downgrade": False,
+            "cause": "gate",
+            "excused": 0,
+        }
+        values = {"id": "digits-1-r1", "number": 1, "state": "paused", "wave": 0, **common}
+        connection.execute(rollout.insert().values(target=codec.encode(TARGET), **values))
+        for device, wave, outcome in (("a", 0, "bad"), ("b", 2, "pending")):
+            row = {"rollout": "digits-1-r1", "device": device, "wave": wave, "outcome": outcome}
+            connection.execute(member.insert().values(detail="", updated_at=5, **row))
+    store.migrate()
+    with store.begin() as tx:
+        found = tx.rollouts.machine("digits-1-r1")
+        assert found.plan.wave_of("b", found.ends) in (1, 2)
+        assert (found.state, found.wave_state) == (State.PAUSED, WaveState.FAILED)
+        assert say(tx, r.Resumed(), at=9).wave == 2
+        assert tx.rollouts.roster("digits-1-r1", at=9).having((Outcome.ASKED,)) == ("b",)
+    to(store, "0007")
+    store.migrate()
+
+
+def to(store: Store, revision: str) -> None:
+    """Take the schema back."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", "edgefleet_fleet:migrations")
+    with store.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()
 
 
 def test_a_phase_is_noted_while_a_device_is_asked_and_not_after(store: Store) -> None:
     enrol(store, "a")
     row = rollout_row()
-    machine, _ = begin(Plan("salt", (100,)), ("a",))
     with store.begin() as tx:
-        tx.rollouts.add(row)
-        tx.rollouts.keep(row.id, None, machine, at=5)
+        tx.rollouts.add(row, Rollout(PLAN))
+        say(tx, r.Submitted(), "a")
         tx.rollouts.note_phase(row.id, "a", Phase.FAILED, Reason.NO_SPACE, "full", at=6)
-        after, _ = step(machine, Ended("a", good=False))
-        tx.rollouts.keep(row.id, machine, after, at=7)
+        say(tx, r.Ended("a", Outcome.BAD), at=7)
         tx.rollouts.note_phase(row.id, "a", Phase.COMMITTED, None, "", at=8)
         (member,) = tx.rollouts.members(row.id)
         (asked,) = tx.rollouts.asks_of("a")
@@ -216,9 +351,9 @@ def test_a_phase_is_noted_while_a_device_is_asked_and_not_after(store: Store) ->
 def test_numbers_of_rollouts_rise(store: Store) -> None:
     with store.begin() as tx:
         assert tx.rollouts.next_number() == 1
-        tx.rollouts.add(rollout_row(1))
+        tx.rollouts.add(rollout_row(1), Rollout(PLAN, State.RUNNING))
         assert tx.rollouts.next_number() == 2
-        tx.rollouts.add(rollout_row(2, state=State.ABORTED, max_failures=None))
+        tx.rollouts.add(rollout_row(2), Rollout(PLAN, State.ABORTED))
         assert [row.number for row in tx.rollouts.list()] == [2, 1]
         assert [row.number for row in tx.rollouts.in_states([State.RUNNING])] == [1]
 

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from edgefleet_contract import codec
+from edgefleet_contract.bundle import Digest
+from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import Phase, Target
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
-from edgefleet_fleet.adapters.sql.documents import load
+from edgefleet_fleet.adapters.sql.documents import insert_once, load
+from edgefleet_fleet.adapters.sql.roster import SqlRoster
+from edgefleet_fleet.adapters.sql.tables import block as blocks
 from edgefleet_fleet.adapters.sql.tables import rollout as table
 from edgefleet_fleet.adapters.sql.tables import rollout_device as members
-from edgefleet_fleet.cohort import check_waves
 from edgefleet_fleet.desired import SlotAsk
-from edgefleet_fleet.gates import GatePolicy
+from edgefleet_fleet.model_gates import Evidence
+from edgefleet_fleet.observations import Told
+from edgefleet_fleet.pace import FULL, Bucket
 from edgefleet_fleet.records import MemberRow, RolloutRow
-from edgefleet_fleet.rollout import Cause, Member, Outcome, Plan, Rollout, State
+from edgefleet_fleet.rollout import Rollout
+from edgefleet_fleet.rollout_plan import Plan
+from edgefleet_fleet.rollout_states import Cause, Ending, State, WaveState
+from edgefleet_fleet.roster import OPEN, Outcome, Tally
+
+_CAN_SAY: Final = [outcome.value for outcome in (*OPEN, Outcome.GOOD, Outcome.HELD)]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The part of a machine that no column shows, as JSON; `ends` are numbers of 65 bits."""
+
+    wave_state: WaveState = WaveState.PENDING
+    ending: Ending | None = None
+    soak_until: int = 0
+    quiet_since: int = 0
+    ends: tuple[str, ...] = ()
+    tally: dict[str, int] = field(default_factory=dict)
+    excused: dict[str, int] = field(default_factory=dict)
+    bucket: Bucket = FULL
+    swept_at: int = 0
+    blocked: tuple[str, ...] = ()
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    approved_by: str = ""
 
 
 class Rollouts:
@@ -33,14 +61,20 @@ class Rollouts:
         highest = self._connection.execute(sa.select(sa.func.max(table.c.number))).scalar()
         return int(highest or 0) + 1
 
-    def add(self, row: RolloutRow) -> None:
+    def add(self, row: RolloutRow, machine: Rollout) -> None:
         """Keep a new rollout."""
-        values = dataclasses.asdict(row) | {
+        values = {
+            "id": row.id,
+            "number": row.number,
+            "created_at": row.created_at,
+            "created_by": row.created_by,
+            "to": row.to,
+            "allow_downgrade": row.allow_downgrade,
             "slot": row.target.slot,
             "target": codec.encode(row.target),
-            "waves": list(row.waves),
-            "canaries": list(row.canaries),
             "policy": codec.encode(row.policy),
+            "plan": codec.encode(machine.plan),
+            **_head(machine),
         }
         self._connection.execute(table.insert().values(values))
 
@@ -65,45 +99,78 @@ class Rollouts:
         rows = self._connection.execute(query.order_by(table.c.number))
         return tuple(_rollout(row) for row in rows)
 
-    def machine(self, row: RolloutRow) -> Rollout:
-        """The state machine of a rollout, as it was kept."""
-        query = sa.select(members.c.device, members.c.wave, members.c.outcome)
-        rows = self._connection.execute(query.where(members.c.rollout == row.id))
-        found = {item.device: Member(item.wave, Outcome(item.outcome)) for item in rows}
-        gate = GatePolicy(max_failures=row.max_failures)
-        plan = Plan(row.salt, row.waves, frozenset(row.canaries), gate)
-        return Rollout(plan, row.state, row.cause, row.wave, row.excused, found)
+    def machine(self, rollout: str) -> Rollout:
+        """The state machine of a rollout, as it was kept.
 
-    def keep(self, rollout: str, old: Rollout | None, new: Rollout, *, at: int) -> None:
-        """Write what a step of the machine changed."""
-        if old is None or _head(old) != _head(new):
-            values: dict[str, Any] = {
-                "state": new.state.value,
-                "cause": new.cause.value if new.cause else None,
-                "wave": new.wave,
-                "excused": new.excused,
-            }
-            if new.state.is_over:
-                values["ended_at"] = at
-            self._connection.execute(table.update().where(table.c.id == rollout).values(values))
-        before: Mapping[str, Member] = old.members if old is not None else {}
-        for device, member in new.members.items():
-            if device not in before:
-                self._connection.execute(
-                    members.insert().values(
-                        rollout=rollout,
-                        device=device,
-                        wave=member.wave,
-                        outcome=member.outcome.value,
-                        detail="",
-                        updated_at=at,
-                    )
-                )
-            elif before[device] != member:
-                values = {"outcome": member.outcome.value, "updated_at": at}
-                self._connection.execute(
-                    members.update().where(self._is(rollout, device)).values(values)
-                )
+        Raises:
+            Malformed: this release cannot read its plan.
+        """
+        query = sa.select(table).where(table.c.id == rollout)
+        row = self._connection.execute(query).one()
+        plan = codec.decode(Plan, row.plan, what=f"plan of {rollout}")
+        at = load(Progress, row.progress)
+        return Rollout(
+            plan=plan,
+            state=State(row.state),
+            cause=Cause(row.cause) if row.cause else None,
+            why=row.why,
+            ending=at.ending,
+            wave=row.wave,
+            wave_state=at.wave_state,
+            soak_until=at.soak_until,
+            quiet_since=at.quiet_since,
+            ends=tuple(int(end) for end in at.ends),
+            tally=Tally.of_words(at.tally),
+            excused=Tally.of_words(at.excused),
+            bucket=at.bucket,
+            swept_at=at.swept_at,
+            blocked=at.blocked,
+            evidence=at.evidence,
+            approved_by=at.approved_by,
+        )
+
+    def keep(self, rollout: str, old: Rollout, new: Rollout, *, at: int) -> None:
+        """Write what a step of the machine changed; its devices are the roster's."""
+        if old == new:
+            return
+        values = _head(new)
+        if new.state.is_over and not old.state.is_over:
+            values["ended_at"] = at
+        self._connection.execute(table.update().where(table.c.id == rollout).values(values))
+
+    def pause_unread(self, rollout: str, why: str) -> None:
+        """Pause a rollout whose plan cannot be read."""
+        values = {"state": State.PAUSED.value, "cause": Cause.GATE.value, "why": why}
+        self._connection.execute(table.update().where(table.c.id == rollout).values(values))
+
+    def roster(self, rollout: str, *, at: int) -> SqlRoster:
+        """The devices of a rollout."""
+        return SqlRoster(self._connection, rollout, at=at)
+
+    def told(self, rollout: str, device: str) -> Told:
+        """What a device told of the model so far."""
+        query = sa.select(members.c.told).where(self._is(rollout, device))
+        found = self._connection.execute(query).scalar()
+        return load(Told, found) if found is not None else Told()
+
+    def set_told(self, rollout: str, device: str, told: Told) -> None:
+        """Keep what a device told."""
+        values = {"told": codec.encode(told)}
+        self._connection.execute(members.update().where(self._is(rollout, device)).values(values))
+
+    def block(self, bundle: Digest, kind: str, rollout: str, *, at: int) -> None:
+        """Remember that a bundle is not for a hardware class."""
+        values = {"bundle": bundle, "kind": kind, "rollout": rollout, "at": at}
+        insert_once(self._connection, blocks, values)
+
+    def blocked(self, bundle: Digest) -> tuple[str, ...]:
+        """The hardware classes that a bundle is not for."""
+        query = sa.select(blocks.c.kind).where(blocks.c.bundle == bundle).order_by(blocks.c.kind)
+        return tuple(row.kind for row in self._connection.execute(query))
+
+    def unblock(self, bundle: Digest) -> None:
+        """Forget on which hardware classes a bundle failed: it is tried again."""
+        self._connection.execute(blocks.delete().where(blocks.c.bundle == bundle))
 
     def note_order(self, rollout: str, device: str, seq: int, *, at: int) -> None:
         """Note which order asks a device."""
@@ -127,7 +194,7 @@ class Rollouts:
             "detail": detail[:500],
             "updated_at": at,
         }
-        still_asked = sa.and_(self._is(rollout, device), members.c.outcome == Outcome.ASKED.value)
+        still_asked = sa.and_(self._is(rollout, device), members.c.outcome.in_(_CAN_SAY))
         self._connection.execute(members.update().where(still_asked).values(values))
 
     def members(self, rollout: str) -> tuple[MemberRow, ...]:
@@ -153,7 +220,7 @@ class Rollouts:
         return tuple(
             SlotAsk(row.id, row.target, member.outcome, row.allow_downgrade, row.policy)
             for row, member in self.of_device(device)
-            if member.outcome is not Outcome.PENDING
+            if member.outcome not in (Outcome.PENDING, Outcome.BLOCKED)
         )
 
     def drop_device(self, device: str) -> None:
@@ -165,11 +232,35 @@ class Rollouts:
         return sa.and_(members.c.rollout == rollout, members.c.device == device)
 
 
-def _head(rollout: Rollout) -> tuple[object, ...]:
-    return (rollout.state, rollout.cause, rollout.wave, rollout.excused)
+def _head(machine: Rollout) -> dict[str, Any]:
+    progress = Progress(
+        wave_state=machine.wave_state,
+        ending=machine.ending,
+        soak_until=machine.soak_until,
+        quiet_since=machine.quiet_since,
+        ends=tuple(str(end) for end in machine.ends),
+        tally=machine.tally.words(),
+        excused=machine.excused.words(),
+        bucket=machine.bucket,
+        swept_at=machine.swept_at,
+        blocked=machine.blocked,
+        evidence=dict(machine.evidence),
+        approved_by=machine.approved_by,
+    )
+    return {
+        "state": machine.state.value,
+        "cause": machine.cause.value if machine.cause else None,
+        "why": machine.why,
+        "wave": machine.wave,
+        "progress": codec.encode(progress),
+    }
 
 
 def _rollout(row: Any) -> RolloutRow:
+    try:
+        plan = codec.decode(Plan, row.plan, what=f"plan of {row.id}")
+    except Malformed:
+        plan = None
     return RolloutRow(
         id=row.id,
         number=row.number,
@@ -177,16 +268,13 @@ def _rollout(row: Any) -> RolloutRow:
         created_by=row.created_by,
         target=load(Target, row.target),
         to=row.to,
-        salt=row.salt,
-        waves=check_waves(tuple(row.waves)),
-        canaries=tuple(row.canaries),
-        max_failures=row.max_failures,
         policy=load(Policy, row.policy),
         allow_downgrade=row.allow_downgrade,
+        plan=plan,
         state=State(row.state),
         cause=Cause(row.cause) if row.cause else None,
+        why=row.why,
         wave=row.wave,
-        excused=row.excused,
         ended_at=row.ended_at,
     )
 
@@ -196,6 +284,7 @@ def _member(row: Any) -> MemberRow:
         rollout=row.rollout,
         device=row.device,
         wave=row.wave,
+        kind=row.kind,
         outcome=Outcome(row.outcome),
         order_seq=row.order_seq,
         phase=Phase(row.phase) if row.phase else None,

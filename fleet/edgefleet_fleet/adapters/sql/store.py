@@ -40,6 +40,8 @@ _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
 _READS: Final = "edgefleet_reads"  # a transaction that writes nothing
 
+_DECIDES: Final = 0x65646768  # "edgh": the lock of transactions that decide
+
 
 class Transaction:
     """Everything that the store holds, inside one transaction."""
@@ -99,14 +101,19 @@ class Store:
             ) from None
 
     @contextlib.contextmanager
-    def begin(self) -> Iterator[Transaction]:
+    def begin(self, *, decides: bool = False) -> Iterator[Transaction]:
         """A transaction: committed at the end, rolled back by an exception.
+
+        Of those that `decides`, one runs at a time over all processes: what it decides on is what
+        the one before it left. On SQLite that holds for every transaction.
 
         Raises:
             TransientError: the data base did not answer, or was locked for too long.
         """
         try:
             with self._engine.begin() as connection:
+                if decides and connection.dialect.name == "postgresql":
+                    connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_DECIDES})"))
                 yield Transaction(connection)
         except sa.exc.OperationalError as error:
             raise TransientError(f"the data base does not answer: {_first_line(error)}") from error

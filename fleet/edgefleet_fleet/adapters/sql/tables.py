@@ -192,16 +192,14 @@ rollout = sa.Table(
     sa.Column("slot", _ID, nullable=False),
     sa.Column("target", sa.JSON, nullable=False),
     sa.Column("to", sa.Text, nullable=False),
-    sa.Column("salt", sa.String(64), nullable=False),
-    sa.Column("waves", sa.JSON, nullable=False),
-    sa.Column("canaries", sa.JSON, nullable=False),
-    sa.Column("max_failures", sa.Integer, nullable=True),
     sa.Column("policy", sa.JSON, nullable=False),
     sa.Column("allow_downgrade", sa.Boolean, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("cause", sa.String(16), nullable=True),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
     sa.Column("wave", sa.Integer, nullable=False),
-    sa.Column("excused", sa.Integer, nullable=False),
+    sa.Column("plan", sa.JSON, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("progress", sa.JSON, nullable=False, server_default=sa.text("'{}'")),
     sa.Column("ended_at", _TIME, nullable=True),
 )
 rollout_device = sa.Table(
@@ -216,7 +214,22 @@ rollout_device = sa.Table(
     sa.Column("reason", sa.String(32), nullable=True),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("updated_at", _TIME, nullable=False),
+    sa.Column("place", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("kind", sa.String(128), nullable=False, server_default=""),
+    sa.Column("asked_at", _TIME, nullable=False, server_default="0"),
+    sa.Column("heard_at", _TIME, nullable=False, server_default="0"),
+    sa.Column("failed_selftest", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("told", sa.JSON, nullable=True),
     sa.Index("ix_rollout_device_device", "device"),
+    sa.Index("ix_rollout_device_rollout_outcome_wave_place", "rollout", "outcome", "wave", "place"),
+)
+block = sa.Table(
+    "block",
+    metadata,
+    sa.Column("bundle", _DIGEST, primary_key=True),
+    sa.Column("kind", sa.String(128), primary_key=True),
+    sa.Column("rollout", sa.String(160), nullable=False),
+    sa.Column("at", _TIME, nullable=False),
 )
 device_order = sa.Table(
     "device_order",

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 _PLAIN = re.compile(r"[^\s\"=<>!(),|]+")
 
