@@ -19,16 +19,8 @@ CORES = {
     "fleet/edgefleet_fleet": (
         *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
         *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
-        *(
-            "moments",
-            "cohort",
-            "filters",
-            "desired",
-            "plan_words",
-            "webhooks",
-            "apply_plan",
-            "doctor",
-        ),
+        *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
+        *("moments",),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),

@@ -161,7 +161,8 @@ def _wanted(reader: _Reader, path: Path, model: str, value: Any) -> Wanted:
         first = error.errors()[0]
         reader.document.refuse((*path, *first["loc"]), first["msg"])
     reader.held((*path, "to"), lambda: parse_filter(body.to))
-    reader.held((*path, "waves"), lambda: parse_waves(",".join(map(str, body.waves))))
+    waves = ",".join(map(str, body.waves))
+    reader.held((*path, "waves"), lambda: parse_waves(waves))
     reader.held((*path, "policy"), lambda: codec.decode(Policy, body.policy, what="policy"))
     reader.held(path, body.wish)
     slot = body.slot or model

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from edgefleet_fleet.filters import Filter, parse_filter, resolve
 
-_OVER_BADLY: Final = ("aborted", "paused")
-_ALIVE: Final = ("running", "paused")
+_WELL: Final = ("running", "completed", "superseded")
+_ALIVE: Final = ("running", "paused", "scheduled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +317,7 @@ def _drift_of_rollouts(
         to = in_full(wanted, groups)
         expected |= {(d, wanted.slot): wanted for d in sorted(present.meant.get(to, ()))}
         newest = _newest(wanted, to, present)
-        if newest is not None and newest.version == wanted.version and newest.state in _OVER_BADLY:
+        if newest is not None and newest.version == wanted.version and newest.state not in _WELL:
             yield Drift("rollout", newest.id, f"is {newest.state}: fleet rollouts show")
     for (device, slot), wanted in sorted(expected.items(), key=lambda item: item[0]):
         runs = present.devices[device].runs.get(slot)

@@ -30,15 +30,13 @@ def gather(room: Client, declared: Declared) -> Present:
     Raises:
         OperatorError: the token may not see it, or a filter names a group that is nowhere.
     """
-    groups = {
-        row["name"]: Group(row["filter"], row["about"]) for row in room.get("/groups")["groups"]
-    }
+    groups = {row["name"]: Group(row["filter"], row["about"]) for row in room.list("/groups")}
     devices = {
         row["id"]: DeviceNow(
             row["tags"],
             {model["slot"]: (model["model"], model["version"]) for model in row["models"]},
         )
-        for row in room.get("/devices")["devices"]
+        for row in room.list("/devices")
         if not row["revoked_at"]
     }
     meant: dict[str, frozenset[str]] = {}
@@ -60,7 +58,7 @@ def gather(room: Client, declared: Declared) -> Present:
 
 
 def _webhooks(room: Client) -> dict[str, Hook]:
-    found = room.get("/webhooks")["webhooks"]
+    found = list(room.list("/webhooks"))
     return {row["name"]: Hook(row["url"], tuple(row["events"])) for row in found}
 
 
@@ -78,7 +76,7 @@ def _bundles(room: Client) -> dict[tuple[str, int], BundleNow]:
     except OperatorError as error:
         trust = {"released": {}, "revoked": None, "why": error.message}
     found: dict[tuple[str, int], BundleNow] = {}
-    for row in room.get("/bundles")["bundles"]:
+    for row in room.list("/bundles"):
         key = (row["model"], row["version"])
         now = BundleNow(row["digest"], row["signature_sha256"], _problem(row, trust))
         if key not in found or found[key].problem:

@@ -13,7 +13,7 @@ from edgefleet_contract.errors import EdgefleetError, OperatorError
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
-from edgefleet_fleet.errors import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, exit_code
+from edgefleet_fleet.errors import EXIT_REFUSED, EXIT_USAGE, exit_code
 
 if TYPE_CHECKING:
     from edgefleet_fleet.apply_plan import Declared, Plan
@@ -153,8 +153,7 @@ def _watch(room: Client, outcome: Outcome) -> int:
         view = watching.watch(room, rollout, console=show.STDERR)
         for line in watching.refusals(view):
             show.talk(line)
-        if view["state"] != "completed":
-            code = EXIT_FAILED
+        code = code or watching.exit_code(view)
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import os
 import secrets
@@ -12,18 +13,16 @@ import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import IO, Annotated, Any
 
 import typer
 
 from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
-from edgefleet_fleet.client import Client
 from edgefleet_fleet.export_columns import COLUMNS, Noun
 from edgefleet_fleet.moments import parse_moment
 
-_PAGE: Final = 1000
 Since = Annotated[str, typer.Option(help="Not older than: 2h, 7d, or a date.")]
 
 
@@ -45,23 +44,12 @@ def audit(
 ) -> None:
     """Who changed what, when, from which address; newest first."""
     moment = parse_moment(since, now=int(time.time()))
-    found = list(_rows(client(url, data), moment, who, what, limit))
+    rows = client(url, data).list("/audit", since=moment, who=who, what=what)
+    found = list(itertools.islice(rows, limit))
     columns = ("at", "who", "what", "subject", "detail", "address")
     if not as_json:
         found = [row | {"at": show.moment(row["at"])} for row in found]
     show.rows(found, as_json=as_json, columns=columns)
-
-
-def _rows(room: Client, since: int, who: str, what: str, limit: int) -> Iterator[Any]:
-    before, left = "", limit
-    named = f"since={since}&who={show.quote(who)}&what={show.quote(what)}"
-    while left > 0:
-        page = room.get(f"/audit?limit={min(left, _PAGE)}&{named}{before}")
-        yield from page["audit"]
-        left -= len(page["audit"])
-        if page["next"] is None:
-            return
-        before = f"&before={page['next']}"
 
 
 def export(

@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.trust import release_path
+from edgefleet_fleet import cli_complete as complete
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_keys import load_key
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
@@ -17,7 +18,12 @@ from edgefleet_fleet.push import BundleDir, check_files, read_bundle
 
 bundles = typer.Typer(help="The bundles on the shelf.", no_args_is_help=True)
 models = typer.Typer(help="The models, their versions, and where they run.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="model-version, or the digest's beginning.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="model-version, or the digest's beginning.", autocompletion=complete.bundles
+    ),
+]
 
 
 @models.command("list")
@@ -30,7 +36,7 @@ def models_list(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
 
 @models.command("show")
 def models_show(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
+    model: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete.models)],
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = None,

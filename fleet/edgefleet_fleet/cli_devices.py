@@ -13,13 +13,14 @@ import typer
 
 from edgefleet_contract.commands import Kind
 from edgefleet_contract.errors import OperatorError
+from edgefleet_fleet import cli_complete as complete
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
 from edgefleet_fleet.client import Client, new_key
 from edgefleet_fleet.errors import EXIT_FAILED, EXIT_UNREACHABLE
 
 _LOOK_S: Final = 0.2
-Device = Annotated[str, typer.Argument(help="The device's name.")]
+Device = Annotated[str, typer.Argument(help="The device's name.", autocompletion=complete.devices)]
 MaybeDevice = Annotated[str, typer.Argument(help="The device's name; left out with --to.")]
 To = Annotated[str, typer.Option(help="All that a filter means, instead of one device.")]
 

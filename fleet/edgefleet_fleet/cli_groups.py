@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_fleet import cli_complete as complete
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
 from edgefleet_fleet.filters import parse_filter
 
 groups = typer.Typer(help="Filters with a name: --to group:NAME.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="What the group is called.")]
+Name = Annotated[
+    str, typer.Argument(help="What the group is called.", autocompletion=complete.groups)
+]
 
 
 @groups.command("create")

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_fleet import cli_complete as complete
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
 
 webhooks = typer.Typer(help="Addresses that are told what happens.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="The webhook.")]
+Name = Annotated[str, typer.Argument(help="The webhook.", autocompletion=complete.webhooks)]
 
 
 @webhooks.command("list")

@@ -82,14 +82,14 @@ class Client:
         """Close the connections."""
         self._session.close()
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, *, timeout: tuple[float, float] = _TIMEOUT) -> Any:
         """The JSON of `GET /api/v1{path}`.
 
         Raises:
             EdgefleetError: what the control room refused with: NotFound, Denied, Malformed (a
                 wrong filter, say); TransientError: not reached, or not within `patience_s`.
         """
-        return self._call("GET", path).json()
+        return self._call("GET", path, timeout=timeout).json()
 
     def read(self, path: str) -> tuple[Any, str]:
         """What `get` gives, and its ETag: hand that to a change as `if_match`."""

@@ -277,6 +277,8 @@ def _certificate(name: str, expires: int, now: int) -> Finding:
         do = "a new control room: devices must enrol with a new authority before this one ends"
     elif name == "elsewhere":
         do = "get the next one from whoever gave it; it is read again every six hours"
+    if not expires:
+        return Finding(f"certificate.{name}", Status.FAIL, "is not there, or cannot be read", do)
     if left <= 0:
         return Finding(f"certificate.{name}", Status.FAIL, f"ended {_span(-left)} ago", do)
     status = Status.WARN if left < _CERTIFICATE_SOON_S else Status.OK

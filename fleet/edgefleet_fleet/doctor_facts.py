@@ -149,7 +149,10 @@ def _blobs(room: Room, wanted: dict[Digest, tuple[int | None, str]]) -> Blobs:
         if time.monotonic() > until:
             break
         looked_at += 1
-        found = room.shelf.size(digest)
+        try:
+            found = room.shelf.size(digest)
+        except (EdgefleetError, OSError):
+            found = None
         if found is None or size not in (None, found):
             missing.append(name)
     return Blobs(looked_at, len(wanted), tuple(missing))
@@ -159,10 +162,12 @@ def _disks(room: Room) -> Iterator[Disk]:
     paths = [room.keys.root, *([room.keys.blobs] if isinstance(room.shelf, FileShelf) else [])]
     seen = set()
     for path in paths:
-        device = path.stat().st_dev
+        try:
+            device, found = path.stat().st_dev, os.statvfs(path)
+        except OSError:
+            continue  # what lies there is found missing by who looks for it
         if device not in seen:
             seen.add(device)
-            found = os.statvfs(path)
             yield Disk(str(path), found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
@@ -188,7 +193,7 @@ def _retained(room: Room, orders: dict[str, bytes]) -> Retained:
 
 def _open_secrets(room: Room) -> Iterator[str]:
     folder = room.keys.keys
-    if folder.stat().st_mode & 0o077:
+    if folder.exists() and folder.stat().st_mode & 0o077:
         yield "keys/"
     secret = [room.keys.token, *folder.glob("*.key"), *folder.glob("*.pem")]
     for path in secret:
@@ -207,10 +212,11 @@ def _certificates(room: Room) -> dict[str, int]:
         paths["elsewhere"] = Path(room.config.tls_cert)
     elif room.config.is_tls:
         paths["https"] = keys / "https.crt"
-    return {name: _ends(path) for name, path in paths.items() if path.exists()}
+    return {name: _ends(path) for name, path in paths.items()}
 
 
 def _ends(path: Path) -> int:
+    """The end of a certificate; 0 where it cannot be read."""
     try:
         return int(expiry_of(path.read_text()).astimezone(UTC).timestamp())
     except (OSError, ValueError):

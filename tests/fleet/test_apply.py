@@ -54,6 +54,8 @@ models:
     waves: [50, 100]
     max_failures: 1
     policy: {probation_s: 3}
+    soak_s: 1
+    gate: {limit: 0.1}
 """
 
 
@@ -89,9 +91,13 @@ def test_a_whole_file_is_read() -> None:
         ("version: 1\nmodels:\n  m: {}", "fleet.yaml:3:3: models.m.version: is to be a number"),
         ("version: 1\nmodels:\n  m: {version: 1, wave: [1]}", "there is no such key"),
         ("version: 1\nmodels:\n  m: {version: 1, waves: [9]}", "fleet.yaml:3:19: models.m.waves"),
-        ("version: 1\nmodels:\n  m: {version: 1, waves: ['9']}", "models.m.waves[0]: Input should"),
+        ("version: 1\nmodels:\n  m: {version: 1, canaries: [9]}", "models.m.canaries[0]: Input"),
         ("version: 1\nmodels:\n  m: {version: 1, to: 'x='}", "fleet.yaml:3:19: models.m.to"),
         ("version: 1\nmodels:\n  m: {version: 1, policy: {x: 1}}", "fleet.yaml:3:19: models.m.pol"),
+        (
+            "version: 1\nmodels:\n  m: {version: 1, gate: {limt: 1}}",
+            "fleet.yaml:3:3: models.m: rollout",
+        ),
         ("version: 1\nmodels:\n  m: [{version: 1, slot: 'A b'}]", "models.m[0].slot: a slot is"),
         ("version: &v 1\nfleet: *v", "anchors and aliases are not read"),
         ("version: !!python/object:os.system 1", "is no kind of value here"),

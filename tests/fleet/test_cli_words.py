@@ -20,6 +20,7 @@ import typer
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.messages import render
 from edgefleet_contract.topics import Channel
+from edgefleet_fleet import cli_complete
 from edgefleet_fleet.api import Services, create_app
 from edgefleet_fleet.cli import app
 from edgefleet_fleet.errors import EXIT_CODES, exit_codes
@@ -27,6 +28,7 @@ from edgefleet_fleet.export_columns import COLUMNS, Noun
 from edgefleet_fleet.moments import parse_moment
 from tests.fleet import inside
 from tests.fleet.device import model_sample, system_sample
+from tests.fleet.running import free_port
 from tests.fleet.stage import TOKEN, Stage
 from tests.fleet.web import Web, serving
 
@@ -91,6 +93,23 @@ def test_bash_completes_commands_by_the_script_that_the_program_gives(
         ["bash", "-c", text], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == [wanted], done.stderr
+
+
+def test_names_are_completed_where_the_control_room_answers_and_else_nothing_is_said(
+    filled: Stage, http: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled.devices("bb")
+    monkeypatch.setattr(cli_complete, "_PATIENCE_S", (30, 30))  # this machine may be busy
+    monkeypatch.setenv("FLEET_TOKEN", TOKEN)
+    context = typer.Context(typer.main.get_command(app))
+    context.params["url"] = http.base
+    assert cli_complete.devices(context, "b") == ["b", "bb"]
+    assert cli_complete.bundles(context, "") == ["digits-1"]
+    assert cli_complete.models(context, "d") == ["digits"]
+    assert cli_complete.groups(context, "") == cli_complete.webhooks(context, "") == []
+    context.params["url"] = f"http://127.0.0.1:{free_port()}"
+    assert cli_complete.devices(context, "b") == []
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

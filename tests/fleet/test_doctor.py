@@ -205,6 +205,13 @@ def test_certificates_run_out_as_well(well: Services, clock: Clock) -> None:
     assert found(well)["certificate.broker"].status is Status.FAIL
 
 
+def test_a_shelf_and_a_certificate_that_are_gone_are_found(well: Services) -> None:
+    shutil.rmtree(well.room.keys.blobs)
+    (well.room.keys.keys / "broker.crt").unlink()
+    assert bad(well) == {"shelf", "blobs", "certificate.broker"}
+    assert "cannot be read" in found(well)["certificate.broker"].found
+
+
 def test_a_key_that_is_not_listed_or_can_be_read_by_others_is_found(well: Services) -> None:
     room = well.room
     room.director = PrivateKey.generate_ed25519()
