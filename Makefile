@@ -18,7 +18,7 @@ FUZZ_S ?= 60
 .PHONY: memory lock clean
 
 help:
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 env: $(STAMP) ## create the environment in .venv
 
