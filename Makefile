@@ -20,7 +20,7 @@ API_FUZZ ?= 100
 .PHONY: memory device-tests api-fuzz lock clean
 
 help:
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 env: $(STAMP) ## create the environment in .venv
 

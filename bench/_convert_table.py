@@ -17,7 +17,8 @@ FAST = "edgefleet-latency"
 FIXED = "edgefleet-fixed"
 FLOAT = "float32"
 SIZE_ROOM, LATENCY_ROOM = 1.01, 1.05
-EXACT_DB = 200.0
+EXACT_DB = 100.0
+"""Nothing that computes in 8 bits comes near it: files in float16 have some 80 dB."""
 
 
 @dataclass
