@@ -18,6 +18,7 @@ import math
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
+from fastapi import FastAPI
 
 from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_fleet.adapters.mosquitto import Mosquitto
@@ -50,6 +52,7 @@ _RENEW_EVERY_S: Final = 6 * 3600
 _TICK_EVERY_S: Final = 30.0
 _TICK_S: Final = 0.5
 _MAX_DELAY_S: Final = 15.0
+_BUILDS: Final = threading.Lock()  # pydantic need not build models of two applications at once
 _THREADS: Final = 64  # for what a fleet does by itself; one whose data base hangs keeps some
 
 T = TypeVar("T")
@@ -181,12 +184,17 @@ async def _live(site: Site, fleet: Fleet, config: Config) -> None:
             services = services_of(room, publications)
             if fleet is site.own:
                 services = dataclasses.replace(services, site=site)
-            app = await asyncio.to_thread(create_app, services)  # the other fleets need not wait
+            app = await asyncio.to_thread(_build, services)  # the other fleets need not wait
             site.open(fleet, services, app)
             await _tend(fleet, services)
         finally:
             room.changes.close()
             room.store.close()
+
+
+def _build(services: Services) -> FastAPI:
+    with _BUILDS:
+        return create_app(services)
 
 
 async def _tend(fleet: Fleet, services: Services) -> None:

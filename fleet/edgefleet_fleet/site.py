@@ -61,6 +61,7 @@ class Fleet:
     services: Services | None = None
     app: FastAPI | None = None
     task: asyncio.Task[None] | None = None
+    is_leaving: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """It came up, or failed once."""
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -125,8 +126,7 @@ class Site:
     def hush(self) -> None:
         """End every stream of changes, so that connections close."""
         for fleet in self.fleets:
-            if fleet.services is not None:
-                fleet.services.room.changes.close()
+            self._hush(fleet)
 
     async def end(self) -> None:
         """Take all fleets down."""
@@ -208,8 +208,7 @@ class Site:
             fleet = self.others.get(name)
             if fleet is None:
                 raise NotFound(f"there is no fleet {name[:80]!r}")
-            if fleet.services is not None:
-                fleet.services.room.changes.close()
+            self._hush(fleet)
             await self._forget(fleet)
             try:
                 place = await asyncio.to_thread(site_folder.set_aside, fleet.data, fleet.config)
@@ -223,6 +222,11 @@ class Site:
     def _believe(self, fleet: Fleet) -> None:
         if self._tls is not None and fleet.services is not None:
             self._tls.believe(fleet.services.room.authority.pem)
+
+    def _hush(self, fleet: Fleet) -> None:
+        fleet.is_leaving = True
+        if fleet.services is not None:
+            fleet.services.room.changes.close()
 
     def _begin(self, fleet: Fleet) -> None:
         fleet.task = asyncio.create_task(self._keep(fleet))
@@ -255,6 +259,8 @@ class Site:
                 why = "it ended"
             finally:
                 fleet.app = fleet.services = None
+            if fleet.is_leaving:
+                return
             failures = 0 if fleet.state is State.RUNNING else failures
             wait_s, failures = _BACKOFF[min(failures, len(_BACKOFF) - 1)], failures + 1
             fleet.be(State.TROUBLED, why)

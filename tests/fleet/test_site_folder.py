@@ -11,7 +11,7 @@ import pytest
 from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import site_folder
 from edgefleet_fleet.adapters.sql import dump
-from edgefleet_fleet.adapters.sql.store import Store, in_schema
+from edgefleet_fleet.adapters.sql.store import Store, in_schema, sqlite_url
 from edgefleet_fleet.config import Config, Tls
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.server import open_room
@@ -129,6 +129,20 @@ def test_schemas_of_one_data_base_are_apart(cluster: Cluster, tmp_path: Path) ->
             store.close()
     with pytest.raises(OperatorError, match="names the schema"):
         Store(in_schema(url, 'a" ; drop'))
+
+
+def test_fleets_that_migrate_at_once_do_not_touch_each_others_data_bases(tmp_path: Path) -> None:
+    """Alembic's scripts find their connection in the process, and not in the thread."""
+
+    def migrate(name: str) -> str:
+        with closing(Store(sqlite_url(tmp_path / f"{name}.db"))) as store:
+            store.migrate()
+            with store.begin() as tx:
+                tx.ledger.set_setting("fleet", name)
+            return store.fleet()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(migrate, "abc")) == ["a", "b", "c"]
 
 
 def test_a_removed_fleet_on_postgresql_leaves_its_name_free(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,7 @@ from edgefleet_fleet.adapters.sql.webhooks import Webhooks
 
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
+_MIGRATES: Final = threading.Lock()  # what Alembic's scripts see is the process's: one at a time
 _SCHEMA: Final = re.compile(r"[a-z0-9_.-]{0,63}")
 _READS: Final = "edgefleet_reads"  # a transaction that writes nothing
 
@@ -92,7 +94,8 @@ class Store:
                     connection.commit()
                 config.attributes["connection"] = connection
                 try:
-                    command.upgrade(config, revision)
+                    with _MIGRATES:
+                        command.upgrade(config, revision)
                     connection.commit()
                 finally:
                     if connection.dialect.name == "postgresql":
