@@ -153,6 +153,8 @@ def _refusals(path: str, method: str, operation: dict[str, Any], *, is_guarded: 
         found |= {401, 403, 429}
     if path.startswith("/api/v1/trust"):
         found |= {400, 404, 409}
+    if path.startswith("/api/v1/fleets"):
+        found.add(404)  # only a site has fleets
     if path == "/api/v1/login":
         found.add(401)
     return sorted(found)

@@ -280,3 +280,4 @@ class Health(Shape):
     fleet: str
     version: str
     broker_connected: bool
+    fleets: dict[str, int] | None = None
