@@ -29,6 +29,12 @@ _COLOURS = {
     "withdrawn": "dim",
     **dict.fromkeys(_FAILED, "red"),
 }
+<<<<<<< HEAD
+=======
+EXIT_WAITS = 5
+_TITLE = 60
+"""Columns, so that the line above a small table is not broken."""
+>>>>>>> wt-kills
 
 
 def watch(client: Client, rollout: str, *, console: Console, patience_s: float = 60.0) -> Any:
@@ -73,7 +79,7 @@ def table(view: Any) -> Table:
         + f" · {counts['good']} good, {counts['bad']} bad of {counts['total']}"
         + (f"\n{view['why']}" if view["why"] else "")
     )
-    found = Table(title=title, title_justify="left")
+    found = Table(title=title, title_justify="left", min_width=_TITLE)
     for column in ("device", "wave", "outcome", "phase", "why"):
         found.add_column(column)
     for device in view["devices"]:

@@ -398,9 +398,11 @@ def trial(
         yield found
 
 
-def storm(folder: Path, *, kills: int, seed: int, cluster: Cluster | None = None) -> Score:
+def storm(
+    folder: Path, *, kills: int, seed: int, devices: int = 6, cluster: Cluster | None = None
+) -> Score:
     """The score of a control room that was killed so often."""
-    with trial(folder, seed=seed, cluster=cluster) as found:
+    with trial(folder, seed=seed, devices=devices, cluster=cluster) as found:
         found.run(kills=kills)
         found.take_stock()
         score = found.score
