@@ -29,12 +29,8 @@ _COLOURS = {
     "withdrawn": "dim",
     **dict.fromkeys(_FAILED, "red"),
 }
-<<<<<<< HEAD
-=======
-EXIT_WAITS = 5
 _TITLE = 60
 """Columns, so that the line above a small table is not broken."""
->>>>>>> wt-kills
 
 
 def watch(client: Client, rollout: str, *, console: Console, patience_s: float = 60.0) -> Any:
