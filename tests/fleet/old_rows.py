@@ -223,6 +223,14 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
         "last_error": "",
         "stopped": False,
     },
+    "idempotency_key": {
+        "who": "ada",
+        "key": "once",
+        "asked_sha256": "aa" * 32,
+        "at": 5,
+        "status": 201,
+        "body": b"{}",
+    },
     "audit": {
         "id": 1,
         "at": 5,

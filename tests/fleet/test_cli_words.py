@@ -159,7 +159,7 @@ def test_the_audit_trail_is_searched_by_who_what_and_since(filled: Stage, http: 
     assert "rollout.begin" in run(http, "audit").stdout
     first = http.get("/api/v1/audit?limit=3", headers={"Authorization": f"Bearer {TOKEN}"}).json()
     after = http.get(
-        f"/api/v1/audit?limit=3&before={first['next']}",
+        f"/api/v1/audit?limit=3&after={first['next']}",
         headers={"Authorization": f"Bearer {TOKEN}"},
     ).json()
     assert [row["number"] for row in first["audit"] + after["audit"]] == [

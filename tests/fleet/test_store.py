@@ -356,7 +356,8 @@ def test_pages_of_rollouts_and_of_the_audit_trail_are_cut_and_filtered(store: St
         for number in range(1, 6):
             target = other if number == 2 else TARGET
             state = State.ABORTED if number == 3 else State.RUNNING
-            tx.rollouts.add(rollout_row(number, target=target, state=state, created_at=number))
+            row = rollout_row(number, target=target, state=state, created_at=number)
+            tx.rollouts.add(row, Rollout(PLAN, state))
             tx.ledger.record(AuditRow(number, f"user-{number % 2}", "rollout.begin", "", "", ""))
 
         def numbers(**wanted: Any) -> list[int]:
@@ -367,10 +368,10 @@ def test_pages_of_rollouts_and_of_the_audit_trail_are_cut_and_filtered(store: St
         assert numbers(model="letters") == [2]
         assert numbers(state=State.ABORTED) == [3]
         assert numbers(since=4) == [5, 4]
-        newest = tx.ledger.page(limit=9, who="user-1", since=2)
+        newest = tx.ledger.find(limit=9, who="user-1", since=2)
         assert [row.at for _, row in newest] == [5, 3]
-        assert [row.at for _, row in tx.ledger.page(limit=1, before=newest[1][0])] == [2]
-        assert tx.ledger.page(limit=9, what="user.add") == []
+        assert [row.at for _, row in tx.ledger.find(limit=1, before=newest[1][0])] == [2]
+        assert tx.ledger.find(limit=9, what="user.add") == ()
 
 
 def test_numbers_of_rollouts_rise(store: Store) -> None:

@@ -66,8 +66,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back; filters of rollouts stay in the new words, which older releases may refuse."""
     op.drop_index("ix_event_device_id", "event")
-    with op.batch_alter_table("device", schema=None) as batch_op:
-        batch_op.drop_column("last_command")
+    # Not in a batch, which makes the table anew: what refers to it would refuse that.
+    op.drop_column("device", "last_command")
     op.drop_index("uq_command_device_seq", "command")
     op.drop_index(op.f("ix_command_request"), "command")
     op.drop_table("command")
