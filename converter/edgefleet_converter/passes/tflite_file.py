@@ -119,8 +119,23 @@ class TfliteFile:
 
 
 def parse(raw: bytes) -> Any:
-    """The `ModelT` in the bytes of a file."""
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
+    """The `ModelT` in the bytes of a file, all of it inside.
+
+    Large files keep buffers and options behind the flatbuffer, by offset and size from the
+    beginning of the file (schema.fbs: Buffer.offset, Operator.large_custom_options_offset); what
+    is written again would lose them.
+    """
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
+    for buffer in model.buffers or ():
+        if buffer.offset > 1:  # 0 and 1 say that there is none
+            buffer.data = np.frombuffer(raw, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    for operator in (one for graph in model.subgraphs or () for one in graph.operators or ()):
+        if operator.largeCustomOptionsOffset > 1:
+            size, at = operator.largeCustomOptionsSize, operator.largeCustomOptionsOffset
+            operator.customOptions = np.frombuffer(raw, np.uint8, size, at)
+            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+    return model
 
 
 def serialize(model: Any) -> bytes:
