@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -37,8 +38,15 @@ def serving(app: FastAPI, tls: ServerTls | None = None) -> Iterator[Web]:
     config.load()
     config.ssl = tls.context if tls is not None else None
     server = uvicorn.Server(config)
+
+    async def serve(sock: socket.socket) -> None:
+        await server.serve(sockets=[sock])
+        for connection in list(server.server_state.connections):  # whoever did not end in time
+            connection.transport.abort()
+        await asyncio.sleep(0)  # they are closed by the loop
+
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread = threading.Thread(target=lambda: asyncio.run(serve(sock)))
         thread.start()
         # The socket listens already: a request waits until the server takes it.
         try:
