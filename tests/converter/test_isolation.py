@@ -180,7 +180,12 @@ def start_build(digits: Digits, folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(folder / "tmp")},
+        # a cache of its own: a step that another test's build has kept would start no worker
+        env={
+            **os.environ,
+            "TMPDIR": str(folder / "tmp"),
+            "EDGE_CONVERT_CACHE": str(folder / "cache"),
+        },
     )
 
 
