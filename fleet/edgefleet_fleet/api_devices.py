@@ -255,7 +255,7 @@ def retry_bundle(device: str, body: RetryBody, services: TheServices, actor: Ope
     """Let a device try a quarantined bundle again: the rollout that asks it."""
     made = lift(services.room, services.deployments, device, body.bundle, actor=actor)
     with services.room.store.begin() as tx:
-        return views.rollout(tx, made)
+        return views.rollout(tx, made, now=int(services.room.clock()))
 
 
 @router.post("/devices/{device}/decommission", status_code=204, tags=["devices"])

@@ -70,7 +70,7 @@ RESOURCES: Final[dict[str, tuple[str, View]]] = {
     "/api/v1/groups/{name}": ("name", group),
     "/api/v1/rollouts/{rollout}": (
         "rollout",
-        lambda _services, tx, name: views.rollout(tx, name),
+        lambda services, tx, name: views.rollout(tx, name, now=int(services.room.clock())),
     ),
     "/api/v1/users/{name}": ("name", user),
     "/api/v1/webhooks/{name}": ("name", webhook),

@@ -209,4 +209,4 @@ def label(rollout: str, body: LabelBody, services: TheServices, actor: Operator)
 
 def _view(services: TheServices, rollout: str) -> Any:
     with services.room.store.begin() as tx:
-        return views.rollout(tx, rollout)
+        return views.rollout(tx, rollout, now=int(services.room.clock()))

@@ -116,7 +116,7 @@ def rollouts_deny(
 def rollouts_promote(
     rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
 ) -> None:
-    """Open the wave that waits for a person."""
+    """Open the next wave: the one that waits for a person, or before soak and gates let it."""
     _by_hand(rollout, "promote", as_json=as_json, url=url, data=data)
 
 

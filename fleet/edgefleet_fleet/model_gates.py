@@ -48,7 +48,18 @@ SAMPLE: Final[Mapping[Kind, int]] = {
     Kind.JS: 500,
     Kind.CONFIDENCE: 200,
 }
-"""The least sample of each: requests, or devices for `slow`, `memory`, `drift`."""
+"""The least sample of each, counted in `COUNTED`."""
+COUNTED: Final[Mapping[Kind, str]] = {
+    Kind.ERRORS: "requests",
+    Kind.AGREEMENT: "compared answers",
+    Kind.ACCURACY: "labels",
+    Kind.SLOW: "devices",
+    Kind.MEMORY: "devices",
+    Kind.DRIFT: "devices",
+    Kind.PSI: "answers",
+    Kind.JS: "answers",
+    Kind.CONFIDENCE: "answers",
+}
 _ALPHA: Final = 0.01
 _PSI_SHIFT: Final = 0.25
 _SURE: Final = math.log(1000)
@@ -220,18 +231,12 @@ def read(gate: ModelGate, evidence: Evidence, reference: Reference) -> Reading:
 def objection(
     gates: Sequence[ModelGate], evidence: Mapping[str, Evidence], reference: Reference
 ) -> str:
-    """Which gate trips on which hardware class, and why; empty where none does.
-
-    The chance of a false stop is shared out (Bonferroni): with g gates and c classes each may err
-    with 1 % / (g·c), so all of them together, looked at for ever, stop a good model once in a
-    hundred rollouts.
-    """
-    tests = max(1, len(gates) * len(evidence))
-    needed = math.log(tests / _ALPHA)
+    """Which gate trips on which hardware class, and why; empty where none does."""
+    enough = math.log(e_value_needed(gates, evidence))
     for name, found in sorted(evidence.items()):
         for gate in gates:
             seen = read(gate, found, reference)
-            if seen.sample >= gate.sample and seen.beyond and seen.log_e >= needed:
+            if seen.sample >= gate.sample and seen.beyond and seen.log_e >= enough:
                 where = f" on {name}" if name else ""
                 return (
                     f"{gate.kind.value}{where}: {seen.figure:.3g} where {gate.limit:.3g} is the"
@@ -240,16 +245,39 @@ def objection(
     return ""
 
 
+def e_value_needed(gates: Sequence[ModelGate], evidence: Mapping[str, Evidence]) -> float:
+    """The e-value at which a gate trips.
+
+    The chance of a false stop is shared out (Bonferroni): with g gates and c classes each may err
+    with 1 % / (g·c), so all of them together, looked at for ever, stop a good model once in a
+    hundred rollouts.
+    """
+    return max(1, len(gates) * len(evidence)) / _ALPHA
+
+
 def missing(
-    gates: Sequence[ModelGate], evidence: Mapping[str, Evidence], reference: Reference
-) -> str:
-    """Which gate that was asked for has not seen enough of all devices; empty where none."""
+    gates: Sequence[ModelGate],
+    evidence: Mapping[str, Evidence],
+    reference: Reference,
+    devices: int,
+) -> tuple[str, ...]:
+    """Which gates that were asked for have not seen enough, of all that `devices` devices tell."""
     pooled = sum(evidence.values(), Evidence())
+    found = []
     for gate in gates:
-        seen = read(gate, pooled, reference)
-        if gate.required and seen.sample < gate.sample:
-            return f"{gate.kind.value}: {seen.sample} of {gate.sample} seen"
-    return ""
+        seen, least = read(gate, pooled, reference).sample, needed(gate, devices)
+        if gate.required and seen < least:
+            found.append(f"gate {gate.kind.value}: {seen} of {least} {COUNTED[gate.kind]} seen")
+    return tuple(found)
+
+
+def needed(gate: ModelGate, devices: int) -> int:
+    """The sample without which a wave of `devices` devices does not pass.
+
+    A gate that counts devices needs no more of them than there are: where there is one canary, it
+    is enough.
+    """
+    return min(gate.sample, devices) if COUNTED[gate.kind] == "devices" else gate.sample
 
 
 def shares_of(counts: Sequence[int], width: int) -> tuple[float, ...]:

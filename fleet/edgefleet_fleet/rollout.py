@@ -338,6 +338,10 @@ def _leave(rollout: Rollout, roster: Roster, device: str) -> Step:
 
 
 def _promote(rollout: Rollout, now: int) -> Rollout:
+    if rollout.state is State.RUNNING and rollout.wave_state is WaveState.SOAK:
+        rollout = move_wave(rollout, WaveTrigger.PROMOTED)
+        if rollout.plan.is_last(rollout.wave):
+            return move(rollout, Trigger.LAST_WAVE_PASSED)
     is_held = rollout.state is State.RUNNING and rollout.wave_state is WaveState.PASSED
     if not is_held or rollout.plan.is_last(rollout.wave):
         raise NotInTable(rollout.state, "promoting, with no wave that waits for it,")

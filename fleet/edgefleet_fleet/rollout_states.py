@@ -128,6 +128,7 @@ class WaveTrigger(StrEnum):
     ENDED_WELL = "enough ended well"
     UNSETTLED = "not enough any more"
     SOAKED = "soaked, and the model gates hold"
+    PROMOTED = "operator went on"
     TRIPPED = "gate tripped"
     RESUMED = "operator resumed"
 
@@ -137,6 +138,7 @@ WAVE_TRANSITIONS: Final[Mapping[tuple[WaveState, WaveTrigger], WaveState]] = {
     (WaveState.OPEN, WaveTrigger.ENDED_WELL): WaveState.SOAK,
     (WaveState.SOAK, WaveTrigger.UNSETTLED): WaveState.OPEN,
     (WaveState.SOAK, WaveTrigger.SOAKED): WaveState.PASSED,
+    (WaveState.SOAK, WaveTrigger.PROMOTED): WaveState.PASSED,
     (WaveState.OPEN, WaveTrigger.TRIPPED): WaveState.FAILED,
     (WaveState.SOAK, WaveTrigger.TRIPPED): WaveState.FAILED,
     (WaveState.FAILED, WaveTrigger.RESUMED): WaveState.OPEN,

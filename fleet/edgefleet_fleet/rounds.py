@@ -298,7 +298,8 @@ def _pass(rollout: Rollout, roster: Roster, here: Counts, now: int) -> Step:
         rest = plan.soak_s if _is_peopled(rollout) else 0
         return Step(dataclasses.replace(soaked, soak_until=now + rest))
     if now < rollout.soak_until or (
-        here.good and model_gates.missing(plan.model_gates, rollout.evidence, plan.reference)
+        here.good
+        and model_gates.missing(plan.model_gates, rollout.evidence, plan.reference, here.good)
     ):
         return Step(rollout)
     return _go_on(move_wave(rollout, WaveTrigger.SOAKED), now)

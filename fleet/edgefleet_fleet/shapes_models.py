@@ -163,6 +163,21 @@ class ListedRollout(OrderedTarget):
     by_reason: dict[str, int]
 
 
+class GateReading(Shape):
+    """A model gate on a hardware class: `figure` against `limit`, of `sample` of the `needed` that
+    are `counted`; `certainty`: how near the evidence is to a stop, 0 to 1."""
+
+    kind: str
+    hardware: str
+    limit: float
+    figure: float
+    sample: int
+    needed: int
+    counted: str
+    is_required: bool
+    certainty: float
+
+
 class RolloutMember(MemberShape):
     """A device of a rollout."""
 
@@ -170,9 +185,11 @@ class RolloutMember(MemberShape):
 
 
 class Rollout(ListedRollout):
-    """A rollout with its devices."""
+    """A rollout with its devices, what it waits for in words, and what its gates read."""
 
     devices: list[RolloutMember]
+    waits_for: list[str]
+    gates: list[GateReading]
 
 
 class Visit(Shape):

@@ -36,6 +36,7 @@ from edgefleet_fleet.records import (
 )
 from edgefleet_fleet.rehearsal import Visit
 from edgefleet_fleet.roster import AT_IT, UNDONE, Outcome
+from edgefleet_fleet.waiting import gate_views, waits_for
 from edgefleet_fleet.webhooks import Webhook
 
 View: TypeAlias = dict[str, Any]
@@ -131,8 +132,8 @@ def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[in
     return [(row.number, _rollout(tx, row, tx.rollouts.members(row.id))) for row in rows]
 
 
-def rollout(tx: Transaction, rollout_id: str) -> View:
-    """One rollout with its devices.
+def rollout(tx: Transaction, rollout_id: str, *, now: int) -> View:
+    """One rollout with its devices, what it waits for, and what its gates read.
 
     Raises:
         NotFound: there is no such rollout.
@@ -146,6 +147,9 @@ def rollout(tx: Transaction, rollout_id: str) -> View:
     view["devices"] = [
         _member(member) | {"online": online.get(member.device, False)} for member in members
     ]
+    found = tx.rollouts.machine(row.id) if row.plan is not None else None
+    view["waits_for"] = list(waits_for(found, now=now)) if found is not None else []
+    view["gates"] = [asdict(gate) for gate in gate_views(found)] if found is not None else []
     return view
 
 

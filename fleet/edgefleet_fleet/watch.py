@@ -74,6 +74,7 @@ def table(view: Any) -> Table:
         + f" · wave {view['wave'] + 1}/{view['wave_count']}"
         + f" · {counts['good']} good, {counts['bad']} bad of {counts['total']}"
         + (f"\n{view['why']}" if view["why"] else "")
+        + "".join(f"\nwaits for {what}" for what in view["waits_for"])
     )
     found = Table(title=title, title_justify="left", min_width=_TITLE)
     for column in ("device", "wave", "outcome", "phase", "why"):
@@ -140,6 +141,11 @@ def _print_news(console: Console, view: Any, seen: dict[str, str]) -> None:
     if seen.get("") != now:
         seen[""] = now
         _say(console, f"{view['id']}: {now}")
+    if view["wave_states"] and view["wave_states"][view["wave"]] != "open":  # devices have lines
+        waits = ", ".join(view["waits_for"])
+        if waits and seen.get("waits") != waits:
+            _say(console, f"{view['id']}: waits for {waits}")
+        seen["waits"] = waits
 
 
 def _say(console: Console, line: str) -> None:

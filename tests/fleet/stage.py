@@ -252,7 +252,7 @@ class Stage:
 
     def view(self, rollout: str) -> views.View:
         with self.services.room.store.begin() as tx:
-            return views.rollout(tx, rollout)
+            return views.rollout(tx, rollout, now=int(self.services.room.clock()))
 
     def state(self, rollout: str) -> str:
         return str(self.view(rollout)["state"])

@@ -69,8 +69,8 @@ def test_each_gate_holds_for_a_good_model_and_trips_for_a_bad_one(
     assert objection((gate,), {"Pi 5": ill}, BEFORE).startswith(f"{gate.kind.value} on Pi 5: ")
     few = replace(gate, min_sample=10**6)
     assert objection((few,), {"Pi 5": ill}, BEFORE) == ""
-    assert missing((few,), {"Pi 5": ill}, BEFORE).startswith(f"{gate.kind.value}: ")
-    assert missing((gate,), {"Pi 5": well}, BEFORE) == ""
+    assert missing((few,), {"Pi 5": ill}, BEFORE, 10**6)[0].startswith(f"gate {gate.kind.value}: ")
+    assert missing((gate,), {"Pi 5": well}, BEFORE, 10**6) == ()
 
 
 def test_one_class_that_is_ill_is_named_though_the_others_are_well() -> None:
@@ -84,14 +84,16 @@ def test_a_figure_beyond_its_limit_by_chance_alone_does_not_trip() -> None:
 
 
 def test_gates_that_nobody_asked_for_are_not_waited_for() -> None:
-    assert missing(DEFAULT_GATES, {}, NO_REFERENCE) == ""
-    assert missing((ModelGate(Kind.ERRORS, 0.05),), {}, NO_REFERENCE) == "errors: 0 of 100 seen"
+    assert missing(DEFAULT_GATES, {}, NO_REFERENCE, 9) == ()
+    assert missing((ModelGate(Kind.ERRORS, 0.05),), {}, NO_REFERENCE, 9) == (
+        "gate errors: 0 of 100 requests seen",
+    )
 
 
 def test_without_a_reference_nothing_can_have_drifted_and_the_sample_is_missing() -> None:
     gate = ModelGate(Kind.PSI, 0.25)
     assert read(gate, SAME, NO_REFERENCE).sample == 0
-    assert missing((gate,), {"Pi 5": SAME}, NO_REFERENCE) == "psi: 0 of 500 seen"
+    assert missing((gate,), {"Pi 5": SAME}, NO_REFERENCE, 9) == ("gate psi: 0 of 500 answers seen",)
 
 
 def test_one_device_has_no_more_weight_than_its_share() -> None:

@@ -85,7 +85,9 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
         waiting = [views.request(r) for r in tx.requests.open(at=int(services.room.clock()))]
         current = next((r for r in rollouts if r["state"] in ("running", "paused")), None)
         current = current or (rollouts[0] if rollouts else None)
-        shown = views.rollout(tx, current["id"]) if current else None
+        shown = (
+            views.rollout(tx, current["id"], now=int(services.room.clock())) if current else None
+        )
     running: Counter[str] = Counter()
     for device in devices:
         for model in device["models"]:
@@ -128,7 +130,7 @@ def rollout_page(rollout: str, request: Request, services: TheServices, _actor: 
     """One rollout: what a person may do now, its waves, its devices, refusals by reason."""
     may_operate = may(services.access.user(request).role, Permission.OPERATE)
     with services.room.store.begin() as tx:
-        view = views.rollout(tx, rollout)
+        view = views.rollout(tx, rollout, now=int(services.room.clock()))
     return _render(request, "rollout.html", rollout=view, may_operate=may_operate)
 
 
