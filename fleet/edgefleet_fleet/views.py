@@ -123,13 +123,13 @@ def event_view(event: Event) -> View:
 def rollouts(tx: Transaction, rows: Sequence[RolloutRow] | None = None) -> list[View]:
     """The newest rollouts, newest first, or these; without their devices."""
     known = tx.rollouts.list() if rows is None else rows
-    return [_rollout(tx, row, tx.rollouts.members(row.id)) for row in known]
+    return [_rollout(tx, row) for row in known]
 
 
 def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[int, View]]:
     """The rollouts behind a number, oldest first, without their devices; each with its number."""
     rows = tx.rollouts.after(number, limit=limit)
-    return [(row.number, _rollout(tx, row, tx.rollouts.members(row.id))) for row in rows]
+    return [(row.number, _rollout(tx, row)) for row in rows]
 
 
 def rollout(tx: Transaction, rollout_id: str, *, now: int) -> View:
@@ -143,7 +143,7 @@ def rollout(tx: Transaction, rollout_id: str, *, now: int) -> View:
         raise NotFound(f"there is no rollout {rollout_id!r}", hint="fleet rollouts list")
     members = tx.rollouts.members(row.id)
     online = {device.id: device.online for device in tx.devices.list()}
-    view = _rollout(tx, row, members)
+    view = _rollout(tx, row)
     view["devices"] = [
         _member(member) | {"online": online.get(member.device, False)} for member in members
     ]
@@ -342,13 +342,13 @@ def _target(target: Target) -> View:
     }
 
 
-def _rollout(tx: Transaction, row: RolloutRow, members: tuple[MemberRow, ...]) -> View:
-    outcomes = Counter(member.outcome for member in members)
-    reasons = Counter(
-        member.reason.value if member.reason else "unnamed"
-        for member in members
-        if member.outcome in _FAILED
-    )
+def _rollout(tx: Transaction, row: RolloutRow) -> View:
+    outcomes: Counter[Outcome] = Counter()
+    reasons: Counter[str] = Counter()
+    for outcome, reason, count in tx.rollouts.endings(row.id):
+        outcomes[outcome] += count
+        if outcome in _FAILED:
+            reasons[reason.value if reason else "unnamed"] += count
     plan = row.plan
     at_it = sum(outcomes[outcome] for outcome in AT_IT)
     return {
@@ -372,7 +372,7 @@ def _rollout(tx: Transaction, row: RolloutRow, members: tuple[MemberRow, ...]) -
         "created_by": row.created_by,
         "ended_at": row.ended_at,
         "counts": {
-            "total": len(members),
+            "total": outcomes.total(),
             **{outcome.value: outcomes[outcome] for outcome in Outcome},
             "asked": at_it,
         },

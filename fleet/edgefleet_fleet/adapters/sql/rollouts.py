@@ -223,6 +223,15 @@ class Rollouts:
         rows = self._connection.execute(query.order_by(members.c.wave, members.c.device))
         return tuple(_member(row) for row in rows)
 
+    def endings(self, rollout: str) -> tuple[tuple[Outcome, Reason | None, int], ...]:
+        """How many of its devices have each outcome, by reason; counted by the data base."""
+        by = (members.c.outcome, members.c.reason)
+        query = sa.select(*by, sa.func.count()).where(members.c.rollout == rollout).group_by(*by)
+        return tuple(
+            (Outcome(outcome), Reason(reason) if reason else None, count)
+            for outcome, reason, count in self._connection.execute(query)
+        )
+
     def of_device(self, device: str) -> tuple[tuple[RolloutRow, MemberRow], ...]:
         """The rollouts that a device is or was part of, oldest first."""
         mine = {
