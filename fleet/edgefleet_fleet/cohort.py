@@ -1,8 +1,9 @@
 """Which wave a device falls into; whom a filter means stands in `filters.py`. No I/O.
 
 A device's place is `u64(sha256(salt || device)) / 2^64`, a number in [0, 1) that depends on
-nothing else: the first wave that ends above it is the device's wave. So waves are deterministic, a
-device that joins late falls into its wave by itself, and raising a share only adds devices.
+nothing else: the first wave that ends above it is the device's wave. Where waves end is fixed when
+a rollout begins, so that they hold as many devices as they say, in a fleet of ten as well; a device
+that joins late falls into its wave by itself, and raising a share only adds devices.
 Explicit canaries come before all shares.
 """
 
@@ -81,18 +82,26 @@ def place(salt: str, device: str) -> int:
 def cuts(waves: Sequence[Wave], places: Iterable[int]) -> tuple[int, ...]:
     """Where each wave ends: a device is in the first wave whose cut is above its place.
 
-    A share ends at that share of all places. A number of devices ends behind the place of the last
-    one of them that is there now (`places`), so that who joins later has a wave as well.
+    A share ends as near to that share of all places as it can, between the last of the devices
+    there now (`places`) that it means, rounded up, and the next. A number of devices ends behind
+    the place of the last of them. So who joins later has a wave as well.
     """
     known = sorted(places)
     found: list[int] = []
     for wave in waves:
-        cut = wave.percent * _SCALE // 100
+        cut = _share_end(wave.percent, known)
         if wave.devices:
             last = known[: wave.devices][-1:]
             cut = last[0] + 1 if last else 0
         found.append(max([cut, *found[-1:]]))
     return tuple(found)
+
+
+def _share_end(percent: int, known: Sequence[int]) -> int:
+    count = -(-percent * len(known) // 100)
+    least = known[count - 1] + 1 if count else 0
+    most = known[count] if count < len(known) else _SCALE
+    return min(max(percent * _SCALE // 100, least), most)
 
 
 def wave_of(device: str, *, salt: str, ends: Sequence[int], canaries: Collection[str]) -> int:

@@ -295,14 +295,19 @@ def _pass(rollout: Rollout, roster: Roster, here: Counts, now: int) -> Step:
     if rollout.wave_state is WaveState.OPEN:
         soaked = move_wave(rollout, WaveTrigger.ENDED_WELL)
         # a wave that nobody is in has nothing to soak
-        rest = plan.soak_s if _is_peopled(rollout) else 0
+        rest = plan.soak_s if is_peopled(rollout) else 0
         return Step(dataclasses.replace(soaked, soak_until=now + rest))
-    if now < rollout.soak_until or (
-        here.good
-        and model_gates.missing(plan.model_gates, rollout.evidence, plan.reference, here.good)
-    ):
+    if now < rollout.soak_until or (is_peopled(rollout) and unseen(rollout)):
         return Step(rollout)
     return _go_on(move_wave(rollout, WaveTrigger.SOAKED), now)
+
+
+def unseen(rollout: Rollout) -> tuple[str, ...]:
+    """The samples that the model gates still need of the devices that run it."""
+    plan, devices = rollout.plan, counts(rollout).good
+    if not devices:
+        return ()
+    return model_gates.missing(plan.model_gates, rollout.evidence, plan.reference, devices)
 
 
 def _unsettle(rollout: Rollout) -> Step:
@@ -311,7 +316,8 @@ def _unsettle(rollout: Rollout) -> Step:
     return Step(rollout)
 
 
-def _is_peopled(rollout: Rollout) -> bool:
+def is_peopled(rollout: Rollout) -> bool:
+    """Whether the newest open wave has a device; one that has none waits for nothing."""
     return any(rollout.tally.by_outcome(range(rollout.wave, rollout.wave + 1)).values())
 
 

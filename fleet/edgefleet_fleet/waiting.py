@@ -16,7 +16,7 @@ from edgefleet_fleet.rollout import Rollout
 from edgefleet_fleet.rollout_plan import ANYBODY
 from edgefleet_fleet.rollout_states import State, WaveState
 from edgefleet_fleet.roster import Outcome
-from edgefleet_fleet.rounds import counts
+from edgefleet_fleet.rounds import counts, unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,7 @@ def _running(rollout: Rollout, now: int) -> Iterator[str]:
         case WaveState.SOAK:
             if now < rollout.soak_until:
                 yield f"the soak, until {_stamp(rollout.soak_until)}"
-            yield from model_gates.missing(
-                plan.model_gates, rollout.evidence, plan.reference, counts(rollout).good
-            )
+            yield from unseen(rollout)
         case _:
             here = counts(rollout)
             if here.at_work:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,18 @@ def test_every_device_has_exactly_one_wave_and_canaries_the_first(
     assert 0 <= found < len(waves)
     assert wave(salt, device, shares(*waves), device) == 0
     assert wave(salt, device, shares(*waves), "?") == found + 1
+
+
+@given(st.sets(words, min_size=1, max_size=40), rising)
+def test_shares_are_met_to_the_device_in_a_small_fleet(
+    devices: set[str], waves: tuple[int, ...]
+) -> None:
+    ends = cuts(shares(*waves), (place("s", device) for device in devices))
+    found = [wave_of(d, salt="s", ends=ends, canaries=()) for d in devices]
+    for number, share in enumerate(waves):
+        assert sum(w <= number for w in found) == math.ceil(len(devices) * share / 100)
+    assert list(ends) == sorted(ends)
+    assert wave_of("later", salt="s", ends=ends, canaries=()) in range(len(waves))
 
 
 @given(words, st.integers(1, 98))

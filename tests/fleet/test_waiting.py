@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgefleet_fleet import rollout_events as r
+from edgefleet_fleet.cohort import Wave
 from edgefleet_fleet.model_gates import Envelope, Evidence, Kind, ModelGate
 from edgefleet_fleet.pace import Pace
 from edgefleet_fleet.rollout_plan import ANYBODY, Plan
@@ -75,6 +76,15 @@ def test_a_gate_that_counts_devices_is_content_with_all_there_are() -> None:
     assert said(play) == ("gate slow: 1 of 3 devices seen",)
     play.tell(Evidence(measured=2))
     assert said(play) == ()
+    assert play.state is State.COMPLETED
+
+
+def test_a_wave_that_nobody_is_in_waits_for_nothing() -> None:
+    play = begun(
+        Plan("salt", canaries=("d0",), waves=(Wave(50), Wave(100)), model_gates=(ERRORS,)), 1
+    )
+    play.good("d0")
+    play.say(r.Promoted())
     assert play.state is State.COMPLETED
 
 
