@@ -72,7 +72,11 @@ def test_a_pipeline_becomes_plain_onnx_and_tflite(name: str, here: Path) -> None
     Path("model.onnx").rename("source")
     onnx_source.tidy()
     write_tflite.write()
-    assert {node.op_type for node in onnx.load("model.onnx").graph.node} == expected
+    model = onnx.load("model.onnx")
+    assert {node.op_type for node in model.graph.node} == expected
+    domains = [entry.domain for entry in model.opset_import]
+    assert "" in domains
+    assert len(domains) == len(set(domains))
     (answers,) = load_tensors(Path("outputs.npz"), "output")
     for kind in Format:
         (found,) = run_all(open_model(Path(f"model.{kind}"), kind), (x,))

@@ -45,6 +45,7 @@ def tidy(*, slim: bool = True) -> dict[str, Json]:
     cut = next((one.value for one in model.metadata_props if one.key == STRUCTURED), "")
     _check(model)
     _refuse_foreign(model)
+    _import_once(model)
     model = _convert_opset(model)
     say_plainly(model)
     if slim:
@@ -138,6 +139,16 @@ def _refuse_foreign(model: ModelProto) -> None:
     for value in model.graph.input:
         if value.name not in weights and value.type.WhichOneof("value") != "tensor_type":
             raise OperatorError(f"input {value.name!r} is not a tensor")
+
+
+def _import_once(model: ModelProto) -> None:
+    """Name each domain once, with a version for ONNX' own: skl2onnx writes it twice or not at all,
+    which quantizers refuse."""
+    versions = {"": BASE_OPSET}
+    for entry in model.opset_import:
+        versions["" if entry.domain == "ai.onnx" else entry.domain] = entry.version
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*item) for item in versions.items())
 
 
 def _convert_opset(model: ModelProto) -> ModelProto:
