@@ -29,6 +29,7 @@ CORES = {
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "commands", "boards", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
+        *("orders", "phases", "reported", "capabilities", "telemetry", "results", "enrolment"),
         *("lanes", "delta", "delta_reader", "graph", "drift", "drift_reference", "measuring"),
     ),
 }

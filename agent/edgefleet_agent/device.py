@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.order_policy import Canary, Policy, Shadow
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 

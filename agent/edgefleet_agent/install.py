@@ -44,7 +44,7 @@ from edgefleet_agent.device import (
     Withdrawn,
 )
 from edgefleet_contract.errors import EdgefleetError
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 
 
 class IllegalStep(EdgefleetError):

@@ -44,8 +44,10 @@ from edgefleet_agent.performer import LOOK_S, Performer
 from edgefleet_agent.ports import ModelHost, ModelSpec, Reporter, Surroundings
 from edgefleet_contract import messages
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
-from edgefleet_contract.messages import Order, Phase, RunningModel
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 from edgefleet_contract.trust import Trust
 
 log = logging.getLogger(__name__)

@@ -48,8 +48,10 @@ from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
 from edgefleet_agent.telemetry import where_it_runs
 from edgefleet_agent.windows import hindrance, next_day
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
-from edgefleet_contract.messages import Order, Phase, RunningModel, Target
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from edgefleet_agent.device import (
 )
 from edgefleet_agent.transitions import MAX_STARTS, at_hand, blame, download, fail, move, roll_back
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 
 CRITICAL: Final = (Phase.ACTIVATING, Phase.PROBATION, Phase.ROLLING_BACK)

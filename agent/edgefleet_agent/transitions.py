@@ -35,7 +35,8 @@ from edgefleet_agent.device import (
     TrustSeen,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Order, Phase, Target
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 
 MAX_STARTS: Final = 3

@@ -14,18 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgefleet_contract.bundle import is_name
+from edgefleet_contract.capabilities import Capabilities
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.messages import (
-    Capabilities,
-    Event,
-    ModelTelemetry,
-    Phase,
-    Reported,
-    Target,
-)
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Event, Reported
+from edgefleet_contract.telemetry import ModelTelemetry
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as events
 from edgefleet_fleet import sealings

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Sequence
 
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.enrolment import EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_contract.messages import EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.sealed import parse_seal_key
 from edgefleet_contract.trust import Claim
 from edgefleet_fleet.admission import Listed, check_list, must_wait, refusal

@@ -15,7 +15,7 @@ from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import Manifest
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.reasons import Reason
 from tests.agent.models import model_path
 from tests.agent.shelf import Shelf, serve

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_contract.messages import Order, Phase
 from edgefleet_contract.order_policy import Canary, Policy
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.models import WEIGHTS, pixels
 from tests.agent.shelf import Shelf, serve

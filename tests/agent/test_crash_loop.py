@@ -16,9 +16,9 @@ from edgefleet_agent.device import KeptDying, Restore, RolledBack, Serve, Settle
 from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.runtime.crash_loop import DEATHS, WINDOW_S, Deaths
 from edgefleet_contract import bundle as b
-from edgefleet_contract.messages import Phase
 from edgefleet_contract.model_signature import sign_bundle
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import running, until
 from tests.agent.models import WEIGHTS, golden_path, model_path, pixels

@@ -50,8 +50,9 @@ from edgefleet_agent.device import (
     Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.order_policy import Canary, Policy, Shadow, Window
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of

@@ -30,9 +30,10 @@ from edgefleet_agent.unsealing import Unsealer, no_key
 from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.model_signature import sign_bundle
 from edgefleet_contract.order_policy import Conditions, Policy, Window
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.models import HERE, WEIGHTS, X, Y, linear, pixels
 from tests.agent.repository import Repository

@@ -16,8 +16,8 @@ import pytest
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract import bundle as b
-from edgefleet_contract.messages import Phase
 from edgefleet_contract.model_signature import sign_bundle
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import running, until
 from tests.agent.models import WEIGHTS, make_spec, pixels, raw

@@ -28,8 +28,8 @@ from edgefleet_agent.runtime.room import (
     worker_bound,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Load, RunningHost, running, until
 from tests.agent.models import asked_spec, linear_spec, tflite_spec, with_model

@@ -25,7 +25,8 @@ from edgefleet_agent.unsealing import no_key
 from edgefleet_contract import bundle as b
 from edgefleet_contract.errors import DeviceError, OperatorError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Phase, Target
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import seal_file
 from edgefleet_contract.sealed_index import SealedIndex, render_index

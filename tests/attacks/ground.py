@@ -31,7 +31,8 @@ from edgefleet_agent.keeper import STICK, TrustKeeper
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, SignedTime, seal_time
+from edgefleet_contract.messages import seal_time
+from edgefleet_contract.orders import Order, SignedTime
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import trust_topic
 from edgefleet_contract.trust import (

@@ -26,7 +26,9 @@ from edgefleet_agent.device import (
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import Unverified
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase, Target, open_order, seal_order
+from edgefleet_contract.messages import open_order, seal_order
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import (
     FLEET_POLICY,

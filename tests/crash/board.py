@@ -38,7 +38,8 @@ from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import messages
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.repository import Repository
 from tests.agent.shelf import Shelf

@@ -12,9 +12,12 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import parse_manifest
 from edgefleet_contract.commands import Command, open_command
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Order, Phase, RunningModel, open_order, render
+from edgefleet_contract.messages import open_order, render
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import ceremony, views
 from edgefleet_fleet.adapters.file_shelf import FileShelf

@@ -8,7 +8,8 @@ import pytest
 
 from edgefleet_contract.commands import Command, CommandResult, Kind, Outcome
 from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_contract.messages import Presence, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api import Services, create_app
 from edgefleet_fleet.commands import MAX_OPEN, Wish

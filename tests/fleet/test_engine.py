@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api import services_of

@@ -9,9 +9,10 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgefleet_contract.enrolment import EnrolPending, EnrolResponse
 from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_contract.keys import PrivateKey, PublicKey
-from edgefleet_contract.messages import EnrolPending, EnrolResponse, parse, render
+from edgefleet_contract.messages import parse, render
 from edgefleet_contract.trust import parse_claim
 from edgefleet_fleet.adapters.sql.store import sqlite_url
 from edgefleet_fleet.admission import parse_list

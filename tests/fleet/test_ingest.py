@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_contract.messages import Presence, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import metrics, views
 from edgefleet_fleet.api import Services

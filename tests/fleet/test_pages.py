@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason, explain
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api import Services, create_app

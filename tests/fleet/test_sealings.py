@@ -14,7 +14,7 @@ from edgefleet_agent.enrol import certificate_request
 from edgefleet_contract.bundle import Digest, chunk_list, parse_manifest, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, Unverified
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Target
+from edgefleet_contract.orders import Order, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import make_dek, open_dek, open_file, render_seal_key
 from edgefleet_contract.sealed_index import check_index, parse_index

@@ -35,8 +35,9 @@ from edgefleet_agent.device import (
     Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Phase, Target
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of

@@ -18,8 +18,8 @@ from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.config import MqttConfig
 from edgefleet_agent.renewal import Renewal, is_due
 from edgefleet_contract import messages
+from edgefleet_contract.enrolment import CertificateResponse
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import CertificateResponse
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet.authority import Authority
 from tests.agent.hosting import until
