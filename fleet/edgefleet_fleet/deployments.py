@@ -30,7 +30,8 @@ from edgefleet_fleet.desired import runs
 from edgefleet_fleet.device_views import hardware_class
 from edgefleet_fleet.endings import SELFTEST, ending_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
-from edgefleet_fleet.filters import Traits, parse_filter, resolve
+from edgefleet_fleet.filter_parser import parse_filter
+from edgefleet_fleet.filters import resolve
 from edgefleet_fleet.library import require_complete
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.model_watch import ModelWatch
@@ -42,6 +43,7 @@ from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Ending, NotInTable, State
 from edgefleet_fleet.roster import Outcome, step_of
 from edgefleet_fleet.rounds import drive, wake_at
+from edgefleet_fleet.traits import Traits
 from edgefleet_fleet.work import Actor, Room, Work
 
 log = logging.getLogger("edgefleet.rollout")
