@@ -13,7 +13,7 @@ from edgefleet_agent.device import Device, OrderTaken
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_install import committed, target
+from tests.agent.playbook import committed, target
 from tests.contract.makers import order_of
 
 

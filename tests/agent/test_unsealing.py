@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,8 @@ from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import seal_file
 from edgefleet_contract.sealed_index import SealedIndex, render_index
+from tests.agent.board import Board
+from tests.agent.bundles import PUBLISHER, make_bundle
 from tests.agent.hosting import until
 from tests.agent.models import (
     WEIGHTS,
@@ -38,16 +39,9 @@ from tests.agent.models import (
     with_file,
 )
 from tests.agent.sealing import new_seal_key, plain_in, seal_bundle
-from tests.agent.shelf import Shelf, serve
+from tests.agent.shelf import Shelf
 from tests.agent.test_bundles import KEY, first
-from tests.agent.test_installer import PUBLISHER, Board, make_bundle
 from tests.contract.makers import order_of, target_of, write_bundle
-
-
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        yield running
 
 
 def device(folder: Path, *, key: PrivateKey = KEY) -> Bundles:

@@ -25,7 +25,7 @@ from edgefleet_contract.errors import TransientError
 from edgefleet_contract.orders import Order
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_installer import Weather
+from tests.agent.board import Weather
 from tests.crash.board import Heard, MemoryHost
 from tests.crash.moments import What
 from tests.crash.region import BASE, NEW

@@ -23,8 +23,8 @@ from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek, file_key, make_dek, open_dek, seal_dek, seal_file
 from edgefleet_contract.sealed_index import SealedFile, parse_index, render_index
+from tests.agent.bundles import make_bundle
 from tests.agent.sealing import NAMES, SealedBundle, seal_bundle
-from tests.agent.test_installer import make_bundle
 from tests.contract.makers import order_of
 from tests.hostile.attempts import TRANSIENT, Attempt, hostile
 from tests.hostile.board import Victim, golden

@@ -40,7 +40,7 @@ from edgefleet_contract.orders import Order
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import until
-from tests.agent.test_install import chosen, committed, happy, play, target
+from tests.agent.playbook import chosen, committed, happy, play, target
 from tests.contract.makers import order_of, write_bundle
 from tests.fleet.device import event_of
 from tests.hostile import liars
