@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": (
-        *("install", "transitions", "recovery", "device", "policy", "windows", "commanding"),
+        *("install", "install_events", "install_commands", "transitions", "recovery", "device"),
+        *("policy", "windows", "commanding"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
         *("runtime/drift_watch", "serving/drift"),
     ),

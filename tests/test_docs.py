@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_agent import install
-from edgefleet_agent.device import Booted, KeptDying, OrderRejected, ServeFailed, Withdrawn
+from edgefleet_agent.install_events import Booted, KeptDying, OrderRejected, ServeFailed, Withdrawn
 from edgefleet_contract.reasons import Reason, explain
 
 ROOT = Path(__file__).parents[1]

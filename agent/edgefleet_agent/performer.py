@@ -15,29 +15,31 @@ from zoneinfo import ZoneInfo
 
 from edgefleet_agent.bundles import Arrival, Bundles, Progress
 from edgefleet_agent.canarying import canary_measurements, canary_objection
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Installed
+from edgefleet_agent.install_commands import (
     Activate,
-    Activated,
     AwaitWindow,
-    CanaryPassed,
     Command,
     Download,
-    Downloaded,
-    Event,
-    Held,
-    Installed,
-    Interrupted,
     Observe,
-    ProbationPassed,
     Restore,
-    RollbackFailed,
-    RolledBack,
     RunCanary,
     RunShadow,
     SelfTest,
+    Stage,
+)
+from edgefleet_agent.install_events import (
+    Activated,
+    CanaryPassed,
+    Downloaded,
+    Event,
+    Held,
+    Interrupted,
+    ProbationPassed,
+    RollbackFailed,
+    RolledBack,
     ServeFailed,
     ShadowPassed,
-    Stage,
     Staged,
     StepFailed,
     TrialPassed,

@@ -10,20 +10,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_commands import (
     Activate,
     Command,
-    Device,
-    Event,
-    Installed,
-    KeptDying,
     Outcome,
     Proceed,
-    RollbackFailed,
     Serve,
-    ServeFailed,
     Settle,
     Stage,
+)
+from edgefleet_agent.install_events import (
+    Event,
+    KeptDying,
+    RollbackFailed,
+    ServeFailed,
     StepFailed,
     Withdrawn,
 )

@@ -9,20 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Install, Installed
+from edgefleet_agent.install_commands import (
     Activate,
     AwaitWindow,
-    Device,
     Download,
-    Downloaded,
-    Event,
-    Held,
-    Install,
-    Installed,
-    Interrupted,
     Observe,
-    OrderRejected,
-    OrderTaken,
     Outcome,
     Proceed,
     Restore,
@@ -31,6 +23,14 @@ from edgefleet_agent.device import (
     SelfTest,
     Settle,
     Stage,
+)
+from edgefleet_agent.install_events import (
+    Downloaded,
+    Event,
+    Held,
+    Interrupted,
+    OrderRejected,
+    OrderTaken,
     StepFailed,
     TrustSeen,
 )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from edgefleet_agent import install
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     CanaryPassed,
-    Device,
     Downloaded,
     Event,
-    Installed,
     OrderTaken,
     ProbationPassed,
     ShadowPassed,

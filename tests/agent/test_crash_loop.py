@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent.device import KeptDying, Restore, RolledBack, Serve, Settle
+from edgefleet_agent.install_commands import Restore, Serve, Settle
+from edgefleet_agent.install_events import KeptDying, RolledBack
 from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.runtime.crash_loop import DEATHS, WINDOW_S, Deaths
 from edgefleet_contract import bundle as b

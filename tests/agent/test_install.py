@@ -9,33 +9,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_agent import install
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_commands import (
     Activate,
+    Download,
+    Observe,
+    Proceed,
+    Reconsider,
+    Restore,
+    SelfTest,
+    Settle,
+    Stage,
+)
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Booted,
     CanaryPassed,
-    Device,
-    Download,
     Downloaded,
     Event,
     Held,
     Interrupted,
     KeptDying,
-    Observe,
     OrderRejected,
     OrderTaken,
     ProbationPassed,
-    Proceed,
-    Reconsider,
-    Restore,
     RollbackFailed,
     RolledBack,
-    SelfTest,
     ServeFailed,
-    Settle,
     ShadowPassed,
-    Stage,
     Staged,
     StepFailed,
     TrialPassed,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_commands import (
     Activate,
     AwaitWindow,
-    Device,
-    OrderTaken,
     RunCanary,
     RunShadow,
     SelfTest,
     Settle,
-    StepFailed,
-    TrialPassed,
 )
+from edgefleet_agent.install_events import OrderTaken, StepFailed, TrialPassed
 from edgefleet_contract.order_policy import Canary, Policy, Shadow
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from edgefleet_agent import transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Spent
+from edgefleet_agent.install_commands import Download
+from edgefleet_agent.install_events import (
     Begin,
-    Device,
-    Download,
     Downloaded,
     Held,
     Interrupted,
     OrderTaken,
-    Spent,
     StepFailed,
 )
 from edgefleet_contract.order_policy import Policy

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_commands import Restore, Serve, Settle
+from edgefleet_agent.install_events import (
     Booted,
-    Device,
     Event,
-    Restore,
     RollbackFailed,
     RolledBack,
-    Serve,
     ServeFailed,
-    Settle,
     StepFailed,
     Withdrawn,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgefleet_agent import transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.install_commands import Reconsider, Serve
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Booted,
@@ -13,8 +14,6 @@ from edgefleet_agent.device import (
     Downloaded,
     OrderTaken,
     ProbationPassed,
-    Reconsider,
-    Serve,
     ShadowPassed,
     Staged,
     StepFailed,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_agent.device import Begin, Device, OrderTaken, ServeFailed, StepFailed
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_events import Begin, OrderTaken, ServeFailed, StepFailed
 from edgefleet_agent.policy import Accept, Known, Refuse, judge, judge_targets
 from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order

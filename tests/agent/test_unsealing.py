@@ -15,7 +15,8 @@ from edgefleet_agent import identity, install, transitions
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
-from edgefleet_agent.device import Begin, Device, Installed, OrderTaken
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_events import Begin, OrderTaken
 from edgefleet_agent.ports import Failed, FileSeal, ModelSpec
 from edgefleet_agent.runtime.loading import Job, job_for, parse_job, read_file, render_job
 from edgefleet_agent.runtime.trial_runner import try_model

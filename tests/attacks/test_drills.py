@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from edgefleet_agent import install, transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Installed
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Downloaded,
     Event,
-    Installed,
     ProbationPassed,
     Staged,
     TrialPassed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from edgefleet_agent import install, installer, performer, recovery, transitions
-from edgefleet_agent.device import StepFailed
+from edgefleet_agent.install_events import StepFailed
 from edgefleet_agent.ports import BoardState
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason

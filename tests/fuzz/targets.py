@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.adapters.tuf_client import TufClient
-from edgefleet_contract import bundle, canonical, messages
+from edgefleet_contract import bundle, canonical, codec, messages
 from edgefleet_contract.envelope import render_envelope, seal
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
@@ -131,6 +131,6 @@ def seeds(name: str) -> list[bytes]:
     if name == "order_body":
         target = Target("digits", "digits", 3, bundle.Digest("a" * 64), bundle.Digest("b" * 64), 9)
         sealed = Order("demo", "pi-1", 7, 1, 2, "r-1", (target,))
-        return [canonical.render(messages.codec.encode(sealed))]
+        return [canonical.render(codec.encode(sealed))]
     files = sorted((VECTORS / kind).glob("*.vector"))
     return [file.read_bytes().partition(b"\n\n")[2] for file in files]

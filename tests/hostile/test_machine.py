@@ -11,20 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgefleet_agent import install, policy, transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_commands import Reconsider
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Booted,
-    Device,
     Downloaded,
     Event,
-    Installed,
     Interrupted,
     KeptDying,
     OrderRejected,
     OrderTaken,
     ProbationPassed,
-    Reconsider,
     RollbackFailed,
     RolledBack,
     ServeFailed,
