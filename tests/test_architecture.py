@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORES = {
     "agent/edgefleet_agent": (
-        *("install", "transitions", "recovery", "device", "policy", "windows", "commanding"),
+        *("install", "install_events", "install_commands", "transitions", "recovery", "device"),
+        *("policy", "windows", "commanding"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
         *("runtime/drift_watch", "serving/drift"),
     ),
@@ -20,7 +21,7 @@ CORES = {
         *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
         *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
         *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
-        *("moments",),
+        *("moments", "traits", "filter_parser", "filter_values"),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
@@ -29,6 +30,7 @@ CORES = {
     "contract/edgefleet_contract": (
         *("trust", "bundle", "messages", "commands", "boards", "topics", "canonical", "codec"),
         *("cards", "sealed", "sealed_index", "reasons", "blocks"),
+        *("orders", "phases", "reported", "capabilities", "telemetry", "results", "enrolment"),
         *("lanes", "delta", "delta_reader", "graph", "drift", "drift_reference", "measuring"),
     ),
 }

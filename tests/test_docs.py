@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_agent import install
-from edgefleet_agent.device import Booted, KeptDying, OrderRejected, ServeFailed, Withdrawn
+from edgefleet_agent.install_events import Booted, KeptDying, OrderRejected, ServeFailed, Withdrawn
 from edgefleet_contract.reasons import Reason, explain
 
 ROOT = Path(__file__).parents[1]
@@ -33,11 +33,12 @@ def test_every_reason_is_in_the_specification() -> None:
 
 
 def test_every_sentence_that_is_cited_exists() -> None:
-    defined = {
+    defined = [
         match
         for page in ROOT.glob("docs/spec/*.md")
         for match in re.findall(r"^- \[([a-z-]+-[0-9.]+)\]", page.read_text(), re.MULTILINE)
-    }
+    ]
+    assert {name for name in defined if defined.count(name) > 1} == set(), "an id is one sentence's"
     for room in ("contract", "agent", "fleet", "converter"):
         for path in (ROOT / room).rglob("*.py"):
             for cited in SPEC_IDS.findall(path.read_text()):

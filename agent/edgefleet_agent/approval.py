@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edgefleet_contract.enrolment import EnrolPending, EnrolResponse
 from edgefleet_contract.errors import TransientError, Unverified
-from edgefleet_contract.messages import EnrolPending, EnrolResponse
 
 Answer: TypeAlias = EnrolResponse | EnrolPending
 Wait: TypeAlias = Callable[[EnrolPending, str], None]

@@ -31,9 +31,9 @@ from edgefleet_contract.bundle import (
 from edgefleet_contract.canonical import MAX_BYTES
 from edgefleet_contract.errors import DeviceError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing
-from edgefleet_contract.messages import Sealed, Target
 from edgefleet_contract.model_signature import MAX_BYTES as MAX_SIGNATURE_BYTES
 from edgefleet_contract.model_signature import open_bundle
+from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek
 from edgefleet_contract.sealed_index import SealedFile, SealedIndex, check_index, parse_index

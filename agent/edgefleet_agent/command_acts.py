@@ -16,9 +16,9 @@ from edgefleet_agent.commander import Done, fit_lines, plain
 from edgefleet_agent.device import Device, Installed
 from edgefleet_agent.ports import Failed, ModelSpec, SlotStats, TrialReport
 from edgefleet_contract import __version__, codec
+from edgefleet_contract.capabilities import Capabilities
 from edgefleet_contract.commands import Command, Kind, Outcome
 from edgefleet_contract.errors import DeviceError, PeerError
-from edgefleet_contract.messages import Capabilities
 
 _ASK_S: Final = 40.0
 

@@ -30,9 +30,10 @@ from edgefleet_agent.approval import Answer, Wait, await_answer, refuse_to_wait
 from edgefleet_agent.identity import Enrolment
 from edgefleet_contract import canonical, messages
 from edgefleet_contract.bundle import is_name, sha256
+from edgefleet_contract.capabilities import Capabilities
+from edgefleet_contract.enrolment import EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.errors import Malformed, OperatorError, TransientError, Unverified
 from edgefleet_contract.keys import PrivateKey, PublicKey
-from edgefleet_contract.messages import Capabilities, EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.sealed import render_seal_key
 from edgefleet_contract.trust import Claim, Trust, TrustFloors
 

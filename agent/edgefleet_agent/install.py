@@ -16,12 +16,13 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from edgefleet_agent import recovery, transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_commands import Outcome, Reconsider
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Booted,
     CanaryPassed,
-    Device,
     Downloaded,
     Event,
     Held,
@@ -29,9 +30,7 @@ from edgefleet_agent.device import (
     KeptDying,
     OrderRejected,
     OrderTaken,
-    Outcome,
     ProbationPassed,
-    Reconsider,
     RollbackFailed,
     RolledBack,
     ServeFailed,
@@ -44,7 +43,7 @@ from edgefleet_agent.device import (
     Withdrawn,
 )
 from edgefleet_contract.errors import EdgefleetError
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 
 
 class IllegalStep(EdgefleetError):

@@ -20,32 +20,29 @@ from zoneinfo import ZoneInfo
 from edgefleet_agent import install, policy
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.bundles import Bundles
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.identity import Identity
+from edgefleet_agent.install_commands import Command, Proceed, Reconsider, Serve, Settle
+from edgefleet_agent.install_events import (
     Begin,
     Booted,
-    Command,
-    Device,
     Event,
-    Installed,
     KeptDying,
     OrderRejected,
     OrderTaken,
-    Proceed,
-    Reconsider,
-    Serve,
-    Settle,
     StepFailed,
     TrustSeen,
     Withdrawn,
 )
-from edgefleet_agent.identity import Identity
 from edgefleet_agent.keeper import TrustKeeper
 from edgefleet_agent.performer import LOOK_S, Performer
 from edgefleet_agent.ports import ModelHost, ModelSpec, Reporter, Surroundings
 from edgefleet_contract import messages
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
-from edgefleet_contract.messages import Order, Phase, RunningModel
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 from edgefleet_contract.trust import Trust
 
 log = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ from edgefleet_agent.adapters.tuf_client import (
 from edgefleet_contract import messages
 from edgefleet_contract.errors import PeerError, TransientError, Unverified
 from edgefleet_contract.keys import KeyRing
+from edgefleet_contract.orders import Order
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import Trust, TrustFloors
 
@@ -159,7 +160,7 @@ class TrustKeeper:
         """What was seen before: by the journal, and by the cache where the journal was lost."""
         return self._floors().merged(self._seen)
 
-    async def for_order(self, order: messages.Order) -> Trust:
+    async def for_order(self, order: Order) -> Trust:
         """What an order is to be judged by: fresh, and at least as new as the order says.
 
         Raises:

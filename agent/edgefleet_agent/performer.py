@@ -15,29 +15,31 @@ from zoneinfo import ZoneInfo
 
 from edgefleet_agent.bundles import Arrival, Bundles, Progress
 from edgefleet_agent.canarying import canary_measurements, canary_objection
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Installed
+from edgefleet_agent.install_commands import (
     Activate,
-    Activated,
     AwaitWindow,
-    CanaryPassed,
     Command,
     Download,
-    Downloaded,
-    Event,
-    Held,
-    Installed,
-    Interrupted,
     Observe,
-    ProbationPassed,
     Restore,
-    RollbackFailed,
-    RolledBack,
     RunCanary,
     RunShadow,
     SelfTest,
+    Stage,
+)
+from edgefleet_agent.install_events import (
+    Activated,
+    CanaryPassed,
+    Downloaded,
+    Event,
+    Held,
+    Interrupted,
+    ProbationPassed,
+    RollbackFailed,
+    RolledBack,
     ServeFailed,
     ShadowPassed,
-    Stage,
     Staged,
     StepFailed,
     TrialPassed,
@@ -48,8 +50,10 @@ from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
 from edgefleet_agent.telemetry import where_it_runs
 from edgefleet_agent.windows import hindrance, next_day
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
-from edgefleet_contract.messages import Order, Phase, RunningModel, Target
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet_agent.device import Device, Withdrawn
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Target
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_events import Withdrawn
+from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import Trust
 

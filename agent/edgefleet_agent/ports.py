@@ -18,7 +18,8 @@ from edgefleet_contract.reasons import Reason
 
 if TYPE_CHECKING:
     # For types only: every worker imports this file, and has no use for a crypto library.
-    from edgefleet_contract.messages import Order, Phase
+    from edgefleet_contract.orders import Order
+    from edgefleet_contract.phases import Phase
 
 
 class Canceled(Exception):

@@ -10,26 +10,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_commands import (
     Activate,
     Command,
-    Device,
-    Event,
-    Installed,
-    KeptDying,
     Outcome,
     Proceed,
-    RollbackFailed,
     Serve,
-    ServeFailed,
     Settle,
     Stage,
+)
+from edgefleet_agent.install_events import (
+    Event,
+    KeptDying,
+    RollbackFailed,
+    ServeFailed,
     StepFailed,
     Withdrawn,
 )
 from edgefleet_agent.transitions import MAX_STARTS, at_hand, blame, download, fail, move, roll_back
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 
 CRITICAL: Final = (Phase.ACTIVATING, Phase.PROBATION, Phase.ROLLING_BACK)

@@ -23,9 +23,9 @@ from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.enrol import ask, certificate_request, check_certificate
 from edgefleet_agent.identity import Identity
 from edgefleet_contract import messages
+from edgefleet_contract.enrolment import CertificateRequest, CertificateResponse
 from edgefleet_contract.errors import OperatorError, PeerError, TransientError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import CertificateRequest, CertificateResponse
 from edgefleet_contract.topics import Channel
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,11 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from edgefleet_contract import __version__, messages
-from edgefleet_contract.messages import Capabilities, Event, Order, Phase, Reported
+from edgefleet_contract.capabilities import Capabilities
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Event, Reported
 from edgefleet_contract.topics import Channel
 
 if TYPE_CHECKING:  # the installer reports through this module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgefleet_agent.ports import SlotStats
-from edgefleet_contract.messages import ModelTelemetry
+from edgefleet_contract.telemetry import ModelTelemetry
 
 
 def model_telemetry(stats: SlotStats, *, device: str, ts_ms: int) -> ModelTelemetry:

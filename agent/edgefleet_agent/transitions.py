@@ -9,20 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Install, Installed
+from edgefleet_agent.install_commands import (
     Activate,
     AwaitWindow,
-    Device,
     Download,
-    Downloaded,
-    Event,
-    Held,
-    Install,
-    Installed,
-    Interrupted,
     Observe,
-    OrderRejected,
-    OrderTaken,
     Outcome,
     Proceed,
     Restore,
@@ -31,11 +23,20 @@ from edgefleet_agent.device import (
     SelfTest,
     Settle,
     Stage,
+)
+from edgefleet_agent.install_events import (
+    Downloaded,
+    Event,
+    Held,
+    Interrupted,
+    OrderRejected,
+    OrderTaken,
     StepFailed,
     TrustSeen,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Order, Phase, Target
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 
 MAX_STARTS: Final = 3

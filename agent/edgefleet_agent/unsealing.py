@@ -14,7 +14,7 @@ from edgefleet_agent.identity import Identity, load_seal_key
 from edgefleet_agent.ports import FileSeal
 from edgefleet_contract.bundle import BundleFile
 from edgefleet_contract.errors import DeviceError, OperatorError
-from edgefleet_contract.messages import Sealed, Target
+from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek, file_key, open_dek
 

@@ -1,4 +1,6 @@
-"""One block of a blob as it crosses in band [wire-9.3]: a fixed header, then the bytes.
+"""A blob in band: the request for blocks of it, and one block as it crosses.
+
+A block [wire-9.3] is a fixed header, then the bytes:
 
     0   4  "efb1"
     4   1  status: 0 the bytes follow, 1 there is no such blob, 2 come back later
@@ -19,9 +21,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
-from edgefleet_contract.bundle import MAX_FILE_SIZE, Digest
+from edgefleet_contract.bundle import MAX_FILE_SIZE, Digest, is_digest
 from edgefleet_contract.errors import Malformed
 
 MAGIC: Final = b"efb1"
@@ -85,3 +87,30 @@ class Block:
         if (data and status != Status.DATA) or (wait_s and status != Status.BUSY):
             raise Malformed(f"block of status {status} with {len(data)} bytes, wait {wait_s}")
         return Block(request, Digest(digest.hex()), offset, size, data, Status(status), wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRequest:
+    """A device asks for blocks of a blob [wire-9.2]: `length` bytes from each of `offsets`.
+
+    `request` is a number of the device's choice that comes back with each block. With `base` the
+    blocks are those of the delta that makes the blob from that one [wire-9.6].
+    """
+
+    SCHEMA: ClassVar[str] = "edgefleet.blob-get/1"
+
+    device: str
+    request: int
+    sha256: Digest
+    length: int
+    offsets: tuple[int, ...]
+    base: Digest | None = None
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not is_digest(self.sha256) or not (self.base is None or is_digest(self.base)):
+            raise Malformed("blob request: a digest is not 64 lower-case hex digits")
+        if not 0 <= self.request < 2**32 or not 0 < self.length <= MAX_LENGTH:
+            raise Malformed(f"blob request {self.request}: blocks of {self.length} bytes")
+        if not 0 < len(self.offsets) <= MAX_OFFSETS or min(self.offsets) < 0:
+            raise Malformed(f"blob request {self.request}: {len(self.offsets)} offsets")

@@ -78,16 +78,7 @@ class Bench:
         **params: Json,
     ) -> dict[str, Json]:
         """A task in a worker process; see `run_task`."""
-        self.progress(what)
-        return run_task(
-            name,
-            what=what,
-            limits=self.recipe.worker,
-            inputs=inputs,
-            outputs=outputs,
-            params=params,
-            keeper=Keeper(self.cache),
-        )
+        return self._task(name, what, inputs, outputs, params)
 
     def foreign_task(
         self,
@@ -98,6 +89,18 @@ class Bench:
         **params: Json,
     ) -> dict[str, Json]:
         """A task in a worker process of the toolchain's Python; see `run_task`."""
+        return self._task(name, what, inputs, outputs, params, toolchain=self.toolchain)
+
+    def _task(
+        self,
+        name: str,
+        what: str,
+        inputs: dict[str, Path],
+        outputs: dict[str, Path],
+        params: dict[str, Json],
+        *,
+        toolchain: Path | None = None,
+    ) -> dict[str, Json]:
         self.progress(what)
         return run_task(
             name,
@@ -106,7 +109,7 @@ class Bench:
             inputs=inputs,
             outputs=outputs,
             params=params,
-            python=python_of(self.toolchain),
+            python=python_of(toolchain),
             keeper=Keeper(self.cache),
         )
 

@@ -6,7 +6,6 @@ Model libraries are loaded by the commands that need them.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,16 +25,22 @@ from edgefleet_converter.cli_options import (
     CacheFolder,
     Created,
     Device,
+    ModelVersion,
     NoCache,
+    OutFolder,
     Overrides,
     Passphrase,
     PinFile,
+    PublisherKey,
+    RecipeFile,
     TokenFile,
     Toolchain,
+    TrustPickle,
     kept,
     measure_on,
     measured_on,
     print_json,
+    results_console,
 )
 from edgefleet_converter.cli_prune import prune, prune_channels
 from edgefleet_converter.cli_schema import schema
@@ -71,24 +76,16 @@ def build(
             "TorchScript), Keras, XGBoost or LightGBM, a SavedModel folder, or module:function.",
         ),
     ],
-    recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
-    out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
+    recipe: RecipeFile,
+    out: OutFolder,
     model: Annotated[str, typer.Option(help="The model's name in the fleet.")],
-    version: Annotated[int, typer.Option(help="Its version: a number that rises.")],
-    key: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH|URI",
-            help="The publisher's private key: a PEM file, or pkcs11:token=…;object=…",
-        ),
-    ],
+    version: ModelVersion,
+    key: PublisherKey,
     passphrase_file: Passphrase = None,
     pin_file: PinFile = None,
     overrides: Overrides = None,
     created: Created = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
-    ] = False,
+    trust_pickle: TrustPickle = False,
     toolchain: Toolchain = None,
     cache: CacheFolder = None,
     no_cache: NoCache = False,
@@ -125,16 +122,10 @@ def build(
 @app.command()
 def join(
     graph: Annotated[Path, typer.Argument(help="The graph (TOML); see docs/spec/recipe.md.")],
-    out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
+    out: OutFolder,
     model: Annotated[str, typer.Option(help="The name of the whole in the fleet.")],
-    version: Annotated[int, typer.Option(help="Its version: a number that rises.")],
-    key: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH|URI",
-            help="The publisher's private key: a PEM file, or pkcs11:token=…;object=…",
-        ),
-    ],
+    version: ModelVersion,
+    key: PublisherKey,
     trust: Annotated[
         list[Path] | None,
         typer.Option(
@@ -281,8 +272,3 @@ def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> Non
     print_report(built.report, results_console())
     print_report_boards(built.report, results_console())
     typer.echo(str(built.path))
-
-
-def results_console() -> Console:
-    """Where results go; a pipe gets lines as wide as they are."""
-    return Console() if sys.stdout.isatty() else Console(width=140)

@@ -21,9 +21,11 @@ from edgefleet_converter.cli_options import (
     PinFile,
     TokenFile,
     Toolchain,
+    TrustPickle,
     kept,
     measure_on,
     print_json,
+    results_console,
 )
 from edgefleet_converter.signing import open_signer
 
@@ -91,9 +93,7 @@ def bench(
     pin_file: PinFile = None,
     token_file: TokenFile = None,
     ca: BoardCa = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
-    ] = False,
+    trust_pickle: TrustPickle = False,
     toolchain: Toolchain = None,
     cache: CacheFolder = None,
     no_cache: NoCache = False,
@@ -145,6 +145,5 @@ def _show(found: tuple[Heard, ...], wish: Measure, *, as_json: bool) -> None:
         )
         return
     from edgefleet_converter.boards.table import print_boards
-    from edgefleet_converter.cli import results_console
 
     print_boards(found, wish.repeat, results_console())

@@ -16,7 +16,7 @@ from edgefleet_contract.directory import read_documents
 from edgefleet_contract.errors import EdgefleetError, Unverified
 from edgefleet_contract.reasons import Reason
 from edgefleet_converter import api
-from edgefleet_converter.cli_options import AsJson, print_json
+from edgefleet_converter.cli_options import AsJson, print_json, results_console
 
 if TYPE_CHECKING:
     from edgefleet_converter.verifying import Verdict
@@ -57,7 +57,7 @@ def verify(
     if as_json:
         print_json(_verdict_json(found))
     elif found.ran:
-        print_ran(found.ran, Console() if sys.stdout.isatty() else Console(width=140))
+        print_ran(found.ran, results_console())
     manifest = found.bundle.manifest
     if found.problems:
         is_papers = bool(found.differing)
@@ -105,7 +105,7 @@ def diff(
         costs_json = {path: codec.encode(cost) for path, cost in told.costs.items()}
         print_json({**value, "signatures_checked": bool(trust), "costs": costs_json})
     else:
-        console = Console() if sys.stdout.isatty() else Console(width=140)
+        console = results_console()
         print_comparison(told.old, told.new, told.found, told.costs, console)
     if not trust:
         _say_unchecked()

@@ -1,13 +1,15 @@
-"""Options that several commands have, and JSON on stdout."""
+"""What several commands have in common: options, and where their results go."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed, OperatorError
@@ -16,6 +18,19 @@ from edgefleet_converter.toolchain import VARIABLE
 if TYPE_CHECKING:
     from edgefleet_converter.recipe import Measure, Recipe
 
+RecipeFile = Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")]
+OutFolder = Annotated[Path, typer.Option(help="The folder that bundles go to.")]
+ModelVersion = Annotated[int, typer.Option(help="Its version: a number that rises.")]
+PublisherKey = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH|URI",
+        help="The publisher's private key: a PEM file, or pkcs11:token=…;object=…",
+    ),
+]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
+]
 Passphrase = Annotated[
     Path | None,
     typer.Option(
@@ -129,6 +144,11 @@ def kept(cache: Path | None, no_cache: bool) -> Path | bool:
     if no_cache and cache is not None:
         raise OperatorError("--cache and --no-cache: either, not both")
     return not no_cache if cache is None else cache
+
+
+def results_console() -> Console:
+    """Where results go; a pipe gets lines as wide as they are."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def print_json(value: Json) -> None:

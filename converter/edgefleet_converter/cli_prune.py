@@ -16,14 +16,17 @@ from edgefleet_converter.cli_options import (
     CacheFolder,
     NoCache,
     Overrides,
+    RecipeFile,
+    TrustPickle,
     kept,
     print_json,
+    results_console,
 )
 
 
 def prune(
     source: Annotated[Path, typer.Argument(help="The model: ONNX, or scikit-learn as .skops.")],
-    recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
+    recipe: RecipeFile,
     lambdas: Annotated[
         str,
         typer.Option(
@@ -41,9 +44,7 @@ def prune(
             "--report", help="Write a page (HTML) with the curves there.", show_default=False
         ),
     ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
-    ] = False,
+    trust_pickle: TrustPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what zeroing small weights costs: a table over lambda. Builds nothing."""
@@ -72,7 +73,7 @@ def prune(
     if as_json:
         print_json(codec.encode(found))
     else:
-        print_sweep(found, _console())
+        print_sweep(found, results_console())
 
 
 def prune_channels(
@@ -111,12 +112,7 @@ def prune_channels(
     if as_json:
         print_json(codec.encode(found))
     else:
-        print_channels(found, _console())
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+        print_channels(found, results_console())
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -24,6 +24,7 @@ from edgefleet_converter.cli_options import (
     kept,
     measured_on,
     print_json,
+    results_console,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ def search(
 
 
 def _show(reports: tuple[SearchReport, ...]) -> None:
-    from edgefleet_converter.cli import results_console
     from edgefleet_converter.search_tables import print_search
 
     console = results_console()

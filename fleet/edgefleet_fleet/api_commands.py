@@ -11,7 +11,6 @@ from edgefleet_contract.commands import MAX_COMMAND_LIFE_S, MAX_INPUT_BYTES, MAX
 from edgefleet_fleet import device_views as shown
 from edgefleet_fleet import shapes
 from edgefleet_fleet.adapters.sql.store import Transaction
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.api_common import Before, Operator, Reader, TheServices, lower
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.commands import Wish
@@ -19,6 +18,7 @@ from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.paging import page_of
 from edgefleet_fleet.records import CommandRow
 from edgefleet_fleet.roles import COMMANDS, may
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1")

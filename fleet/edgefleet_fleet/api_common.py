@@ -1,7 +1,7 @@
 """What every group of routes needs: the services, and who asks.
 
 A route declares the one permission that it needs by the type of its actor: `Reader`, `Operator`,
-`Publisher` or `Admin`. Routes without one are open, and are listed in `api.py`. The actor of a
+`Publisher` or `Admin`. Routes without one are in `OPEN`. The actor of a
 change brings the guard with it that `If-Match` and `Idempotency-Key` ask for (`guards.py`): it is
 passed where the change is made, so a route has nothing to do for it.
 """
@@ -14,14 +14,36 @@ from typing import Annotated, Final
 from fastapi import Depends, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.api_resources import view_of
 from edgefleet_fleet.errors import Changed, TooMany
 from edgefleet_fleet.guards import Guard, Once, Replayed, Unchanged, fingerprint, parse_key
 from edgefleet_fleet.roles import Permission
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.work import Actor
 
 _HIGHEST: Final = 2**63 - 1
+OPEN: Final = frozenset(
+    {
+        "/",  # the way in of `?token=`; checks by itself
+        "/api/v1/enrol",
+        "/api/v1/login",
+        "/api/v1/logout",
+        "/api/v1/renew",
+        "/blobs/{sha256}",
+        "/blobs/{sha256}/delta/{old}",
+        "/healthz",
+        "/login",
+        "/logout",
+        "/metrics",
+        "/openapi.json",
+        "/static",
+        "/tuf/{name:path}",
+    }
+)
+"""Routes that need no permission: blobs and deltas (over TLS they ask for a device's certificate or
+a user; without it, a digest is the right to read it), TUF documents, health, metrics, enrolment (a
+claim is the right), renewal (the key that enrolled is), the ways in and out, and what the pages
+look like."""
 KEYED: Final = {
     "/api/v1/bundles": False,
     "/api/v1/claims": True,

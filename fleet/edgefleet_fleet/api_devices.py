@@ -11,15 +11,15 @@ from starlette.responses import JSONResponse
 
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import MAX_BYTES
-from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import (
+from edgefleet_contract.enrolment import (
     CertificateRequest,
     CertificateResponse,
     EnrolPending,
     EnrolRequest,
     EnrolResponse,
-    parse,
 )
+from edgefleet_contract.errors import Malformed
+from edgefleet_contract.messages import parse
 from edgefleet_fleet import api_resources, device_views, shapes, shapes_models, views
 from edgefleet_fleet.access import address_of
 from edgefleet_fleet.admission import MAX_LISTED, Listed

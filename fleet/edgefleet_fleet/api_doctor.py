@@ -1,4 +1,4 @@
-"""Routes: the control room looks at itself [api-14.1]."""
+"""Routes: the control room looks at itself [fleet-api-14.1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes: everything of one kind as lines of JSON [api-14.5]."""
+"""Routes: everything of one kind as lines of JSON [fleet-api-14.5]."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from edgefleet_fleet import shapes
-from edgefleet_fleet.api import TheSite
 from edgefleet_fleet.api_common import Admin, TheServices
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.services import TheSite
 from edgefleet_fleet.shapes import said
 
 router = APIRouter(prefix="/api/v1", tags=["fleets"])

@@ -41,7 +41,7 @@ _BYTES: Final[dict[int | str, dict[str, Any]]] = {
 def read_blob(sha256: str, request: Request, services: TheServices) -> Response:
     """The bytes of a blob, whole or one range of them (RFC 9110, section 14).
 
-    Files of bundles that no rollout hands out in the clear are not here [api-4.5].
+    Files of bundles that no rollout hands out in the clear are not here [fleet-api-4.5].
     """
     _check_reader(request, services)
     size = services.library.size(Digest(sha256)) if is_digest(sha256) else None

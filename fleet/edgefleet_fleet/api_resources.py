@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from edgefleet_fleet import device_views, views
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.groups import devices_of, meant
+from edgefleet_fleet.services import Services
 
-if TYPE_CHECKING:
-    from edgefleet_fleet.api import Services
-
-View = Callable[["Services", Transaction, Any], Any]
+View = Callable[[Services, Transaction, Any], Any]
 
 
 def view_of(

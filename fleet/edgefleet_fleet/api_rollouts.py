@@ -36,7 +36,7 @@ class RolloutBody(BaseModel):
     canaries: list[str] = []
     waves: list[int | str] = [100]
     max_failures: int | None = None
-    gate: dict[str, Any] = {}  # the words of [api-5.5]
+    gate: dict[str, Any] = {}  # the words of [fleet-api-5.5]
     model_gates: list[dict[str, Any]] = []
     reference: dict[str, Any] = {}
     envelope: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from edgefleet_contract.order_policy import Policy
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.apply_plan import Declared, Group, Hook, Wanted
 from edgefleet_fleet.cohort import parse_waves
-from edgefleet_fleet.filters import parse_filter
+from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.webhooks import check as check_webhook
 from edgefleet_fleet.yaml_file import Document, Path, read
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from edgefleet_fleet.filters import Filter, parse_filter, resolve
+from edgefleet_fleet.filter_parser import parse_filter
+from edgefleet_fleet.filters import Filter, resolve
 
 _WELL: Final = ("running", "completed", "superseded")
 _ALIVE: Final = ("running", "paused", "scheduled")

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from edgefleet_contract.enrolment import EnrolPending, EnrolRequest
 from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_contract.keys import KeyId
-from edgefleet_contract.messages import EnrolPending, EnrolRequest
 from edgefleet_fleet.admission import refusal
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.errors import Conflict, Denied, NotFound

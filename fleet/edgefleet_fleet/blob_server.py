@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from edgefleet_contract.blocks import Block, Status
+from edgefleet_contract.blocks import BlobRequest, Block, Status
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_contract.messages import BlobRequest, parse
+from edgefleet_contract.messages import parse
 from edgefleet_contract.topics import Channel, match, topic
 from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.errors import NotFound

@@ -9,9 +9,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from edgefleet_contract.enrolment import CertificateRequest, CertificateResponse
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.messages import CertificateRequest, CertificateResponse, render
+from edgefleet_contract.messages import render
 from edgefleet_contract.throttle import Throttle
 from edgefleet_fleet.adapters.sql.certificates import FORGOTTEN, REVOKED
 from edgefleet_fleet.authority import Issued, open_request

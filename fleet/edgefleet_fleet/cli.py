@@ -39,7 +39,7 @@ from edgefleet_fleet.cohort import parse_waves, wave_words
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import EXIT_USAGE, exit_codes
-from edgefleet_fleet.filters import parse_filter
+from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.plan_words import duration, gates, moment
 from edgefleet_fleet.plan_words import pace as read_pace
 from edgefleet_fleet.policy_file import read_policy

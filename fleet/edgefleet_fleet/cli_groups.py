@@ -9,7 +9,7 @@ import typer
 from edgefleet_fleet import cli_complete as complete
 from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
-from edgefleet_fleet.filters import parse_filter
+from edgefleet_fleet.filter_parser import parse_filter
 
 groups = typer.Typer(help="Filters with a name: --to group:NAME.", no_args_is_help=True)
 Name = Annotated[

@@ -174,7 +174,7 @@ class Client:
             raise self._unreachable(error) from None
 
     def lines(self, path: str) -> Iterator[str]:
-        """The lines of an export, as they come, without the last, which counts them [api-14.6].
+        """The lines of an export as they come, without the count at the end [fleet-api-14.6].
 
         Raises:
             TransientError: it broke off; or what `get` raises.

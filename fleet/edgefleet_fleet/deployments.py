@@ -14,18 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgefleet_contract.bundle import is_name
+from edgefleet_contract.capabilities import Capabilities
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.messages import (
-    Capabilities,
-    Event,
-    ModelTelemetry,
-    Phase,
-    Reported,
-    Target,
-)
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Event, Reported
+from edgefleet_contract.telemetry import ModelTelemetry
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as events
 from edgefleet_fleet import sealings
@@ -33,7 +30,8 @@ from edgefleet_fleet.desired import runs
 from edgefleet_fleet.device_views import hardware_class
 from edgefleet_fleet.endings import SELFTEST, ending_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
-from edgefleet_fleet.filters import Traits, parse_filter, resolve
+from edgefleet_fleet.filter_parser import parse_filter
+from edgefleet_fleet.filters import resolve
 from edgefleet_fleet.library import require_complete
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.model_watch import ModelWatch
@@ -45,6 +43,7 @@ from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Ending, NotInTable, State
 from edgefleet_fleet.roster import Outcome, step_of
 from edgefleet_fleet.rounds import drive, wake_at
+from edgefleet_fleet.traits import Traits
 from edgefleet_fleet.work import Actor, Room, Work
 
 log = logging.getLogger("edgefleet.rollout")

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Reported, RunningModel, Target
 from edgefleet_contract.order_policy import DEFAULT_POLICY, Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.reported import Reported, RunningModel
 from edgefleet_fleet.roster import Outcome
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgefleet_contract import codec
 from edgefleet_contract.boards import class_of
-from edgefleet_contract.messages import Event
+from edgefleet_contract.reported import Event
 from edgefleet_fleet.records import CommandRow, Device, GroupRow
 
 View = dict[str, Any]

@@ -23,10 +23,10 @@ from edgefleet_contract.topics import Channel, every_device, topic, trust_topic
 from edgefleet_fleet import doctor, tuf_repo
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.sql.store import Transaction
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.authority import expiry_of
 from edgefleet_fleet.doctor import Blobs, Disk, Facts, Retained
 from edgefleet_fleet.rollout_states import State
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.work import Room
 
 _MAX_BLOBS: Final = 5000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.roster import Outcome
 

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Sequence
 
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.enrolment import EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_contract.messages import EnrolPending, EnrolRequest, EnrolResponse
 from edgefleet_contract.sealed import parse_seal_key
 from edgefleet_contract.trust import Claim
 from edgefleet_fleet.admission import Listed, check_list, must_wait, refusal
@@ -23,6 +23,7 @@ from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Denied, NotFound
 from edgefleet_fleet.publications import Publications, root_digest
 from edgefleet_fleet.records import Claim as ClaimRow
+from edgefleet_fleet.records import Device
 from edgefleet_fleet.work import Actor, Room, Work
 
 
@@ -179,14 +180,7 @@ class Enrolment:
             NotFound: there is no such device.
         """
         with self._room.work(actor) as work:
-            found = work.tx.devices.get(device)
-            if found is None or found.is_forgotten:
-                raise NotFound(f"there is no device {device!r}")
-            self._deployments.part_from(work, device)
-            self.certificates.take_back(work, found, forget=True)
-            work.tx.devices.forget(device)
-            work.tx.requests.drop(device)
-            work.tx.history.drop_device(device)
+            self._free_name(work, device, may_return=True)
             work.record("device.forget", device)
             work.changed("device", device)
         self.certificates.enforce()
@@ -201,20 +195,25 @@ class Enrolment:
             NotFound: there is no such device.
         """
         with self._room.work(actor) as work:
-            found = work.tx.devices.get(device)
-            if found is None or found.is_forgotten:
-                raise NotFound(f"there is no device {device!r}")
-            self._deployments.part_from(work, device)
-            self.certificates.take_back(work, found, forget=False)
-            work.tx.devices.forget(device)
-            work.tx.requests.drop(device)
+            found = self._free_name(work, device, may_return=False)
             work.tx.orders.drop_device(device)
             work.tx.commands.drop_device(device)
-            work.tx.history.drop_device(device)
             work.record("device.decommission", device, f"key {found.key_id[:8]}")
             work.changed("device", device)
         self.certificates.enforce()
         self._room.clear(device)  # its last will came after the first time
+
+    def _free_name(self, work: Work, device: str, *, may_return: bool) -> Device:
+        """The device that has the name no more; whether its key may come back is the caller's."""
+        found = work.tx.devices.get(device)
+        if found is None or found.is_forgotten:
+            raise NotFound(f"there is no device {device!r}")
+        self._deployments.part_from(work, device)
+        self.certificates.take_back(work, found, forget=may_return)
+        work.tx.devices.forget(device)
+        work.tx.requests.drop(device)
+        work.tx.history.drop_device(device)
+        return found
 
 
 def _check_seal_key(request: EnrolRequest, csr: Request) -> None:

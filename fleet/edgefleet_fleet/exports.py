@@ -1,4 +1,4 @@
-"""What a control room holds, as lines of JSON, for other programs to keep [api-14.5].
+"""What a control room holds, as lines of JSON, for other programs to keep [fleet-api-14.5].
 
 Read in pieces, each in a transaction of its own: an export of any length holds nobody up. What
 changes meanwhile may be in it or not; no line is half of one moment and half of another.
@@ -21,7 +21,7 @@ _PIECE: Final = 500
 
 def lines(store: Store, noun: Noun, *, since: int = 0) -> Iterator[bytes]:
     """The lines, each with its end; `since` leaves out older rows of the audit trail, rollouts
-    that began earlier and older samples. The last line counts the others [api-14.6]."""
+    that began earlier and older samples. The last line counts the others [fleet-api-14.6]."""
     count = 0
     for value in _VALUES[noun](store, since):
         count += 1

@@ -15,7 +15,8 @@ from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.deployments import Deployments, traits_of
 from edgefleet_fleet.errors import Conflict, NotFound
-from edgefleet_fleet.filters import Filter, parse_filter, resolve
+from edgefleet_fleet.filter_parser import parse_filter
+from edgefleet_fleet.filters import Filter, resolve
 from edgefleet_fleet.records import Device, GroupRow
 from edgefleet_fleet.work import Actor, Room
 

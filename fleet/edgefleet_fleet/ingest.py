@@ -12,17 +12,11 @@ from collections import Counter
 from functools import partial
 
 from edgefleet_contract.commands import CommandResult
+from edgefleet_contract.enrolment import CertificateRequest
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import (
-    CertificateRequest,
-    Event,
-    ModelTelemetry,
-    Presence,
-    Reported,
-    SourceTelemetry,
-    SystemTelemetry,
-    parse,
-)
+from edgefleet_contract.messages import parse
+from edgefleet_contract.reported import Event, Presence, Reported
+from edgefleet_contract.telemetry import ModelTelemetry, SourceTelemetry, SystemTelemetry
 from edgefleet_contract.topics import Address, Channel, match
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.commands import Commands

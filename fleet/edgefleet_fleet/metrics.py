@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.rollout_states import State
+from edgefleet_fleet.services import Services
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

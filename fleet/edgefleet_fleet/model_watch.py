@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from edgefleet_contract.messages import Event, ModelTelemetry
+from edgefleet_contract.reported import Event
+from edgefleet_contract.telemetry import ModelTelemetry
 from edgefleet_fleet import drift_watch
 from edgefleet_fleet.drift_watch import histograms, is_enough, merged, outputs_drifted
 from edgefleet_fleet.model_gates import NO_EVIDENCE, NO_REFERENCE, Evidence, Reference

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgefleet_contract.drift import Window
-from edgefleet_contract.messages import ModelTelemetry
+from edgefleet_contract.telemetry import ModelTelemetry
 from edgefleet_fleet.model_gates import NO_EVIDENCE, Envelope, Evidence, bounded
 
 _MIB = 1024 * 1024

@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from edgefleet_fleet.api import OPEN, Services
-from edgefleet_fleet.api_common import KEYED
+from edgefleet_fleet.api_common import KEYED, OPEN
 from edgefleet_fleet.api_resources import RESOURCES
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.shapes import Problem
 
 _UNSAFE: Final = frozenset({"post", "put", "delete"})

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Order, Phase, Target, seal_order
+from edgefleet_contract.messages import seal_order
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_fleet import sealings, tuf_repo
 from edgefleet_fleet.desired import Level, level, runs, without_sealed
 from edgefleet_fleet.endings import ending_of

@@ -15,7 +15,8 @@ from typing import Final
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, Unverified
 from edgefleet_contract.keys import KeyRing, PrivateKey, PublicKey
-from edgefleet_contract.messages import SignedTime, seal_time
+from edgefleet_contract.messages import seal_time
+from edgefleet_contract.orders import SignedTime
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import trust_topic
 from edgefleet_contract.trust import (

@@ -8,9 +8,11 @@ from enum import StrEnum
 from edgefleet_contract.bundle import Digest, Role
 from edgefleet_contract.commands import CommandResult, Kind
 from edgefleet_contract.commands import Outcome as CommandOutcome
-from edgefleet_contract.messages import Phase, Reported, Target
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Reported
 from edgefleet_contract.sealed import Dek
 from edgefleet_fleet.roles import Role as UserRole
 from edgefleet_fleet.rollout_plan import Plan

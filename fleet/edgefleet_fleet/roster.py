@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 
 
 class Outcome(StrEnum):

@@ -21,7 +21,7 @@ from typing import Final
 
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest, sha256
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.messages import Sealed, Target
+from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.sealed import (
     SEALED_DEK_SIZE,
     Dek,

@@ -34,10 +34,11 @@ from edgefleet_fleet.adapters.mosquitto import Mosquitto
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
 from edgefleet_fleet.adapters.shelves import open_shelf
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.api import Services, create_app, services_of
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.publications import Publications
+from edgefleet_fleet.services import Services, services_of
 from edgefleet_fleet.site import Fleet, Site, State
 from edgefleet_fleet.site_app import SiteApp
 from edgefleet_fleet.tls import Protocol, ServerTls

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edgefleet_contract.commands import Kind
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.roles import Role
 

@@ -22,11 +22,11 @@ from fastapi import FastAPI
 
 from edgefleet_contract.errors import EdgefleetError, OperatorError
 from edgefleet_fleet import site_folder
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.tls import ServerTls
 from edgefleet_fleet.work import Actor
 

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Role, sha256
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.messages import Event, Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.reasons import Reason, explain
+from edgefleet_contract.reported import Event
 from edgefleet_fleet import device_views, tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.cohort import wave_words

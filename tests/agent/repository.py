@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.trust import (
     FLEET_POLICY,
     REVOKED_POLICY,

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from edgefleet_agent import identity
 from edgefleet_agent.unsealing import Unsealer, unsealer_of
 from edgefleet_contract import bundle as b
-from edgefleet_contract.messages import Sealed, Target
+from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.sealed import Dek, make_dek, seal_dek, seal_file
 from edgefleet_contract.sealed_index import SealedFile, SealedIndex, render_index
 from tests.contract.makers import target_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgefleet_agent.approval import Answer, Patience, await_answer, refuse_to_wait
+from edgefleet_contract.enrolment import EnrolPending, EnrolResponse
 from edgefleet_contract.errors import OperatorError, TransientError, Unverified
-from edgefleet_contract.messages import EnrolPending, EnrolResponse
 
 KEY = "ab" * 32
 DONE = EnrolResponse("pi-1", "certificate", "root", "http://fleet/tuf", "fleet", 8883)

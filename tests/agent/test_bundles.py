@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import Manifest
 from edgefleet_contract.errors import DeviceError, EdgefleetError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.reasons import Reason
 from tests.agent.models import model_path
-from tests.agent.shelf import Shelf, serve
+from tests.agent.shelf import Shelf
 from tests.contract.makers import target_of, write_bundle
 
 KEY = PrivateKey.generate_p256()
@@ -26,12 +25,6 @@ KEY = PrivateKey.generate_p256()
 
 def first(manifest: Manifest) -> Choice | Failed:
     return Choice(manifest.variants[0], "onnxruntime")
-
-
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        yield running
 
 
 def bundles(tmp_path: Path, key: PrivateKey = KEY) -> tuple[Bundles, Store]:

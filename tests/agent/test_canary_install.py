@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from edgefleet_contract.messages import Order, Phase
 from edgefleet_contract.order_policy import Canary, Policy
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.board import Board
+from tests.agent.bundles import make_bundle, put
 from tests.agent.models import WEIGHTS, pixels
-from tests.agent.shelf import Shelf, serve
-from tests.agent.test_installer import Board, make_bundle, put
+from tests.agent.shelf import Shelf
 from tests.contract.makers import order_of
 
 LONG = Canary(600, share_percent=50)
-
-
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        yield running
 
 
 def order(shelf: Shelf, folder: Path, version: int, canary: Canary | None = None) -> Order:

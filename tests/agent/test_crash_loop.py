@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent.device import KeptDying, Restore, RolledBack, Serve, Settle
+from edgefleet_agent.install_commands import Restore, Serve, Settle
+from edgefleet_agent.install_events import KeptDying, RolledBack
 from edgefleet_agent.ports import ModelSpec
 from edgefleet_agent.runtime.crash_loop import DEATHS, WINDOW_S, Deaths
 from edgefleet_contract import bundle as b
-from edgefleet_contract.messages import Phase
 from edgefleet_contract.model_signature import sign_bundle
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.board import Board
+from tests.agent.bundles import PUBLISHER, make_bundle
 from tests.agent.hosting import running, until
 from tests.agent.models import WEIGHTS, golden_path, model_path, pixels
+from tests.agent.playbook import chosen, committed, happy, play, target
 from tests.agent.shelf import serve
-from tests.agent.test_install import chosen, committed, happy, play, target
-from tests.agent.test_installer import PUBLISHER, Board, make_bundle
 from tests.agent.test_runtime_crash import LOWEST, divide_spec, traps
 from tests.contract.makers import order_of, target_of
 

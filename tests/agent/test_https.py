@@ -21,8 +21,8 @@ from edgefleet_agent import identity as identities
 from edgefleet_agent.adapters.http_session import FOREIGN, HttpSession
 from edgefleet_agent.adapters.tls import UNVERIFIED, Tls, read_authorities
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.capabilities import Capabilities
 from edgefleet_contract.errors import OperatorError, TransientError, Unverified
-from edgefleet_contract.messages import Capabilities
 from edgefleet_contract.trust import Claim
 from tests.agent.authority import Authority
 from tests.agent.repository import Repository

@@ -9,11 +9,12 @@ import pytest
 from edgefleet_agent import install
 from edgefleet_agent.adapters.fs import FileSystem
 from edgefleet_agent.adapters.journal import COPIES, Journal
-from edgefleet_agent.device import Device, OrderTaken
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_events import OrderTaken
 from edgefleet_contract import canonical, codec
 from edgefleet_contract.errors import DeviceError
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_install import committed, target
+from tests.agent.playbook import committed, target
 from tests.contract.makers import order_of
 
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_agent.device import Begin, Device, OrderTaken, ServeFailed, StepFailed
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_events import Begin, OrderTaken, ServeFailed, StepFailed
 from edgefleet_agent.policy import Accept, Known, Refuse, judge, judge_targets
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_install import chosen, committed, happy, play, target
+from tests.agent.playbook import chosen, committed, happy, play, target
 from tests.contract.makers import ISSUED, order_of
 
 NOW = ISSUED + 1_000

@@ -16,13 +16,14 @@ import pytest
 from edgefleet_agent.ports import Failed, ModelSpec, TrialReport
 from edgefleet_agent.runtime.trial_runner import try_model
 from edgefleet_contract import bundle as b
-from edgefleet_contract.messages import Phase
 from edgefleet_contract.model_signature import sign_bundle
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.board import Board
+from tests.agent.bundles import PUBLISHER, make_bundle
 from tests.agent.hosting import running, until
 from tests.agent.models import WEIGHTS, make_spec, pixels, raw
 from tests.agent.shelf import serve
-from tests.agent.test_installer import PUBLISHER, Board, make_bundle
 from tests.contract.makers import order_of, target_of
 
 FLAG_X, FLAG_Y = b.TensorSpec("x", "bool", (1,)), b.TensorSpec("y", "bool", (1,))

@@ -39,7 +39,7 @@ from tests.agent.programs import (
     write_program,
 )
 from tests.agent.sealing import new_seal_key, plain_in, seal_bundle
-from tests.agent.shelf import Shelf, serve
+from tests.agent.shelf import Shelf
 
 ROWS = pixels(9)[4:9]
 OTHER = tuple(f"v2 {name}" for name in NAMES)
@@ -331,19 +331,13 @@ def test_each_model_of_a_program_is_held_against_its_digest(tmp_path: Path) -> N
 # sealed
 
 
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        yield running
-
-
 def test_a_sealed_program_is_fetched_whole_and_opened_in_memory(
     tmp_path: Path, shelf: Shelf
 ) -> None:
     from edgefleet_agent.adapters.http_chunks import HttpChunks
     from edgefleet_agent.adapters.store import Store
     from edgefleet_agent.transfer.mover import Mover
-    from tests.agent.test_installer import first_choice
+    from tests.agent.bundles import first_choice
 
     names = tuple(f"{name} {'x' * 200}" for name in NAMES)
     folder = write_program(tmp_path, pair_program(1, 2, names))

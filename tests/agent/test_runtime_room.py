@@ -28,13 +28,14 @@ from edgefleet_agent.runtime.room import (
     worker_bound,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.board import Board
+from tests.agent.bundles import make_bundle
 from tests.agent.hosting import Load, RunningHost, running, until
 from tests.agent.models import asked_spec, linear_spec, tflite_spec, with_model
 from tests.agent.shelf import serve
-from tests.agent.test_installer import Board, make_bundle
 from tests.contract.makers import order_of, target_of
 
 BESIDE, IN_TURN = SwapMode.AVAILABILITY_PRESERVING, SwapMode.RESOURCE_PRESERVING

@@ -11,7 +11,7 @@ from edgefleet_agent.sources.options import MqttSinkOptions
 from edgefleet_agent.sources.outbox import MAX_BYTES, Outbox
 from edgefleet_contract import messages
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import Result
+from edgefleet_contract.results import Result
 
 
 @dataclass

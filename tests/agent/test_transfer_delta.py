@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,9 @@ NAME = f"{NEW}/delta/{OLD}"
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        running.blobs[NAME] = DELTA
-        yield running
+def shelf(shelf: Shelf) -> Shelf:
+    shelf.blobs[NAME] = DELTA
+    return shelf
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,10 @@ CHUNKS = b.chunk_list(RAW)
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        running.put(RAW)
-        running.put(CHUNKS)
-        yield running
+def shelf(shelf: Shelf) -> Shelf:
+    shelf.put(RAW)
+    shelf.put(CHUNKS)
+    return shelf
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,11 +29,10 @@ DIGEST = b.sha256(RAW)
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        running.put(RAW)
-        running.put(CHUNKS)
-        yield running
+def shelf(shelf: Shelf) -> Shelf:
+    shelf.put(RAW)
+    shelf.put(CHUNKS)
+    return shelf
 
 
 @pytest.fixture

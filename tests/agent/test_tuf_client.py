@@ -12,7 +12,7 @@ from edgefleet_agent.adapters import tuf_client
 from edgefleet_agent.adapters.tuf_client import FolderMetadata, MemoryMetadata, TufClient
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import TransientError
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.trust import Trust, TrustFloors
 from tests.agent.repository import Repository
 

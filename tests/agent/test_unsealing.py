@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from edgefleet_agent import identity, install, transitions
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.bundles import Bundles
-from edgefleet_agent.device import Begin, Device, Installed, OrderTaken
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_events import Begin, OrderTaken
 from edgefleet_agent.ports import Failed, FileSeal, ModelSpec
 from edgefleet_agent.runtime.loading import Job, job_for, parse_job, read_file, render_job
 from edgefleet_agent.runtime.trial_runner import try_model
@@ -25,10 +25,13 @@ from edgefleet_agent.unsealing import no_key
 from edgefleet_contract import bundle as b
 from edgefleet_contract.errors import DeviceError, OperatorError, PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Phase, Target
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import seal_file
 from edgefleet_contract.sealed_index import SealedIndex, render_index
+from tests.agent.board import Board
+from tests.agent.bundles import PUBLISHER, make_bundle
 from tests.agent.hosting import until
 from tests.agent.models import (
     WEIGHTS,
@@ -37,16 +40,9 @@ from tests.agent.models import (
     with_file,
 )
 from tests.agent.sealing import new_seal_key, plain_in, seal_bundle
-from tests.agent.shelf import Shelf, serve
+from tests.agent.shelf import Shelf
 from tests.agent.test_bundles import KEY, first
-from tests.agent.test_installer import PUBLISHER, Board, make_bundle
 from tests.contract.makers import order_of, target_of, write_bundle
-
-
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serve() as running:
-        yield running
 
 
 def device(folder: Path, *, key: PrivateKey = KEY) -> Bundles:

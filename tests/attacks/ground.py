@@ -26,12 +26,15 @@ from edgefleet_agent import install, policy
 from edgefleet_agent.adapters.journal import Journal
 from edgefleet_agent.adapters.mqtt_link import _document
 from edgefleet_agent.adapters.tuf_client import MemoryMetadata, TufClient
-from edgefleet_agent.device import Device, OrderTaken, Reconsider, TrustSeen
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_commands import Reconsider
+from edgefleet_agent.install_events import OrderTaken, TrustSeen
 from edgefleet_agent.keeper import STICK, TrustKeeper
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, SignedTime, seal_time
+from edgefleet_contract.messages import seal_time
+from edgefleet_contract.orders import Order, SignedTime
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import trust_topic
 from edgefleet_contract.trust import (

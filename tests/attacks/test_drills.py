@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from edgefleet_agent import install, transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Installed
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Downloaded,
     Event,
-    Installed,
     ProbationPassed,
     Staged,
     TrialPassed,
@@ -26,7 +26,9 @@ from edgefleet_agent.device import (
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import Unverified
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase, Target, open_order, seal_order
+from edgefleet_contract.messages import open_order, seal_order
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import (
     FLEET_POLICY,
@@ -37,7 +39,8 @@ from edgefleet_contract.trust import (
     render_policy,
 )
 from edgefleet_fleet.work import Actor
-from tests.agent import test_installer
+from tests.agent.board import Board as WholeDevice
+from tests.agent.bundles import make_bundle
 from tests.agent.models import WEIGHTS, pixels
 from tests.agent.shelf import serve
 from tests.attacks.ground import DAY, Board, ControlRoom
@@ -164,11 +167,11 @@ def test_a_whole_device_refuses_an_order_from_2100_and_goes_on(tmp_path: Path) -
         with serve() as shelf:
             targets = []
             for version in (1, 2):
-                folder = test_installer.make_bundle(tmp_path, version)
+                folder = make_bundle(tmp_path, version)
                 shelf.put_bundle(folder)
                 targets.append(target_of(folder))
             one, two = targets
-            async with test_installer.Board(tmp_path / "pi") as board:
+            async with WholeDevice(tmp_path / "pi") as board:
                 first = order_of(one, seq=1, sources=(shelf.url,))
                 assert await board.install(first) is Phase.COMMITTED
                 floor = board.installer.device.time_floor

@@ -13,7 +13,7 @@ import pytest
 
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order
+from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.reasons import Reason
 from tests.attacks.ground import DAY, Board, ControlRoom
 from tests.contract.makers import order_of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgefleet_contract import bundle as b
 from edgefleet_contract.keys import Signer
-from edgefleet_contract.messages import Order, Target
 from edgefleet_contract.model_signature import sign_bundle
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Order, Target
 
 ISSUED = int(time.time())
 SPECS = (b.TensorSpec("x", "float32", (-1, 4)),), (b.TensorSpec("y", "float32", (-1, 2)),)

@@ -22,7 +22,8 @@ from edgefleet_contract.drift_reference import (
     render_reference,
 )
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import ModelTelemetry, parse, render
+from edgefleet_contract.messages import parse, render
+from edgefleet_contract.telemetry import ModelTelemetry
 
 A, B = Digest("a" * 64), Digest("b" * 64)
 NUMBERS = Distribution("x", Kind.NUMBER, (250, 250, 250, 250), edges=(1.0, 2.0, 3.0), column=0)

@@ -7,7 +7,7 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.envelope import open_envelope, render_envelope, seal
 from edgefleet_contract.errors import PeerError, Unverified
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Order, Target
+from edgefleet_contract.orders import Order, Target
 from edgefleet_contract.reasons import Reason
 
 TYPE = "application/vnd.test+json"

@@ -5,21 +5,16 @@ import json
 import pytest
 
 from edgefleet_contract import messages, topics
+from edgefleet_contract.blocks import BlobRequest
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.capabilities import Capabilities
+from edgefleet_contract.enrolment import EnrolPending
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import (
-    BlobRequest,
-    Capabilities,
-    EnrolPending,
-    Event,
-    Phase,
-    Presence,
-    Reported,
-    Result,
-    ResultTensor,
-    SourceTelemetry,
-)
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason, explain
+from edgefleet_contract.reported import Event, Presence, Reported
+from edgefleet_contract.results import Result, ResultTensor
+from edgefleet_contract.telemetry import SourceTelemetry
 from edgefleet_contract.topics import Address, Channel
 
 CAPABLE = Capabilities("arm64", "aarch64", "Pi 4", "Debian", "3.11.2", 4, 2**30, {"litert": "2.3"})

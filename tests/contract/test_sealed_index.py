@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edgefleet_contract import bundle as b
 from edgefleet_contract import codec
+from edgefleet_contract.enrolment import EnrolRequest
 from edgefleet_contract.errors import Malformed, PeerError
-from edgefleet_contract.messages import EnrolRequest, Sealed, Target
+from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import (
     Dek,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from edgefleet_agent import install, installer, performer, recovery, transitions
-from edgefleet_agent.device import StepFailed
+from edgefleet_agent.install_events import StepFailed
 from edgefleet_agent.ports import BoardState
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.crash import board
 from tests.crash.board import Board, left_over

@@ -38,11 +38,13 @@ from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import messages
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.board import Weather
+from tests.agent.bundles import first_choice, make_bundle
 from tests.agent.repository import Repository
 from tests.agent.shelf import Shelf
-from tests.agent.test_installer import Weather, first_choice, make_bundle
 from tests.contract.makers import order_of, target_of, write_bundle
 
 PATIENCE_S = 20.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from tests.crash.moments import Claim
 from tests.crash.region import (
     BASE,

@@ -22,7 +22,7 @@ from typing import Any
 
 from edgefleet_agent.runtime.host import LocalHost
 from edgefleet_agent.serving.config import ServingConfig
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from tests.crash.board import Board, Host, MemoryHost, Site
 from tests.crash.trouble import Killing
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from edgefleet_agent.adapters.journal import COPIES
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 
 CRITICAL: Final = frozenset({Phase.ACTIVATING, Phase.PROBATION, Phase.ROLLING_BACK})
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.shelf import serve
 from tests.crash.board import Board, Site, left_over, make_site, servable

@@ -29,8 +29,9 @@ from edgefleet_agent.identity import Enrolment, Identity
 from edgefleet_agent.renewal import Renewal
 from edgefleet_contract import messages
 from edgefleet_contract.bundle import Digest, parse_manifest, sha256
+from edgefleet_contract.enrolment import CertificateResponse
 from edgefleet_contract.errors import EdgefleetError
-from edgefleet_contract.messages import CertificateResponse, Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.authority import Authority
 from tests.agent.repository import Repository

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefleet_agent.device import Device
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from tests.crash.moments import Moment, What
 from tests.crash.region import NEW, RELEASED
 from tests.crash.trouble import Fault

@@ -22,9 +22,10 @@ from edgefleet_agent.ports import (
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import TransientError
-from edgefleet_contract.messages import Order, Phase
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_installer import Weather
+from tests.agent.board import Weather
 from tests.crash.board import Heard, MemoryHost
 from tests.crash.moments import What
 from tests.crash.region import BASE, NEW

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.shelf import serve
 from tests.crash.board import Board, MemoryHost, Site, left_over, make_site

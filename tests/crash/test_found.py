@@ -22,7 +22,7 @@ from edgefleet_agent.ports import Failed, ModelSpec
 from edgefleet_agent.renewal import Renewal
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import DeviceError, OperatorError
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.test_journal import states
 from tests.crash.board import Board, MemoryHost, Site

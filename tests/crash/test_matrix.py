@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from tests.crash import matrix, table
 from tests.crash.cases import Start, cells
 from tests.crash.matrix import Theater

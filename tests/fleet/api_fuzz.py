@@ -24,12 +24,13 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase as InstallPhase
+from edgefleet_contract.phases import Phase as InstallPhase
 from edgefleet_contract.throttle import Limit, Throttle
 from edgefleet_fleet.adapters.sql.store import sqlite_url
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import ME, TOKEN, Clock, Stage, open_services
 from tests.fleet.web import serving
 

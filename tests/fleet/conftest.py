@@ -13,8 +13,8 @@ import pytest
 
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.services import Services
 from tests.fleet import objects
 from tests.fleet.device import Device, Identity, enrol
 from tests.fleet.postgres import Cluster

@@ -22,24 +22,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgefleet_agent.adapters.tuf_client import HttpMetadata, TufClient
 from edgefleet_contract.bundle import sha256
-from edgefleet_contract.messages import (
-    Capabilities,
-    EnrolRequest,
-    EnrolResponse,
-    Event,
-    Message,
-    ModelTelemetry,
-    Order,
-    Phase,
-    Presence,
-    Reported,
-    RunningModel,
-    SystemTelemetry,
-    open_order,
-    parse,
-    render,
-)
+from edgefleet_contract.capabilities import Capabilities
+from edgefleet_contract.enrolment import EnrolRequest, EnrolResponse
+from edgefleet_contract.messages import Message, open_order, parse, render
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Event, Presence, Reported, RunningModel
+from edgefleet_contract.telemetry import ModelTelemetry, SystemTelemetry
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_contract.trust import Trust, TrustFloors, parse_claim
 

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase, Target, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_fleet.rollout_plan import Plan
 from tests.contract.makers import order_of
 from tests.fleet.device import event_of, model_sample, reported_of, running

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as r
+from edgefleet_fleet.cohort import Wave
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Cause, NotInTable, State, WaveState
@@ -14,6 +15,9 @@ from edgefleet_fleet.roster import Member, MemoryRoster, Outcome, Tally
 from edgefleet_fleet.rounds import drive
 
 PI = "Raspberry Pi 5"
+ALL = Plan("salt")
+CANARY = Plan("salt", canaries=("d0",))
+HALVES = Plan("salt", waves=(Wave(50), Wave(100)))
 
 
 def many(count: int, kind: str = PI) -> dict[str, str]:
@@ -112,3 +116,10 @@ class Play:
 def with_gate(plan: Plan, **more: object) -> Plan:
     """The plan with another gate."""
     return replace(plan, gate=replace(plan.gate, **more))  # type: ignore[arg-type]
+
+
+def begun(plan: Plan, count: int = 2, **more: object) -> Play:
+    """A rollout of the plan to so many devices of one hardware class, under way."""
+    play = Play(plan, many(count), **more)  # type: ignore[arg-type]
+    play.begin()
+    return play

@@ -12,15 +12,17 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import parse_manifest
 from edgefleet_contract.commands import Command, open_command
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Order, Phase, RunningModel, open_order, render
+from edgefleet_contract.messages import open_order, render
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import ceremony, views
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.mqtt_link import is_under
 from edgefleet_fleet.adapters.sql.store import Store
-from edgefleet_fleet.api import Services, services_of
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
@@ -29,6 +31,7 @@ from edgefleet_fleet.library import Received
 from edgefleet_fleet.ports import Incoming
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle
+from edgefleet_fleet.services import Services, services_of
 from edgefleet_fleet.users import hash_token
 from edgefleet_fleet.work import Actor, Room
 from tests.contract.makers import write_bundle

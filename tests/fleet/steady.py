@@ -18,17 +18,11 @@ from typing import Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgefleet_contract.messages import (
-    Message,
-    Order,
-    Phase,
-    Presence,
-    RunningModel,
-    Target,
-    open_order,
-    render,
-)
+from edgefleet_contract.messages import Message, open_order, render
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Presence, RunningModel
 from edgefleet_contract.topics import Channel, topic
 from tests.fleet.device import Identity, event_of, reported_of, running
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.enrolment import EnrolResponse
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import EnrolResponse, parse, render
+from edgefleet_contract.messages import parse, render
 from edgefleet_fleet import ceremony
-from edgefleet_fleet.api import OPEN, Services, create_app
+from edgefleet_fleet.api import create_app
+from edgefleet_fleet.api_common import OPEN
+from edgefleet_fleet.services import Services
 from tests.contract.makers import write_bundle
 from tests.fleet.device import new_key, request_of
 from tests.fleet.stage import TOKEN, Clock, Stage, push

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_fleet.api import Services
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import Stage
 
 pytest.importorskip("schemathesis")  # of the extra dev

@@ -14,7 +14,7 @@ import pytest
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.throttle import Limit
 from edgefleet_fleet.adapters.sql.store import Store
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.api_answers import MAX_BODY
 from edgefleet_fleet.api_common import KEYED
 from edgefleet_fleet.api_resources import RESOURCES
@@ -23,6 +23,7 @@ from edgefleet_fleet.errors import Conflict
 from edgefleet_fleet.guards import KEPT_S, Once
 from edgefleet_fleet.paging import cut, parse_cursor, render_cursor
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import ME, TOKEN, Clock, Outbox, Stage
 from tests.fleet.web import Web, serving
 

@@ -14,7 +14,7 @@ import yaml
 
 from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import apply_file, yaml_file
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.apply_plan import (
     Action,
     BundleNow,
@@ -30,6 +30,7 @@ from edgefleet_fleet.apply_plan import (
 )
 from edgefleet_fleet.apply_schema import schema
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from tests.fleet import inside
 from tests.fleet.stage import ME, TOKEN, Stage
 from tests.fleet.web import Web, serving

@@ -15,9 +15,9 @@ from edgefleet_fleet import backup
 from edgefleet_fleet.adapters.shelves import open_shelf
 from edgefleet_fleet.adapters.sql import dump
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import Stage
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_contract.blocks import Block, Status
+from edgefleet_contract.blocks import BlobRequest, Block, Status
 from edgefleet_contract.bundle import Digest, sha256
-from edgefleet_contract.messages import BlobRequest, Presence, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel, match, topic
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.blob_server import PER_DEVICE, BlobServer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from cryptography import x509
 
-from edgefleet_contract.messages import CertificateRequest, CertificateResponse, parse, render
+from edgefleet_contract.enrolment import CertificateRequest, CertificateResponse
+from edgefleet_contract.messages import parse, render
 from edgefleet_contract.topics import Channel, topic
-from edgefleet_fleet.api import Services
+from edgefleet_fleet.services import Services
 from tests.fleet.device import csr_of, new_key, request_of
 from tests.fleet.stage import FLEET, ME, Clock, Outbox, Stage
 

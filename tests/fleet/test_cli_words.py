@@ -21,11 +21,12 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.messages import render
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet import cli_complete
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.cli import app
 from edgefleet_fleet.errors import EXIT_CODES, exit_codes
 from edgefleet_fleet.export_columns import COLUMNS, Noun
 from edgefleet_fleet.moments import parse_moment
+from edgefleet_fleet.services import Services
 from tests.fleet import inside
 from tests.fleet.device import model_sample, system_sample
 from tests.fleet.running import free_port

@@ -12,10 +12,11 @@ import pytest
 
 from edgefleet_contract.errors import Malformed, TransientError
 from edgefleet_contract.throttle import Limit
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.budgets import Budgets
 from edgefleet_fleet.client import Client, new_key
 from edgefleet_fleet.errors import Changed, Conflict, Denied, Mismatch, NotFound
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import TOKEN, Clock, Outbox, Stage
 from tests.fleet.web import serving
 

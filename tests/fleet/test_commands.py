@@ -8,13 +8,15 @@ import pytest
 
 from edgefleet_contract.commands import Command, CommandResult, Kind, Outcome
 from edgefleet_contract.errors import Malformed, OperatorError
-from edgefleet_contract.messages import Presence, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.commands import MAX_OPEN, Wish
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.records import CommandRow
 from edgefleet_fleet.roles import COMMANDS, Permission, Role, may
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import ME, Clock, Stage
 from tests.fleet.web import serving
 

@@ -15,8 +15,9 @@ import pytest
 from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_fleet import deltas as module
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.deltas import Deltas
+from edgefleet_fleet.services import Services
 from tests.contract.deltas import read
 from tests.contract.makers import write_bundle
 from tests.fleet.stage import TOKEN, Stage, push, release

@@ -9,8 +9,10 @@ import pytest
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase, render
+from edgefleet_contract.messages import render
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.deployments import Wish

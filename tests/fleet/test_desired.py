@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import Phase, RunningModel, Target
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import RunningModel
 from edgefleet_fleet.desired import SlotAsk, level
 from edgefleet_fleet.endings import ending_of
 from edgefleet_fleet.roster import Outcome

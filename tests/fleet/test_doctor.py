@@ -22,10 +22,11 @@ from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import doctor, doctor_facts
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.authority import Authority
 from edgefleet_fleet.config import Tls
 from edgefleet_fleet.doctor import DeskFacts, Facts, Finding, Status
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.tls import ServerTls
 from tests.contract.makers import write_bundle
 from tests.fleet import inside

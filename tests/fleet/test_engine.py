@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
-from edgefleet_fleet.api import services_of
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.rollout_states import Ending
+from edgefleet_fleet.services import services_of
 from edgefleet_fleet.work import Actor
 from tests.fleet.device import event_of, model_sample
 from tests.fleet.stage import ME, Clock, Stage, wish_of

@@ -8,9 +8,9 @@ from edgefleet_contract.bundle import sha256
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.trust import parse_claim
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.authority import expiry_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.services import Services
 from tests.fleet.device import new_key, request_of
 from tests.fleet.stage import ME, Clock, add_publisher
 

@@ -9,18 +9,20 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgefleet_contract.enrolment import EnrolPending, EnrolResponse
 from edgefleet_contract.errors import OperatorError, TransientError
 from edgefleet_contract.keys import PrivateKey, PublicKey
-from edgefleet_contract.messages import EnrolPending, EnrolResponse, parse, render
+from edgefleet_contract.messages import parse, render
 from edgefleet_contract.trust import parse_claim
 from edgefleet_fleet.adapters.sql.store import sqlite_url
 from edgefleet_fleet.admission import parse_list
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.approvals import MAX_OPEN, retry_after
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.records import EnrolmentRequest, RequestState
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.work import Actor
 from tests.fleet.device import new_key, request_of
 from tests.fleet.stage import ME, TOKEN, Clock, add_publisher
@@ -179,7 +181,7 @@ def test_an_approval_that_was_not_fetched_can_be_taken_back(services: Services) 
 
 
 def test_a_request_survives_a_restart_of_the_control_room(services: Services) -> None:
-    from edgefleet_fleet.api import services_of
+    from edgefleet_fleet.services import services_of
 
     line, key = claim(services, approve=True), new_key()
     ask(services, line, "pi-1", key)

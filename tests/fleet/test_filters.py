@@ -9,24 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet.filters import (
-    MAX_CHARS,
-    MAX_DEPTH,
-    NUMBER_KEYS,
-    PLAIN_KEYS,
-    And,
-    Filter,
-    Group,
-    Not,
-    Op,
-    Or,
-    Test,
-    Traits,
-    is_like,
-    parse_filter,
-    resolve,
-    version_key,
-)
+from edgefleet_fleet.filter_parser import MAX_CHARS, MAX_DEPTH, parse_filter
+from edgefleet_fleet.filter_values import Op, is_like, version_key
+from edgefleet_fleet.filters import And, Filter, Group, Not, Or, Test, resolve
+from edgefleet_fleet.traits import NUMBER_KEYS, PLAIN_KEYS, Traits
 
 PI = Traits(
     "pi-1",

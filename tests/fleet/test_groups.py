@@ -8,7 +8,8 @@ import pytest
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import views

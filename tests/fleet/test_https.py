@@ -16,13 +16,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgefleet_contract.bundle import sha256
+from edgefleet_contract.enrolment import CertificateRequest, CertificateResponse
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import PrivateKey, PublicKey
-from edgefleet_contract.messages import CertificateRequest, CertificateResponse, parse, render
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_contract.messages import parse, render
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.authority import Authority, expiry_of, hosts_of
 from edgefleet_fleet.config import Tls
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.tls import ServerTls
 from tests.contract.makers import write_bundle
 from tests.fleet.device import csr_of, new_key, request_of

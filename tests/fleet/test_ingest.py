@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_contract.messages import Presence, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import metrics, views
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.ports import Incoming
 from edgefleet_fleet.records import Device
+from edgefleet_fleet.services import Services
 from tests.fleet.device import model_sample, system_sample
 from tests.fleet.stage import FLEET, ME, Clock, Stage
 

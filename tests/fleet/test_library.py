@@ -12,8 +12,8 @@ from edgefleet_contract.bundle import chunk_list, parse_manifest, sha256
 from edgefleet_contract.errors import Malformed, Unverified
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.reasons import Reason
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.services import Services
 from tests.contract.makers import write_bundle
 from tests.fleet.stage import ME, push, receive
 

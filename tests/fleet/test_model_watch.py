@@ -11,7 +11,8 @@ from edgefleet_contract.bundle import sha256
 from edgefleet_contract.drift import Counted, Window
 from edgefleet_contract.drift_reference import Distribution, Kind, Reference, render_reference
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet import drift_watch, plan_words
 from edgefleet_fleet.deployments import Wish

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason, explain
 from edgefleet_contract.topics import Channel
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
+from edgefleet_fleet.services import Services
 from tests.fleet.device import event_of, model_sample, system_sample
 from tests.fleet.stage import TOKEN, Stage
 from tests.fleet.web import Web, serving

@@ -12,7 +12,8 @@ import pytest
 from edgefleet_contract import bundle as b
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.model_signature import sign_bundle
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
+from edgefleet_fleet.services import Services
 from tests.contract.makers import write_bundle
 from tests.contract.test_cards import bom, statement
 from tests.fleet.stage import TOKEN, push

@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 
 from edgefleet_contract.topics import Channel
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.authority import Authority
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
+from edgefleet_fleet.services import Services
 from tests.fleet.device import Connection, Device, Identity, new_key, request_of, system_sample
 from tests.fleet.running import Fleet, until
 from tests.fleet.stage import FLEET, ME, Clock, Stage

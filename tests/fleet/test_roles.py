@@ -10,9 +10,10 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from edgefleet_fleet.api import OPEN, Services, create_app
-from edgefleet_fleet.api_common import Needs
+from edgefleet_fleet.api import create_app
+from edgefleet_fleet.api_common import OPEN, Needs
 from edgefleet_fleet.roles import PERMISSIONS, Permission, Role, may, roles_with, table
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import ME
 from tests.fleet.web import Web, serving
 

@@ -1,36 +1,18 @@
-"""The rollout machine: playbooks, properties, and the diagrams in the documentation."""
+"""The course of a rollout: waves, pace, people who say so, and its ends."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as r
-from edgefleet_fleet import rollout_states as states
-from edgefleet_fleet.cohort import EVERYBODY, Wave
-from edgefleet_fleet.gates import GatePolicy
-from edgefleet_fleet.model_gates import Evidence
+from edgefleet_fleet.cohort import Wave
 from edgefleet_fleet.pace import Pace
 from edgefleet_fleet.rollout_plan import ANYBODY, Plan
 from edgefleet_fleet.rollout_states import Cause, Ending, NotInTable, State, WaveState
-from edgefleet_fleet.roster import OPEN, Outcome
-from tests.fleet.play import PI, Play, many, with_gate
-
-DOCS = Path(__file__).parents[2] / "docs" / "design" / "rollout.md"
-ALL = Plan("salt")
-CANARY = Plan("salt", canaries=("d0",))
-HALVES = Plan("salt", waves=(Wave(50), Wave(100)))
-
-
-def begun(plan: Plan, count: int = 2, **more: object) -> Play:
-    play = Play(plan, many(count), **more)  # type: ignore[arg-type]
-    play.begin()
-    return play
+from edgefleet_fleet.roster import Outcome
+from tests.fleet.play import ALL, CANARY, HALVES, PI, Play, begun, many, with_gate
 
 
 def test_without_waves_everybody_is_asked_at_once() -> None:
@@ -55,154 +37,6 @@ def test_the_canary_is_asked_alone_and_the_others_after_it_is_good() -> None:
     assert play.waves == [WaveState.PASSED, WaveState.OPEN]
 
 
-def test_a_bad_canary_pauses_it_and_is_told_to_go_back() -> None:
-    play = begun(CANARY, 3)
-    play.bad("d0")
-    assert play.withdrawn == ["d0"]
-    assert play.stopped_by is Cause.GATE
-    assert play.waves == [WaveState.FAILED, WaveState.PENDING]
-    assert play.rollout.why == "among canaries, 1 of 1 devices failed"
-    assert play.asked == ["d0"]
-
-
-def test_resume_acknowledges_the_failures_and_opens_the_next_wave() -> None:
-    play = begun(CANARY, 3)
-    play.bad("d0")
-    play.say(r.Resumed())
-    assert sorted(play.asked) == ["d0", "d1", "d2"]
-    play.good("d1", "d2")
-    assert play.state is State.COMPLETED
-
-
-def test_three_devices_that_all_fail_pause_it() -> None:
-    play = begun(ALL, 9)
-    play.bad("d0", "d1")
-    assert play.is_running
-    play.bad("d2")
-    assert play.stopped_by is Cause.GATE
-
-
-def test_what_is_bad_on_one_hardware_class_stops_it_though_the_fleet_is_well() -> None:
-    devices = {f"good{i}": "Pi 5" for i in range(300)} | {f"old{i}": "Pi 3" for i in range(8)}
-    play = Play(with_gate(ALL, block_after=0), devices)
-    play.begin()
-    play.good(*(f"good{i}" for i in range(300)))
-    play.bad("old0", "old1")
-    assert play.is_running
-    play.bad("old2")
-    assert play.stopped_by is Cause.GATE
-    assert play.rollout.why.startswith("of Pi 3, 3 of 3 devices failed")
-
-
-def test_failed_selftests_block_their_hardware_class_and_the_others_go_on() -> None:
-    devices = {f"new{i}": "Pi 5" for i in range(40)} | {f"old{i}": "Pi 3" for i in range(8)}
-    play = Play(ALL, devices)
-    play.begin()
-    play.good(*(f"new{i}" for i in range(39)))
-    play.bad("old0", "old1", "old2", selftest=True)
-    assert r.Block("Pi 3") in play.commands
-    assert play.is_running
-    assert [play.outcome(f"old{i}") for i in range(2, 8)] == [
-        Outcome.BAD,
-        *[Outcome.WITHDRAWN] * 5,
-    ]
-    play.good("new39")
-    assert play.state is State.COMPLETED
-    play.say(r.Joined("late", "Pi 3"))
-    assert play.outcome("late") is Outcome.BLOCKED
-
-
-def test_a_class_on_which_this_bundle_failed_before_is_not_asked() -> None:
-    play = Play(ALL, {"a": "Pi 5", "b": "Pi 3"}, before=("Pi 3",))
-    play.begin()
-    assert play.asked == ["a"]
-    play.good("a")
-    assert play.state is State.COMPLETED
-
-
-def test_where_every_class_is_blocked_it_stops() -> None:
-    play = Play(ALL, many(5), before=(PI,))
-    play.begin()
-    assert (play.stopped_by, play.asked) == (Cause.GATE, [])
-
-
-def test_it_does_not_complete_with_too_few_good_devices() -> None:
-    play = begun(ALL)
-    play.good("d0")
-    play.bad("d1")
-    assert play.stopped_by is Cause.GATE
-
-
-def test_a_device_that_goes_silent_once_it_runs_the_model_has_failed() -> None:
-    play = begun(CANARY)
-    play.answering("d0")
-    play.tick(800)
-    assert play.is_running
-    play.tick(300)
-    assert (play.stopped_by, play.outcome("d0")) == (Cause.GATE, Outcome.SILENT)
-    assert play.rollout.why == "among canaries, 1 (1 silent) of 1 devices failed"
-
-
-def test_a_silent_device_that_is_heard_of_again_is_what_it_says() -> None:
-    play = begun(with_gate(ALL, min_count=2))
-    play.answering("d0")
-    play.good("d1")
-    play.tick(2000)
-    assert play.outcome("d0") is Outcome.SILENT
-    play.say(r.Resumed())
-    play.good("d0")
-    assert play.state is State.COMPLETED
-    assert play.withdrawn == []
-
-
-def test_silence_before_the_model_runs_is_no_failure_of_the_model() -> None:
-    play = begun(CANARY)
-    play.say(r.Answered("d0", Outcome.STARTED))
-    play.tick(5000)
-    assert play.is_running
-
-
-def test_a_tripped_gate_holds_back_who_does_not_run_it_yet_and_resume_asks_them_again() -> None:
-    play = begun(with_gate(ALL, max_failures=1), 4)
-    play.answering("d0", "d1")
-    play.say(r.Answered("d2", Outcome.STARTED))
-    play.bad("d0")
-    assert sorted(play.withdrawn) == ["d0", "d2", "d3"]
-    assert [play.outcome(f"d{i}") for i in (1, 2, 3)] == [
-        *(Outcome.ACTIVE, Outcome.HELD, Outcome.HELD),
-    ]
-    play.say(r.Resumed())
-    assert sorted(play.asked[4:]) == ["d2", "d3"]
-    play.good("d1", "d2", "d3")
-    assert play.state is State.COMPLETED
-
-
-def test_devices_that_cannot_fetch_it_have_a_budget_of_their_own() -> None:
-    play = begun(ALL, 20)
-    play.good(*(f"d{i}" for i in range(5)))
-    for number in range(5, 9):
-        play.say(r.Ended(f"d{number}", Outcome.UNDELIVERED))
-    assert play.is_running
-    play.say(r.Ended("d9", Outcome.REFUSED))
-    assert play.stopped_by is Cause.BUDGET
-    assert "4 devices could not fetch it and 1 refused it" in play.rollout.why
-    play.say(r.Resumed())
-    play.good(*(f"d{i}" for i in range(10, 20)))
-    assert play.state is State.COMPLETED
-
-
-def test_nothing_heard_for_long_pauses_it_as_a_stall() -> None:
-    play = begun(with_gate(ALL, stall_s=3600))
-    play.good("d0")
-    play.tick(3000)
-    assert play.is_running
-    play.tick(700)
-    assert play.stopped_by is Cause.STALL
-    play.say(r.Resumed())
-    play.good("d1")
-    assert play.state is State.COMPLETED
-
-
 def test_with_a_sample_a_wave_does_not_wait_for_devices_that_are_off() -> None:
     play = begun(with_gate(HALVES, min_sample=2), 40)
     first = list(play.asked)
@@ -225,21 +59,6 @@ def test_a_wave_soaks_before_the_next_opens() -> None:
     assert play.asked == ["d0"]
     play.tick(1)
     assert play.asked == ["d0", "d1"]
-
-
-def test_a_device_that_keeps_dying_after_its_commit_fails_the_soak() -> None:
-    play = begun(Plan("salt", canaries=("d0",), soak_s=600))
-    play.good("d0")
-    play.bad("d0")
-    assert play.stopped_by is Cause.GATE
-    assert play.waves[0] is WaveState.FAILED
-
-
-def test_a_device_that_is_gone_during_the_soak_is_silent() -> None:
-    play = begun(Plan("salt", canaries=("d0",), soak_s=3600))
-    play.good("d0")
-    play.tick(1000)
-    assert (play.stopped_by, play.outcome("d0")) == (Cause.GATE, Outcome.SILENT)
 
 
 def test_after_a_manual_gate_a_person_opens_the_next_wave() -> None:
@@ -357,33 +176,6 @@ def test_nobody_needs_to_wait_for_a_device_that_does_not_come_back() -> None:
     assert play.outcome("d0") is Outcome.REVERTED
 
 
-@pytest.mark.parametrize(
-    ("ending", "state", "outcome"),
-    [
-        (Ending.KEEP, State.ABORTED, Outcome.GOOD),
-        (Ending.REVERT, State.ABORTING, Outcome.REVERTING),
-    ],
-)
-def test_a_tripped_gate_can_abort_by_itself(ending: Ending, state: State, outcome: Outcome) -> None:
-    play = begun(with_gate(ALL, on_trip=ending, max_failures=1))
-    play.good("d0")
-    play.bad("d1")
-    assert (play.state, play.rollout.cause) == (state, Cause.GATE)
-    assert play.outcome("d0") is outcome
-
-
-def test_what_the_model_answers_stops_it() -> None:
-    play = begun(ALL, 20)
-    play.good("d0", "d1", "d2")
-    play.tell(Evidence(requests=400, failures=4))
-    assert play.is_running
-    play.tell(Evidence(requests=400, failures=90))
-    assert play.stopped_by is Cause.GATE
-    assert play.rollout.why.startswith(f"errors on {PI}: 0.117")
-    play.say(r.Resumed())
-    assert play.is_running
-
-
 def test_reports_of_a_paused_rollout_still_count() -> None:
     play = begun(ALL)
     play.say(r.Paused())
@@ -439,166 +231,3 @@ def test_a_device_that_a_newer_rollout_takes_is_not_waited_for() -> None:
 def test_a_plan_that_contradicts_itself_is_refused(more: dict[str, object]) -> None:
     with pytest.raises(Malformed):
         Plan("salt", author="ada", **more)  # type: ignore[arg-type]
-
-
-_WORDS: list[tuple[r.Event, list[states.Trigger]]] = [
-    (r.Paused(), [states.Trigger.OPERATOR_PAUSED]),
-    (r.Resumed(), [states.Trigger.OPERATOR_RESUMED]),
-    (r.Aborted(), [states.Trigger.OPERATOR_ABORTED]),
-    (r.Aborted(Ending.REVERT), [states.Trigger.OPERATOR_REVERTED]),
-    (r.Replaced(), [states.Trigger.REPLACED]),
-    (r.Submitted(), [states.Trigger.SUBMITTED]),
-    (r.Started(), [states.Trigger.DUE, states.Trigger.SUBMITTED]),
-    (r.Approved("bob"), [states.Trigger.APPROVED]),
-    (r.Denied("bob"), [states.Trigger.DENIED]),
-]
-
-
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize(("event", "triggers"), _WORDS, ids=lambda value: type(value).__name__)
-def test_what_is_not_in_the_table_raises_and_changes_nothing(
-    state: State, event: r.Event, triggers: list[states.Trigger]
-) -> None:
-    play = Play(Plan("salt", approve_by="bob") if event == r.Approved("bob") else ALL)
-    rollout = machine.Rollout(play.plan, state=state)
-    into = {states.TRANSITIONS.get((state, trigger)) for trigger in triggers} - {None}
-    if into:
-        assert machine.step(rollout, play.roster, event, now=1).rollout.state in into
-    else:
-        with pytest.raises(NotInTable):
-            machine.step(rollout, play.roster, event, now=1)
-
-
-names = st.sampled_from([f"d{i}" for i in range(8)])
-ends = st.sampled_from([Outcome.GOOD, Outcome.BAD, Outcome.UNDELIVERED, Outcome.REFUSED])
-events = st.one_of(
-    st.builds(r.Joined, names, st.sampled_from(["Pi 5", "Pi 3"])),
-    st.builds(r.Answered, names, st.sampled_from([Outcome.STARTED, Outcome.ACTIVE])),
-    st.builds(r.Ended, names, ends, st.booleans()),
-    names.map(r.Taken),
-    names.map(r.Back),
-    st.builds(
-        r.Observed,
-        st.sampled_from(["Pi 5", "Pi 3"]),
-        st.builds(Evidence, requests=st.just(200), failures=st.sampled_from([0, 100])),
-    ),
-    st.sampled_from(
-        [
-            *(r.Paused(), r.Resumed(), r.Aborted(), r.Replaced(), r.Promoted(), r.Tick()),
-            *(r.Aborted(Ending.REVERT), r.Approved("bob"), r.Denied("bob"), r.Started()),
-        ]
-    ),
-)
-policies = st.builds(
-    GatePolicy,
-    max_failures=st.one_of(st.none(), st.integers(1, 4)),
-    canary_failures=st.integers(0, 2),
-    min_sample=st.integers(0, 3),
-    on_trip=st.sampled_from([None, *Ending]),
-    silence_s=st.just(900),
-    stall_s=st.sampled_from([0, 2000]),
-)
-plans = st.builds(
-    Plan,
-    salt=st.sampled_from(["x", "y", "z"]),
-    waves=st.sampled_from(
-        [EVERYBODY, (Wave(10), Wave(100)), (Wave(devices=2), Wave(50), Wave(100))]
-    ),
-    canaries=st.lists(names, max_size=2, unique=True).map(tuple),
-    gate=policies,
-    pace=st.sampled_from([Pace(), Pace(per_minute=4), Pace(at_once=2)]),
-    soak_s=st.sampled_from([0, 300]),
-    start_at=st.sampled_from([0, 1500]),
-    expires_at=st.sampled_from([0, 9000]),
-    author=st.just("ada"),
-    approve_by=st.sampled_from(["", "any"]),
-)
-fleets = st.dictionaries(names, st.sampled_from(["Pi 5", "Pi 3"]))
-MAY_ASK = (State.SCHEDULED, State.PENDING_APPROVAL, State.DRAFT, State.RUNNING, State.COMPLETED)
-STAYS = (
-    *(Outcome.BAD, Outcome.REFUSED, Outcome.UNDELIVERED),
-    *(Outcome.BLOCKED, Outcome.WITHDRAWN, Outcome.REVERTED),
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    plans,
-    fleets,
-    st.lists(st.tuples(events, st.sampled_from([0, 1, 60, 1000])), max_size=40),
-)
-def test_whatever_happens_nobody_is_asked_twice_and_a_stop_is_a_stop(
-    plan: Plan, devices: dict[str, str], happened: list[tuple[r.Event, int]]
-) -> None:
-    play = Play(plan, devices)
-    play.begin()
-    asked = list(play.asked)
-    for event, after in happened:
-        before, members = play.rollout, dict(play.roster.members)
-        try:
-            commands = play.say(event, after=after)
-        except (NotInTable, machine.NotAllowed):
-            continue
-        asks = [command.device for command in commands if isinstance(command, r.Ask)]
-        if asks:
-            may_resume = before.state is State.PAUSED and isinstance(event, r.Resumed)
-            assert before.state in MAY_ASK or may_resume
-        for device in set(asks) & set(asked):
-            assert members[device].outcome is Outcome.HELD
-            assert isinstance(event, r.Resumed)
-        asked += asks
-        assert all(play.member(device).wave <= play.rollout.wave for device in asks)
-        assert not {play.member(device).kind for device in asks} & set(before.blocked)
-        assert play.rollout.wave >= before.wave
-        assert play.rollout.ends[: len(before.ends)] == before.ends
-        for device, member in members.items():
-            now = play.member(device)
-            assert now.wave == member.wave
-            assert member.outcome not in STAYS or now.outcome is member.outcome
-        if before.state.is_over and before.state is not State.COMPLETED:
-            assert play.state is before.state
-            assert not asks
-        if play.state.is_over and play.state is not State.COMPLETED:
-            assert not play.roster.having((*OPEN, Outcome.PENDING, Outcome.HELD))
-
-
-@settings(max_examples=40, deadline=None)
-@given(plans, fleets.filter(bool))
-def test_if_every_device_is_good_it_completes(plan: Plan, devices: dict[str, str]) -> None:
-    play = Play(plan, devices)
-    play.begin()
-    if play.state is State.PENDING_APPROVAL:
-        play.say(r.Approved("bob"))
-    heard: set[str] = set()
-    for _ in range(60):
-        new = [device for device in play.asked if device not in heard]
-        heard |= set(new)
-        play.roster.heard = dict.fromkeys(devices, play.now + 60)  # all of them live
-        play.good(*new)
-        play.tick(60)
-        if play.state is not State.SCHEDULED and play.state is not State.RUNNING:
-            break
-    assert play.state is State.COMPLETED
-    assert {member.outcome for member in play.roster.members.values()} == {Outcome.GOOD}
-
-
-@settings(max_examples=40, deadline=None)
-@given(plans, fleets, st.sampled_from(["new-1", "new-2", "new-3"]))
-def test_a_device_has_the_same_wave_whether_it_was_there_or_joins(
-    plan: Plan, devices: dict[str, str], late: str
-) -> None:
-    fixed = plan.ends(devices)
-    play = Play(plan, devices)
-    play.begin()
-    assert all(
-        member.wave == plan.wave_of(device, fixed) for device, member in play.roster.members.items()
-    )
-    if play.rollout.is_enlisted:
-        play.say(r.Joined(late, "Pi 5"))
-        assert play.member(late).wave == plan.wave_of(late, fixed)
-
-
-@pytest.mark.parametrize("drawn", [states.diagram, states.wave_diagram])
-def test_the_diagrams_in_the_documentation_are_printed_from_the_tables(drawn: object) -> None:
-    assert callable(drawn)
-    assert f"```mermaid\n{drawn()}\n```" in DOCS.read_text("utf-8")

@@ -14,16 +14,17 @@ from edgefleet_agent.enrol import certificate_request
 from edgefleet_contract.bundle import Digest, chunk_list, parse_manifest, sha256
 from edgefleet_contract.errors import Malformed, OperatorError, Unverified
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Target
+from edgefleet_contract.orders import Order, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import make_dek, open_dek, open_file, render_seal_key
 from edgefleet_contract.sealed_index import check_index, parse_index
 from edgefleet_fleet.adapters.sql.store import Store
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.authority import open_request
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.records import Sealing
+from edgefleet_fleet.services import Services
 from tests.contract.makers import write_bundle
 from tests.fleet.device import PI5, new_key, request_of, running
 from tests.fleet.stage import FLEET, ME, TOKEN, Clock, Stage, push, release

@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel, topic, trust_topic
 from edgefleet_fleet.datadir import DataDir

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from tests.contract.makers import write_bundle
 from tests.fleet.device import Device, Identity
 from tests.fleet.running import Fleet, free_port, require, until

@@ -19,9 +19,11 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest, parse_manifest, sha256
 from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Phase, Presence, Target
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Presence
 from edgefleet_fleet import rollout_events as r
 from edgefleet_fleet.adapters.sql.store import Store, Transaction, sqlite_url
 from edgefleet_fleet.adapters.sql.tables import metadata

@@ -11,7 +11,8 @@ from alembic import command
 from alembic.config import Config
 
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.filters import Traits, parse_filter
+from edgefleet_fleet.filter_parser import parse_filter
+from edgefleet_fleet.traits import Traits
 
 OLD = {
     "all": Traits("x"),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from edgefleet_contract.throttle import Limit, Throttle
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
+from edgefleet_fleet.services import Services
 from tests.fleet.stage import TOKEN, Clock
 from tests.fleet.web import Web, serving
 

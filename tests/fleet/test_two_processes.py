@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
-from edgefleet_fleet.api import services_of
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.services import services_of
 from edgefleet_fleet.work import Room
 from tests.fleet.stage import FLEET, Clock, Outbox, Stage
 

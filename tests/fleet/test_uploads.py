@@ -16,9 +16,10 @@ from edgefleet_contract.bundle import Digest, sha256
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_fleet import push, registry
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.services import Services
 from tests.contract.makers import write_bundle
 from tests.fleet import stage as stages
 from tests.fleet.stage import ME, TOKEN, Stage

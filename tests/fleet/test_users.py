@@ -10,9 +10,10 @@ import requests
 import sqlalchemy as sa
 
 from edgefleet_contract.errors import OperatorError
-from edgefleet_fleet.api import Services, create_app
+from edgefleet_fleet.api import create_app
 from edgefleet_fleet.errors import Conflict
 from edgefleet_fleet.roles import Role
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.users import LOCAL_ADMIN, SESSION_S, hash_token
 from tests.fleet.running import Fleet
 from tests.fleet.stage import ME, TOKEN, Clock

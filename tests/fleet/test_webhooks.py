@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import webhooks as core
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.services import Services
 from edgefleet_fleet.webhooks import Webhook
 from tests.fleet.stage import ME, Clock, Stage
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_agent.adapters.tuf_client import TufClient
-from edgefleet_contract import bundle, canonical, messages
+from edgefleet_contract import bundle, canonical, codec, messages
 from edgefleet_contract.envelope import render_envelope, seal
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_contract.messages import ORDER_TYPE
 from edgefleet_contract.model_signature import open_bundle
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.reported import Event
 from edgefleet_contract.trust import (
     FleetPolicy,
     RevokedPolicy,
@@ -62,7 +64,7 @@ def model_signature(raw: bytes) -> None:
 def strict_json(raw: bytes) -> None:
     """Canonical JSON is read as it is written; what others wrote, at all or not."""
     with contextlib.suppress(PeerError):
-        messages.parse(messages.Event, raw)
+        messages.parse(Event, raw)
     with contextlib.suppress(PeerError):
         canonical.parse_message(raw, what="x")
     assert canonical.render(canonical.parse(raw, what="x")) == raw
@@ -127,10 +129,8 @@ def seeds(name: str) -> list[bytes]:
         claim = f"efc1.demo.{'s' * 22}.{'0' * 64}".encode()
         return [claim, render_policy(REPOSITORY.policy), render_policy(RevokedPolicy())]
     if name == "order_body":
-        target = messages.Target(
-            "digits", "digits", 3, bundle.Digest("a" * 64), bundle.Digest("b" * 64), 9
-        )
-        sealed = messages.Order("demo", "pi-1", 7, 1, 2, "r-1", (target,))
-        return [canonical.render(messages.codec.encode(sealed))]
+        target = Target("digits", "digits", 3, bundle.Digest("a" * 64), bundle.Digest("b" * 64), 9)
+        sealed = Order("demo", "pi-1", 7, 1, 2, "r-1", (target,))
+        return [canonical.render(codec.encode(sealed))]
     files = sorted((VECTORS / kind).glob("*.vector"))
     return [file.read_bytes().partition(b"\n\n")[2] for file in files]

@@ -13,11 +13,13 @@ from edgefleet_contract import bundle as b
 from edgefleet_contract import messages
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Order, Phase, Target
 from edgefleet_contract.model_signature import sign_bundle
+from edgefleet_contract.orders import Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from tests.agent.board import Board
+from tests.agent.bundles import PUBLISHER, make_bundle
 from tests.agent.models import HERE, WEIGHTS, pixels
-from tests.agent.test_installer import PUBLISHER, Board, make_bundle
 from tests.contract.makers import order_of, target_of
 from tests.hostile.attempts import Attempt, files_below, hostile
 from tests.hostile.ground import Ground, blobs_of

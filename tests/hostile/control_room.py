@@ -19,10 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from edgefleet_contract import codec, messages
+from edgefleet_contract.enrolment import EnrolRequest
 from edgefleet_contract.errors import PeerError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import EnrolRequest, Phase, Presence, render
+from edgefleet_contract.messages import render
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.sealed import render_seal_key
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import metrics, views

@@ -22,7 +22,7 @@ from edgefleet_contract import delta as d
 from edgefleet_contract.delta import Code, Kind, Operation
 from edgefleet_contract.lanes import Layout
 from edgefleet_contract.reasons import Reason
-from tests.agent.test_installer import make_bundle
+from tests.agent.bundles import make_bundle
 from tests.contract.deltas import by_operations, noise, packed, whole
 from tests.contract.makers import target_of
 from tests.hostile.attempts import Attempt, files_below, hostile

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgefleet_contract import bundle as b
-from edgefleet_contract import canonical, messages
+from edgefleet_contract import canonical, codec, messages
 from edgefleet_contract.envelope import render_envelope, seal
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Presence
 from tests.hostile.attempts import Attempt, hostile
 from tests.hostile.ground import Ground
 
@@ -258,17 +259,15 @@ def spellings(ground: Ground) -> Iterator[Attempt]:
     for name, raw in (_twists(ground.manifest) | _respellings(ground.manifest)).items():
         assert raw != ground.manifest, name
         yield from everywhere(ground, name, raw)
-    payload = canonical.render(messages.codec.encode(ground.order))
+    payload = canonical.render(codec.encode(ground.order))
     for name, raw in (_twists(payload) | _respellings(payload)).items():
         assert raw != payload, name
         yield Attempt(f"{name}: an order", lambda raw=raw: ground_order(ground, raw))
-    event = messages.render(
-        messages.Presence(device="pi-1", boot_id="b", online=True, agent="1", ts=1)
-    )
+    event = messages.render(Presence(device="pi-1", boot_id="b", online=True, agent="1", ts=1))
     for name, raw in _twists(event).items():
         yield Attempt(
             f"{name}: a message",
-            lambda raw=raw: messages.parse(messages.Presence, raw, device="pi-1"),
+            lambda raw=raw: messages.parse(Presence, raw, device="pi-1"),
         )
 
 

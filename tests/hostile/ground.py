@@ -32,10 +32,11 @@ from edgefleet_contract import messages
 from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.envelope import pae
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Order, Target
 from edgefleet_contract.model_signature import PAYLOAD_TYPE, open_bundle
+from edgefleet_contract.orders import Order, Target
+from tests.agent.board import DIRECTOR
+from tests.agent.bundles import PUBLISHER, make_bundle
 from tests.agent.sealing import new_seal_key
-from tests.agent.test_installer import DIRECTOR, PUBLISHER, make_bundle
 from tests.contract.makers import order_of, target_of
 from tests.hostile.attempts import files_below
 from tests.hostile.liars import Liar, lying

@@ -13,7 +13,8 @@ from edgefleet_contract import bundle as b
 from edgefleet_contract import canonical, codec, messages
 from edgefleet_contract.envelope import Envelope, Signature, pae, render_envelope, seal
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, ORDER_TYPE, Order
+from edgefleet_contract.messages import ORDER_TYPE
+from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order
 from edgefleet_contract.reasons import Reason
 from tests.contract.makers import order_of, target_of
 from tests.hostile.attempts import Attempt, hostile, said_no

@@ -18,12 +18,13 @@ from edgefleet_agent.runtime.loading import read_stored
 from edgefleet_contract import bundle as b
 from edgefleet_contract import canonical, codec, messages
 from edgefleet_contract.envelope import render_envelope, seal
-from edgefleet_contract.messages import ORDER_TYPE, Sealed, Target
+from edgefleet_contract.messages import ORDER_TYPE
+from edgefleet_contract.orders import Sealed, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.sealed import Dek, file_key, make_dek, open_dek, seal_dek, seal_file
 from edgefleet_contract.sealed_index import SealedFile, parse_index, render_index
+from tests.agent.bundles import make_bundle
 from tests.agent.sealing import NAMES, SealedBundle, seal_bundle
-from tests.agent.test_installer import make_bundle
 from tests.contract.makers import order_of
 from tests.hostile.attempts import TRANSIENT, Attempt, hostile
 from tests.hostile.board import Victim, golden

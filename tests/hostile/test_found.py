@@ -17,29 +17,30 @@ import pytest
 from edgefleet_agent import policy
 from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.store import Store
-from edgefleet_agent.device import (
-    Device,
+from edgefleet_agent.device import Device
+from edgefleet_agent.install_commands import Reconsider
+from edgefleet_agent.install_events import (
     Event,
     OrderRejected,
     OrderTaken,
     ProbationPassed,
-    Reconsider,
     RolledBack,
     StepFailed,
 )
 from edgefleet_agent.ports import Canceled
 from edgefleet_agent.transfer.mover import Mover
-from edgefleet_contract import canonical, messages
+from edgefleet_contract import canonical, messages, reported
 from edgefleet_contract.bundle import Digest, chunk_list, sha256
 from edgefleet_contract.directory import verify_directory
 from edgefleet_contract.envelope import pae
 from edgefleet_contract.errors import Malformed, TransientError, Unverified
 from edgefleet_contract.keys import KeyRing, PrivateKey
-from edgefleet_contract.messages import Order, Phase
 from edgefleet_contract.model_signature import PAYLOAD_TYPE
+from edgefleet_contract.orders import Order
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import until
-from tests.agent.test_install import chosen, committed, happy, play, target
+from tests.agent.playbook import chosen, committed, happy, play, target
 from tests.contract.makers import order_of, write_bundle
 from tests.fleet.device import event_of
 from tests.hostile import liars
@@ -272,16 +273,16 @@ def said(**more: object) -> bytes:
 def test_what_cannot_be_kept_is_not_taken(more: dict[str, object]) -> None:
     """One device's message once stopped the control room, or hid all devices from its page."""
     with pytest.raises(Malformed):
-        messages.parse(messages.Event, said(**more), device="pi-1")
-    assert messages.parse(messages.Event, said(), device="pi-1").device == "pi-1"
+        messages.parse(reported.Event, said(**more), device="pi-1")
+    assert messages.parse(reported.Event, said(), device="pi-1").device == "pi-1"
 
 
 def test_an_error_shows_a_strangers_words_short_and_escaped() -> None:
     with pytest.raises(Malformed) as caught:
-        messages.parse(messages.Event, said(measurements={"\n2026 all is well": "x"}))
+        messages.parse(reported.Event, said(measurements={"\n2026 all is well": "x"}))
     assert caught.value.message.isprintable()
     with pytest.raises(Malformed) as caught:
-        messages.parse(messages.Event, said(phase="p" * 100_000))
+        messages.parse(reported.Event, said(phase="p" * 100_000))
     assert len(caught.value.message) < 1_000
 
 

@@ -11,20 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgefleet_agent import install, policy, transitions
-from edgefleet_agent.device import (
+from edgefleet_agent.device import Device, Installed
+from edgefleet_agent.install_commands import Reconsider
+from edgefleet_agent.install_events import (
     Activated,
     Begin,
     Booted,
-    Device,
     Downloaded,
     Event,
-    Installed,
     Interrupted,
     KeptDying,
     OrderRejected,
     OrderTaken,
     ProbationPassed,
-    Reconsider,
     RollbackFailed,
     RolledBack,
     ServeFailed,
@@ -35,8 +34,9 @@ from edgefleet_agent.device import (
     Withdrawn,
 )
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.messages import MAX_ORDER_LIFE_S, Order, Phase, Target
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import MAX_ORDER_LIFE_S, Order, Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.trust import TrustFloors
 from tests.contract.makers import order_of

@@ -40,7 +40,7 @@ from typing import Any, Final
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import EdgefleetError, TransientError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import ceremony
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url

@@ -12,9 +12,9 @@ from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.mqtt_link import MqttLink
 from edgefleet_agent.config import MqttConfig
 from edgefleet_agent.identity import Enrolment, Identity
-from edgefleet_contract.blocks import Block, Status
+from edgefleet_contract.blocks import BlobRequest, Block, Status
 from edgefleet_contract.bundle import Digest, chunk_list, sha256
-from edgefleet_contract.messages import BlobRequest, parse
+from edgefleet_contract.messages import parse
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet.adapters.mosquitto import find_program
 from tests.agent.hosting import until

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgefleet_agent.adapters.fs import FileSystem
-from edgefleet_contract.messages import Phase
+from edgefleet_contract.phases import Phase
 from tests.agent.shelf import Shelf, serve
 from tests.crash.board import Board, Site, servable
 from tests.crash.stories import check_files

@@ -22,8 +22,8 @@ import onnx
 import psutil
 from onnx import TensorProto, helper
 
+from tests.agent.bundles import make_bundle
 from tests.agent.models import HERE
-from tests.agent.test_installer import make_bundle
 from tests.system.network import FAIR, FLEET, Link, Namespace, Weather
 from tests.system.site import Site, require_mosquitto
 

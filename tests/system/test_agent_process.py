@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.agent.bundles import make_bundle
 from tests.agent.models import WEIGHTS, pixels
-from tests.agent.test_installer import make_bundle
 from tests.system.site import BIN, Site, open_site
 
 pytestmark = pytest.mark.system

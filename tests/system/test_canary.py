@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.bundles import make_bundle
 from tests.agent.models import linear, pixels, raw
-from tests.agent.test_installer import make_bundle
 from tests.system.site import Site, open_site
 
 pytestmark = pytest.mark.system

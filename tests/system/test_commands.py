@@ -23,8 +23,8 @@ from edgefleet_fleet.cli import app
 from edgefleet_fleet.client import Client
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.errors import Conflict
+from tests.agent.bundles import make_bundle
 from tests.agent.models import pixels
-from tests.agent.test_installer import make_bundle
 from tests.fleet.device import Connection
 from tests.system.site import Site, open_site
 

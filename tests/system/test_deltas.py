@@ -12,8 +12,8 @@ import pytest
 import requests
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.agent.bundles import make_bundle
 from tests.agent.models import pixels
-from tests.agent.test_installer import make_bundle
 from tests.system.site import Site, open_site
 
 pytestmark = pytest.mark.system

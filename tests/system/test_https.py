@@ -22,7 +22,7 @@ from edgefleet_agent.renewal import Renewal
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_fleet.authority import Authority
 from tests.agent.authority import Authority as Stranger
-from tests.agent.test_installer import make_bundle
+from tests.agent.bundles import make_bundle
 from tests.system.site import BIN, Site, free_port, open_site, require_mosquitto
 
 pytestmark = pytest.mark.system

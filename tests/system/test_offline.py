@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.agent.test_installer import make_bundle
+from tests.agent.bundles import make_bundle
 from tests.system.site import Site, open_site
 
 pytestmark = pytest.mark.system

@@ -18,12 +18,12 @@ from edgefleet_agent.adapters.tls import Tls
 from edgefleet_agent.config import MqttConfig
 from edgefleet_agent.renewal import Renewal, is_due
 from edgefleet_contract import messages
+from edgefleet_contract.enrolment import CertificateResponse
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import CertificateResponse
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet.authority import Authority
+from tests.agent.bundles import make_bundle
 from tests.agent.hosting import until
-from tests.agent.test_installer import make_bundle
 from tests.system.site import Site, open_site
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

@@ -21,8 +21,8 @@ from edgefleet_agent.adapters.journal import Journal
 from edgefleet_contract import bundle as b
 from edgefleet_contract import codec
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Target
 from edgefleet_contract.model_signature import sign_bundle
+from edgefleet_contract.orders import Target
 from edgefleet_contract.sealed import open_dek
 from edgefleet_contract.sealed_index import parse_index
 from tests.agent.models import X, Y

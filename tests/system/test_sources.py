@@ -23,10 +23,11 @@ from paho.mqtt.properties import Properties
 
 from edgefleet_agent.sources import hiding
 from edgefleet_contract import messages, topics
-from edgefleet_contract.messages import Result, SourceTelemetry
+from edgefleet_contract.results import Result
+from edgefleet_contract.telemetry import SourceTelemetry
+from tests.agent.bundles import make_bundle
 from tests.agent.models import linear, pixels
 from tests.agent.sourcing import install_plugin
-from tests.agent.test_installer import make_bundle
 from tests.fleet.device import Connection
 from tests.system.site import Site, open_site
 

@@ -23,8 +23,8 @@ from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract.bundle import CHUNK_SIZE, chunk_list, sha256
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.datadir import DataDir
+from tests.agent.bundles import make_bundle
 from tests.agent.shelf import serve
-from tests.agent.test_installer import make_bundle
 from tests.fleet.running import free_port, require
 from tests.system.in_band import linked
 from tests.system.site import Site, open_site

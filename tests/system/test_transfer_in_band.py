@@ -14,9 +14,8 @@ from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.transfer.mover import Mover
 from edgefleet_contract import bundle as b
-from edgefleet_contract.blocks import Block, Status
+from edgefleet_contract.blocks import BlobRequest, Block, Status
 from edgefleet_contract.errors import PeerError, TransientError
-from edgefleet_contract.messages import BlobRequest
 from edgefleet_contract.reasons import Reason
 from tests.fleet.test_broker_access import broker
 from tests.system.in_band import Teller, honest, identity_of, linked, small_packets, telling

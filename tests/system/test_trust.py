@@ -13,9 +13,9 @@ import requests
 
 from edgefleet_contract import messages
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_contract.topics import Channel, topic
-from tests.agent.test_installer import make_bundle
+from tests.agent.bundles import make_bundle
 from tests.contract.makers import order_of, target_of
 from tests.system.site import Site, open_site
 

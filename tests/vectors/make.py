@@ -18,6 +18,7 @@ from edgefleet_contract.envelope import Envelope, Signature, render_envelope, se
 from edgefleet_contract.graph import Node, Program, StatePair
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.model_signature import sign_bundle
+from edgefleet_contract.orders import Order, Sealed, Target
 
 ROOT = Path(__file__).parent
 
@@ -74,11 +75,11 @@ def canonical_vectors() -> None:
 def order_vectors() -> None:
     director = key("director", PrivateKey.generate_ed25519)
     stranger = key("stranger", PrivateKey.generate_ed25519)
-    target = messages.Target("digits", "digits", 3, b.Digest("a" * 64), b.Digest("b" * 64), 100_000)
-    order = messages.Order("demo", "pi-1", 7, 1_700_000_000, 1_700_600_000, "r-1", (target,))
+    target = Target("digits", "digits", 3, b.Digest("a" * 64), b.Digest("b" * 64), 100_000)
+    order = Order("demo", "pi-1", 7, 1_700_000_000, 1_700_600_000, "r-1", (target,))
     good = messages.seal_order(order, director)
     write("order", "good", "ok", good, "signed by the director")
-    opened = messages.Sealed(base64.b64encode(bytes(range(80))).decode(), b.Digest("c" * 64))
+    opened = Sealed(base64.b64encode(bytes(range(80))).decode(), b.Digest("c" * 64))
     sealed_order = replace(order, targets=(replace(target, sealed=opened),))
     write("order", "sealed", "ok", messages.seal_order(sealed_order, director), "a sealed bundle")
     write("order", "unknown-key", "unknown_key", messages.seal_order(order, stranger), "stranger")

@@ -12,7 +12,8 @@ import psutil
 
 from edgefleet_agent.ports import BoardState
 from edgefleet_contract.boards import class_of
-from edgefleet_contract.messages import Capabilities, SystemTelemetry
+from edgefleet_contract.capabilities import Capabilities
+from edgefleet_contract.telemetry import SystemTelemetry
 
 _HARDWARE: Final = {
     "x86_64": "x86-64",

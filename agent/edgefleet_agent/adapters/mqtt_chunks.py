@@ -17,10 +17,10 @@ from typing import Final, Protocol
 
 from edgefleet_agent.transfer.transport import Sink, Wish
 from edgefleet_agent.transfer.window import Window
-from edgefleet_contract.blocks import HEADER_BYTES, MAX_OFFSETS, Block, Status
+from edgefleet_contract.blocks import HEADER_BYTES, MAX_OFFSETS, BlobRequest, Block, Status
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
 from edgefleet_contract.errors import Malformed, PeerError, TransientError
-from edgefleet_contract.messages import BlobRequest, render
+from edgefleet_contract.messages import render
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
 

@@ -27,7 +27,7 @@ from edgefleet_agent.identity import Identity
 from edgefleet_agent.sources.requests import Request, Response
 from edgefleet_contract import __version__, messages
 from edgefleet_contract.errors import OperatorError
-from edgefleet_contract.messages import Presence
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import (
     TO_DEVICE,
     Channel,

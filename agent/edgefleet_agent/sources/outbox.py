@@ -14,7 +14,7 @@ from edgefleet_agent.sources.options import MqttSinkOptions
 from edgefleet_contract import codec, messages
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import Result
+from edgefleet_contract.results import Result
 
 MAX_BYTES: Final = 64 * 1024
 _WINDOW: Final = 16

@@ -19,7 +19,7 @@ from edgefleet_agent.sources.responder import Responder
 from edgefleet_contract import codec
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import SourceTelemetry
+from edgefleet_contract.telemetry import SourceTelemetry
 
 if TYPE_CHECKING:
     from edgefleet_agent.adapters.mqtt_link import MqttLink

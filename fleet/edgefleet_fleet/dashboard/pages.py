@@ -25,12 +25,12 @@ from starlette.staticfiles import StaticFiles
 from edgefleet_contract import __version__
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import device_views, views
-from edgefleet_fleet.api import Services
 from edgefleet_fleet.api_common import Reader, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.roles import Permission, may
+from edgefleet_fleet.services import Services
 
 _HERE: Final = Path(__file__).parent
 _HEADERS: Final = {

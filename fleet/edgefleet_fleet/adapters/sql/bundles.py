@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from edgefleet_contract.bundle import Digest, Manifest, Role
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 from edgefleet_fleet.adapters.sql.documents import insert_once
 from edgefleet_fleet.adapters.sql.tables import bundle as table
 from edgefleet_fleet.adapters.sql.tables import bundle_file as files

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgefleet_contract.messages import Capabilities, Presence, Reported, parse, render
+from edgefleet_contract.capabilities import Capabilities
+from edgefleet_contract.messages import parse, render
+from edgefleet_contract.reported import Presence, Reported
 from edgefleet_fleet.adapters.sql.tables import device as table
 from edgefleet_fleet.adapters.sql.tables import device_tag as tag
 from edgefleet_fleet.records import Device

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edgefleet_contract import codec
-from edgefleet_contract.messages import Target
+from edgefleet_contract.orders import Target
 
 T = TypeVar("T")
 

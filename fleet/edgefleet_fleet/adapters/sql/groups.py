@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from edgefleet_fleet.adapters.sql.tables import device_group as table
-from edgefleet_fleet.filters import Filter, parse_filter
+from edgefleet_fleet.filter_parser import parse_filter
+from edgefleet_fleet.filters import Filter
 from edgefleet_fleet.records import GroupRow
 
 

@@ -6,13 +6,9 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from edgefleet_contract.messages import (
-    Event,
-    ModelTelemetry,
-    SystemTelemetry,
-    parse,
-    render,
-)
+from edgefleet_contract.messages import parse, render
+from edgefleet_contract.reported import Event
+from edgefleet_contract.telemetry import ModelTelemetry, SystemTelemetry
 from edgefleet_fleet.adapters.sql.documents import insert_once
 from edgefleet_fleet.adapters.sql.tables import event, telemetry
 

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import Malformed
-from edgefleet_contract.messages import Phase, Target
 from edgefleet_contract.order_policy import Policy
+from edgefleet_contract.orders import Target
+from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.adapters.sql.documents import insert_once, load
 from edgefleet_fleet.adapters.sql.roster import SqlRoster
