@@ -107,7 +107,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         deployments,
         Ingest(room, deployments, commands),
         deltas,
-        BlobServer(library, deltas, fleet=room.fleet),
+        BlobServer(library, deltas, fleet=room.fleet, threads=room.threads),
         Webhooks(room),
         Uploads(room, room.keys.uploads),
         Groups(room, deployments),
@@ -145,7 +145,7 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     app.state.services = services
-    app.add_middleware(Answers, store=services.room.store)
+    app.add_middleware(Answers, store=services.room.store, threads=services.room.threads)
     problems.install(app)
     openapi.install(app, services)
     for module in (

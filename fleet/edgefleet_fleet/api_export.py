@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
 
 from edgefleet_fleet import exports
-from edgefleet_fleet.api_common import Reader, TheServices
+from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.export_columns import Noun
 
-router = APIRouter(prefix="/api/v1", tags=["export"])
+router = APIRouter(prefix="/api/v1", tags=["export"], route_class=Route)
 
 
 @router.get(
@@ -20,4 +20,5 @@ router = APIRouter(prefix="/api/v1", tags=["export"])
 def export(noun: Noun, services: TheServices, _actor: Reader, since: int = 0) -> Response:
     """All devices, rollouts, bundles, rows of the audit trail or samples; oldest first."""
     found = exports.lines(services.room.store, noun, since=since)
-    return StreamingResponse(found, media_type="application/x-ndjson")
+    pieces = services.room.threads.each(found)
+    return StreamingResponse(pieces, media_type="application/x-ndjson")

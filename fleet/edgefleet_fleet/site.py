@@ -190,8 +190,8 @@ class Site:
                 await self._forget(fleet)
                 await asyncio.to_thread(site_folder.unmake, data)
                 raise OperatorError(f"fleet {name!r} does not start: {fleet.why or 'no answer'}")
-            users = fleet.services.access.users
-            _, token = await asyncio.to_thread(
+            users, threads = fleet.services.access.users, fleet.services.room.threads
+            _, token = await threads.run(
                 users.add, FIRST_ADMIN, Role.ADMIN, days=FIRST_DAYS, actor=actor
             )
             await self._record(actor, "fleet.add", name, f"broker on port {port}")
@@ -278,7 +278,7 @@ class Site:
             with services.room.work(actor) as work:
                 work.record(what, name, detail)
 
-        await asyncio.to_thread(record)
+        await services.room.threads.run(record)
 
 
 class NamesTheFleet(logging.Filter):

@@ -24,6 +24,7 @@ from edgefleet_contract.errors import EdgefleetError, TransientError
 from edgefleet_contract.topics import FROM_DEVICE, Channel, every_device
 from edgefleet_fleet.authority import SERVICE
 from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.threads import Threads
 
 log = logging.getLogger("edgefleet.link")
 
@@ -78,8 +79,16 @@ class _Look:
 class GmqttLink:
     """See `ports.BrokerLink`."""
 
-    def __init__(self, endpoint: Endpoint, *, fleet: str, client_id: str = SERVICE) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        fleet: str,
+        client_id: str = SERVICE,
+        threads: Threads | None = None,
+    ) -> None:
         self._endpoint = endpoint
+        self._threads = threads or Threads()
         self._fleet = fleet
         self._client_id = client_id
         self._client: Any = None
@@ -207,7 +216,7 @@ class GmqttLink:
             self._client = client
             log.info("connected to %s:%d", self._endpoint.host, self._endpoint.port)
             try:
-                await asyncio.to_thread(connected)
+                await self._threads.run(connected)
                 failures = 0
                 await self._lost.wait()
                 log.warning("connection to the broker lost")
@@ -280,7 +289,7 @@ class GmqttLink:
         failures = 0
         while True:
             try:
-                await asyncio.to_thread(take, messages)
+                await self._threads.run(take, messages)
             except EdgefleetError as error:
                 failures += 1
                 delay = min(_MAX_DELAY_S, 0.2 * 2**failures)
