@@ -40,7 +40,7 @@ class Connection(psycopg.Connection[Any]):
             return super().wait(_within(gen, self.answer_s), *args, **more)
         except _Late:
             self.close()
-            raise psycopg.OperationalError(f"no answer in {self.answer_s:.0f} s") from None
+            raise psycopg.OperationalError(f"no answer in {self.answer_s:g} s") from None
 
 
 class _Late(Exception):
