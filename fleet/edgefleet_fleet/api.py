@@ -24,6 +24,7 @@ from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.groups import Groups
 from edgefleet_fleet.ingest import Ingest
+from edgefleet_fleet.leftovers import Leftovers
 from edgefleet_fleet.library import Library
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.uploads import Uploads
@@ -90,6 +91,7 @@ class Services:
     uploads: Uploads
     groups: Groups
     commands: Commands
+    leftovers: Leftovers
     site: TheSite | None = None
 
 
@@ -97,7 +99,8 @@ def services_of(room: Room, publications: Publications) -> Services:
     """The parts on one room."""
     deployments = Deployments(room, publications)
     commands = Commands(room)
-    library, deltas = Library(room, publications), Deltas(room, room.keys.deltas)
+    leftovers = Leftovers(room)
+    library, deltas = Library(room, publications, leftovers), Deltas(room, room.keys.deltas)
     return Services(
         room,
         Access(room, Users(room)),
@@ -112,6 +115,7 @@ def services_of(room: Room, publications: Publications) -> Services:
         Uploads(room, room.keys.uploads),
         Groups(room, deployments),
         commands,
+        leftovers,
     )
 
 

@@ -316,6 +316,8 @@ async def _renew(services: Services) -> None:
         await asyncio.sleep(_RENEW_EVERY_S)
         await _patiently(services, services.publications.keep_fresh)
         await _patiently(services, services.deployments.renew)
+        if await _patiently(services, services.leftovers.sweep):
+            await _patiently(services, services.deltas.tidy)
 
 
 async def _stay_watched() -> None:
