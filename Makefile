@@ -69,7 +69,8 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
 	@$(BIN)/python -m tests.fuzz $(FUZZ_S)
 
-api-fuzz: env ## the API against its own OpenAPI document, by schemathesis: API_FUZZ=100 of each kind, seeded
+api-fuzz: env ## the API against its own OpenAPI document on SQLite and PostgreSQL: API_FUZZ=100 of each kind, seeded
+	@sh tools/system-packages.sh postgresql
 	@$(BIN)/python -m tests.fleet.api_fuzz --examples $(API_FUZZ)
 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
