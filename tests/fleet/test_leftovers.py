@@ -19,13 +19,13 @@ from edgefleet_fleet.adapters.sql.tables import bundle, bundle_file, sealing
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.doctor import judge
-from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.leftovers import Leftovers
 from edgefleet_fleet.ports import Shelf
-from edgefleet_fleet.records import Bundle
+from edgefleet_fleet.records import Bundle, BundleFile
 from edgefleet_fleet.sealings import Sealings
 from tests.contract.makers import write_bundle
-from tests.fleet.stage import ME, push
+from tests.fleet.stage import ME, push, receive
 
 SHARED = os.urandom(70_000)
 
@@ -198,6 +198,27 @@ def test_a_bundle_that_comes_while_another_goes_keeps_what_it_shares(
     assert sha256(SHARED) in on_shelf(services)
     assert on_shelf(services) == named(services)
     assert came[0].complete
+
+
+def test_a_bundle_that_is_removed_while_it_is_completed_is_not_there(
+    services: Services, publisher: PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_bundle(tmp_path, publisher)
+    received = receive(services, folder)
+    for file in received.missing:
+        services.uploads.put(file.sha256, io.BytesIO((folder / file.path).read_bytes()))
+    digest, signature = received.bundle.digest, received.bundle.signature_sha256
+    derive = services.library._derive_chunk_list
+
+    def and_meanwhile(file: BundleFile) -> None:
+        derive(file)
+        if rows(services)[0]:
+            services.library.remove(digest, actor=ME)
+
+    monkeypatch.setattr(services.library, "_derive_chunk_list", and_meanwhile)
+    with pytest.raises((NotFound, Conflict)):
+        services.library.complete(digest, signature, actor=ME)
+    assert rows(services) == [0, 0, 0]
 
 
 def test_a_bundle_that_is_removed_while_it_is_sealed_leaves_no_key(

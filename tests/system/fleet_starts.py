@@ -16,6 +16,7 @@ Prints `{"starts": …, "crashes": …, …}`; exit code 1 unless nothing crashe
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -26,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -140,7 +141,8 @@ class Ground:
             tenant.secret = DataDir(tenant.data).read_token()
             if tenant.name in self.boards:
                 continue
-            tenant.trust(publisher)
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                tenant.trust(publisher)
             claim = tenant.client.post("/claims", {})["claim"]
             self.boards[tenant.name] = enrol(tenant.url, claim, "cam", folder / tenant.name)
 
