@@ -50,6 +50,7 @@ log = logging.getLogger("edgefleet.serve")
 _DEFAULT_NAME: Final = "fleet"
 _TIME_EVERY_S: Final = 600
 _RENEW_EVERY_S: Final = 6 * 3600
+_SWEEP_AFTER_S: Final = 600
 _TICK_EVERY_S: Final = 30.0
 _TICK_S: Final = 0.5
 _MAX_DELAY_S: Final = 15.0
@@ -184,7 +185,7 @@ async def _live(site: Site, fleet: Fleet, config: Config) -> None:
     """One fleet, from its data directory to its broker, until it is cancelled or cannot go on."""
     loop = asyncio.get_running_loop()
     with contextlib.nullcontext() if fleet is site.own else fleet.data.locked():
-        threads = Threads(f"fleet-{fleet.name}")
+        threads = Threads(f"fleet-{fleet.name}" if fleet.name else "fleet")
         room: Room | None = None
 
         def open_mine() -> Room:
@@ -247,6 +248,7 @@ async def _tend(fleet: Fleet, services: Services) -> None:
             asyncio.create_task(run),
             asyncio.create_task(services.blobs.run(link.send)),
             asyncio.create_task(_renew(services)),
+            asyncio.create_task(_sweep(services)),
             asyncio.create_task(_tell_time(services)),
             asyncio.create_task(_tick(services)),
             asyncio.create_task(services.deltas.run()),
@@ -316,8 +318,15 @@ async def _renew(services: Services) -> None:
         await asyncio.sleep(_RENEW_EVERY_S)
         await _patiently(services, services.publications.keep_fresh)
         await _patiently(services, services.deployments.renew)
+
+
+async def _sweep(services: Services) -> None:
+    """Take away what nobody names: soon, and again and again."""
+    await asyncio.sleep(_SWEEP_AFTER_S)
+    while True:
         if await _patiently(services, services.leftovers.sweep):
             await _patiently(services, services.deltas.tidy)
+        await asyncio.sleep(_RENEW_EVERY_S)
 
 
 async def _stay_watched() -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger("edgefleet.threads")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 3.0
 _RETRY_S: Final = 5
 _END: Final = object()
 
