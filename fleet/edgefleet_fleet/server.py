@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -131,6 +131,7 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.set_exception_handler(_complain)
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="fleet"))
     with data.locked(), _bound(config) as sock:
         base_url = config.base_url(sock.getsockname()[1])
@@ -173,6 +174,12 @@ async def _run(
         for task in (*tasks, opened, stop):
             task.cancel()
         await asyncio.wait([*tasks, opened, stop], timeout=10)
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the loop has to say, but not of gmqtt's callbacks for messages that are given up."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
 
 
 def _tls(site: Site) -> ServerTls | None:

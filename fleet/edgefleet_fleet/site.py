@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from edgefleet_contract.errors import EdgefleetError, OperatorError
+from edgefleet_contract.errors import EdgefleetError, OperatorError, TransientError
 from edgefleet_fleet import site_folder
 from edgefleet_fleet.api import Services
 from edgefleet_fleet.config import Config
@@ -272,7 +272,8 @@ class Site:
 
     async def _record(self, actor: Actor, what: str, name: str, detail: str) -> None:
         services = self.own.services
-        assert services is not None  # who asked was let in by it
+        if services is None:  # who asked was let in by it
+            raise TransientError("the service is being stopped", hint="see fleet fleets list then")
 
         def record() -> None:
             with services.room.work(actor) as work:

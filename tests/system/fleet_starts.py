@@ -18,14 +18,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
@@ -124,6 +122,11 @@ class Ground:
                     file.write(f'database_url = "{cluster.new_database()}"\n')
             tenants.append(tenant)
         return cls(site, tenants)
+
+    def end(self) -> None:
+        """Leave no process behind, whatever went wrong."""
+        if self.site.process is not None and self.site.process.poll() is None:
+            self.site.kill()
 
     def wait(self) -> None:
         """Until all fleets run."""
@@ -298,9 +301,12 @@ def main() -> None:
     at_once(score, asked.migrations)
     with Cluster.start() as cluster, grounds(cluster, asked.starts) as turns:
         for number, ground in turns:
-            one_round(ground, score, publisher, number)
-            if sys.stderr.isatty() or os.environ.get("CI"):
-                print(f"{number + 1}: {Counter(asdict(score)).most_common(4)}", file=sys.stderr)
+            try:
+                one_round(ground, score, publisher, number)
+            finally:
+                ground.end()
+            if (number + 1) % _FRESH_EVERY == 0:
+                print(json.dumps(asdict(score) | {"words": len(score.words)}), file=sys.stderr)
     found = asdict(score)
     for words in found.pop("words"):
         print(words, file=sys.stderr)

@@ -95,6 +95,7 @@ class GmqttLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: Callable[[Incoming], None] = lambda _: None
         self._inbox: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._unacknowledged: set[asyncio.Future[int]] = set()
         self._lost = asyncio.Event()
         self._outbox: dict[str, bytes] = {}
         self._has_more = asyncio.Event()
@@ -194,10 +195,14 @@ class GmqttLink:
         """Stay connected until cancelled; see `ports.BrokerLink`."""
         self._loop = asyncio.get_running_loop()
         self._asked = asked
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_batches(take))
-            tasks.create_task(self._publish_in_turn())
-            tasks.create_task(self._stay_connected(connected))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._take_batches(take))
+                tasks.create_task(self._publish_in_turn())
+                tasks.create_task(self._stay_connected(connected))
+        finally:
+            for done in tuple(self._unacknowledged):  # the broker sends them again
+                done.cancel()
 
     async def _stay_connected(self, connected: Callable[[], None]) -> None:
         failures = 0
@@ -272,6 +277,8 @@ class GmqttLink:
             self._asked(message)
             return 0
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._unacknowledged.add(done)
+        done.add_done_callback(self._unacknowledged.discard)
         self._inbox.put_nowait(_Waiting(message, done))
         return await done  # gmqtt acknowledges with what is returned
 
