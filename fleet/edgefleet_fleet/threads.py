@@ -2,9 +2,10 @@
 
 Fleets of a site share an event loop. What blocks runs on threads, and each fleet has its own, in
 four kinds that do not wait for one another either: requests, the bytes of answers, uploads, and
-what the fleet does by itself. A request that gets no thread in time is told so (503) instead of
-queueing; what the fleet does by itself waits for its turn. A turn is over when its thread is, not
-when whoever asked stopped waiting.
+what the fleet does by itself. Where many ask at once they stand in a row, for as long as it moves;
+where no thread of a kind did anything well for some seconds, whoever waits is told so (503). What
+the fleet does by itself waits for its turn. A turn is over when its thread is, not when whoever
+asked stopped waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -49,6 +51,7 @@ class Threads:
 
     def __init__(self, name: str = "fleet", *, patience_s: float = _PATIENCE_S) -> None:
         self._patience_s = patience_s
+        self._moved = dict.fromkeys(Kind, 0.0)
         self._turns = {kind: asyncio.Semaphore(most) for kind, most in MOST.items()}
         self._pool = ThreadPoolExecutor(sum(MOST.values()), thread_name_prefix=name)
         self._running: set[asyncio.Future[Any]] = set()
@@ -57,7 +60,7 @@ class Threads:
         """What a request needs.
 
         Raises:
-            TransientError: no thread came free in time.
+            TransientError: there is no thread, and none comes free.
         """
         await self._wait(Kind.REQUEST)
         return await self._run(Kind.REQUEST, functools.partial(act, *args, **more))
@@ -90,15 +93,23 @@ class Threads:
                 log.warning("%d threads still wait for an answer", len(late))
 
     async def _wait(self, kind: Kind) -> None:
+        if not self._turns[kind].locked():
+            await self._turns[kind].acquire()
+            return
+        begun = time.monotonic()
+        turn = asyncio.ensure_future(self._turns[kind].acquire())
         try:
-            async with asyncio.timeout(self._patience_s):
-                await self._turns[kind].acquire()
-        except TimeoutError:
-            raise TransientError(
-                f"all threads of this fleet wait ({kind.value}): data base or shelf are slow",
-                hint="try again in a few seconds; the service's log says what it waits for",
-                retry_after_s=_RETRY_S,
-            ) from None
+            while not (await asyncio.wait([turn], timeout=self._patience_s))[0]:
+                if time.monotonic() - max(begun, self._moved[kind]) >= self._patience_s:
+                    raise TransientError(
+                        f"all threads of this fleet wait ({kind.value}): data base or shelf hang",
+                        hint="try again in a few seconds; the service's log says what is wrong",
+                        retry_after_s=_RETRY_S,
+                    )
+        except BaseException:
+            if not turn.cancel():
+                self._turns[kind].release()  # it came at this moment
+            raise
 
     async def _run(self, kind: Kind, act: Callable[[], T]) -> T:
         """The turn was taken; it is given back when the thread is done."""
@@ -114,8 +125,9 @@ class Threads:
         def done(_: object) -> None:
             self._running.discard(future)
             turn.release()
-            if not future.cancelled():
-                future.exception()  # whoever stopped waiting does not ask for it
+            # Whoever stopped waiting does not ask for the exception: it is asked for here.
+            if not future.cancelled() and not isinstance(future.exception(), TransientError):
+                self._moved[kind] = time.monotonic()
 
         future.add_done_callback(done)
         return await asyncio.shield(future)

@@ -37,6 +37,7 @@ from tests.fleet.stage import ME, TOKEN, Clock, Stage, open_services
 from tests.fleet.web import serving
 
 ENDLESS = "/api/v1/events"
+_PATIENCE_S = 120  # a loaded machine is slow, not wrong
 DATABASES = ("sqlite", "postgresql")
 CHECKS = [
     not_a_server_error,
@@ -130,7 +131,9 @@ def _ask(
         for name in case.path_parameters:
             if name in known and dice.random() < 0.66:
                 case.path_parameters[name] = dice.choice(known[name])
-        answer = case.call(base_url=base, headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = case.call(
+            base_url=base, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=_PATIENCE_S
+        )
         found.calls += 1
         found.statuses[answer.status_code] += 1
         what = f"{operation.method.upper()} {operation.path} {answer.status_code}"

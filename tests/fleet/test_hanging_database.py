@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import threading
 import time
 from collections import Counter
@@ -95,17 +97,19 @@ def test_one_fleet_that_hangs_holds_up_no_other_and_loses_nothing(
         with Device(board, "pg") as device, ThreadPoolExecutor(_ASKED) as pool:
             hung.push(write_bundle(tmp_path / "bundle", publisher), to="id=cam")
             order = device.next_order()
+            usual = statistics.median(how_long(site) for _ in range(9))
             with cluster.hanging():
                 begun = time.monotonic()
                 asked = [pool.submit(make_group, hung, number) for number in range(_ASKED)]
                 for _ in range(20):
                     device.tell(order, Phase.DOWNLOADING)
-                slowest = 0.0
+                during = []
                 while sum(answer.done() for answer in asked) < _ASKED - MOST[Kind.REQUEST]:
                     assert time.monotonic() - begun < 30
-                    slowest = max(slowest, how_long(site))
+                    during.append(how_long(site))
             answers = [answer.result() for answer in asked]
-        assert slowest < 1.5, slowest
+        assert statistics.median(during) < 0.1 + 5 * usual
+        assert max(during) < 3.0  # when the other fleet's requests hear that nobody answers
         statuses = Counter(status for status, _, _ in answers)
         assert statuses.keys() <= {200, 503}
         assert statuses[503] >= _ASKED - MOST[Kind.REQUEST]
@@ -156,6 +160,13 @@ def test_threads_end_their_turns_when_they_end_and_not_when_nobody_waits() -> No
         await asyncio.sleep(0)
         with pytest.raises(TransientError, match="all threads of this fleet wait"):
             await threads.ask(int)
+        threads._moved[Kind.REQUEST] = math.inf  # others come and go
+        waits.append(asyncio.create_task(threads.ask(free.wait)))
+        await asyncio.wait(waits, timeout=0.2)
+        assert not waits[-1].done()
+        threads._moved[Kind.REQUEST] = 0.0
+        with pytest.raises(TransientError):
+            await waits.pop()
         assert await threads.run(int) == 0  # what it does by itself has threads of its own
         assert [piece async for piece in threads.each(iter("ab"))] == ["a", "b"]
         waits[0].cancel()
