@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import re
 import statistics
 import threading
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+import edgefleet_fleet
 from edgefleet_contract.errors import TransientError
 from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import Phase
@@ -20,7 +23,7 @@ from edgefleet_fleet import site_folder
 from edgefleet_fleet.adapters.sql.postgresql import Connection
 from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.datadir import DataDir
-from edgefleet_fleet.threads import MOST, Kind
+from edgefleet_fleet.threads import MOST, Kind, Threads
 from tests.contract.makers import write_bundle
 from tests.fleet.device import Device, enrol
 from tests.fleet.postgres import Cluster
@@ -150,10 +153,6 @@ def how_long(fleet: Fleet) -> float:
 
 
 def test_threads_end_their_turns_when_they_end_and_not_when_nobody_waits() -> None:
-    import asyncio
-
-    from edgefleet_fleet.threads import Threads
-
     async def story() -> None:
         threads, free = Threads(patience_s=0.05), threading.Event()
         waits = [asyncio.create_task(threads.ask(free.wait)) for _ in range(MOST[Kind.REQUEST])]
@@ -180,3 +179,15 @@ def test_threads_end_their_turns_when_they_end_and_not_when_nobody_waits() -> No
             await threads.ask(int)
 
     asyncio.run(story())
+
+
+def test_nothing_of_a_fleet_runs_on_threads_that_fleets_share() -> None:
+    """Routes that are not async go by `Route`; what else blocks, by the fleet's `Threads`."""
+    shared = {"server.py", "site.py"}  # what is the site's
+    for path in sorted(Path(edgefleet_fleet.__path__[0]).rglob("*.py")):
+        text = path.read_text()
+        for router in re.findall(r"\bAPIRouter\(([^)]*)\)", text):
+            assert "route_class=Route" in router, path
+        if path.name not in shared:
+            found = re.findall(r"\b(asyncio\.to_thread|run_in_threadpool|run_in_executor)\(", text)
+            assert found == (["run_in_executor"] if path.name == "threads.py" else []), path
