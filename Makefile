@@ -16,7 +16,7 @@ API_FUZZ ?= 100
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert
 .PHONY: bench-prune bench-precisions bench-cost arm64
 .PHONY: models streams channels toolchains same-bytes hostile fuzz networks
-.PHONY: fleet-kills crash-states kill-matrix powercut
+.PHONY: fleet-kills fleet-starts crash-states kill-matrix powercut
 .PHONY: memory device-tests api-fuzz lock clean
 
 help:
@@ -69,7 +69,8 @@ fuzz: env ## the parsers under a coverage-guided fuzzer, FUZZ_S=60 seconds each 
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
 	@$(BIN)/python -m tests.fuzz $(FUZZ_S)
 
-api-fuzz: env ## the API against its own OpenAPI document, by schemathesis: API_FUZZ=100 of each kind, seeded
+api-fuzz: env ## the API against its own OpenAPI document on SQLite and PostgreSQL: API_FUZZ=100 of each kind, seeded
+	@sh tools/system-packages.sh postgresql
 	@$(BIN)/python -m tests.fleet.api_fuzz --examples $(API_FUZZ)
 
 networks: env broker ## a rollout over each kind of bad network: seconds, and bytes over the ideal (root)
@@ -78,6 +79,10 @@ networks: env broker ## a rollout over each kind of bad network: seconds, and by
 fleet-kills: env broker ## kill -9 of the control room at random moments of running rollouts, 100 times
 	@sh tools/system-packages.sh postgresql
 	@$(BIN)/python -m tests.system.fleet_kills
+
+fleet-starts: env broker ## several fleets in one service, started and stopped 100 times under load: crashes (0)
+	@sh tools/system-packages.sh postgresql
+	@$(BIN)/python -m tests.system.fleet_starts
 
 crash-states: env ## every disk that a power cut may leave, and what each missing fsync would cost
 	@$(BIN)/python -m tests.crash crash-states

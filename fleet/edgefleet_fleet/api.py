@@ -42,7 +42,7 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     app.state.services = services
-    app.add_middleware(Answers, store=services.room.store)
+    app.add_middleware(Answers, store=services.room.store, threads=services.room.threads)
     problems.install(app)
     openapi.install(app, services)
     for module in (

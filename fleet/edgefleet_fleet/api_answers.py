@@ -6,19 +6,22 @@ again with their key, and a bound for bodies. Streams and blobs pass through unt
 
 from __future__ import annotations
 
+import logging
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgefleet_contract.errors import Malformed
+from edgefleet_contract.errors import Malformed, TransientError
 from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.api_common import KEYED
 from edgefleet_fleet.budgets import Standing
 from edgefleet_fleet.guards import Once, etag_of, names
+from edgefleet_fleet.threads import MINE, Threads
+
+log = logging.getLogger("edgefleet.api")
 
 MAX_BODY: Final = 16 * 1024 * 1024
 _API: Final = "/api/v1/"
@@ -28,11 +31,12 @@ _UPLOADS: Final = "/api/v1/blobs/"  # bounded by what a bundle says of the blob
 class Answers:
     """The layer around the routes."""
 
-    def __init__(self, app: ASGIApp, store: Store) -> None:
-        self._app, self._store = app, store
+    def __init__(self, app: ASGIApp, store: Store, threads: Threads) -> None:
+        self._app, self._store, self._threads = app, store, threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        MINE.set(self._threads)
         if scope["type"] != "http" or not scope["path"].startswith(_API):
             await self._app(scope, receive, send)
             return
@@ -80,7 +84,10 @@ class _Answer:
         if once is not None:
             has_secret = KEYED[self._scope["route"].path]
             kept = None if has_secret else self._body
-            await run_in_threadpool(once.answered, self._store, status, kept)
+            try:
+                await MINE.get().ask(once.answered, self._store, status, kept)
+            except TransientError as error:  # whoever asks again is told to look [fleet-api-12.4]
+                log.warning("an answer is not kept for its key: %s", error.message)
         elif self._tag():
             self._start["status"], self._body = 304, b""
         await self._send(self._start)

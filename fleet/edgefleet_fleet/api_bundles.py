@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import registry, shapes_models, views
-from edgefleet_fleet.api_common import Publisher, Reader, Since, TheServices
+from edgefleet_fleet.api_common import Publisher, Reader, Route, Since, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.paging import cut
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1", tags=["bundles"])
+router = APIRouter(prefix="/api/v1", tags=["bundles"], route_class=Route)
 
 
 class BundleBody(BaseModel):
@@ -69,7 +69,7 @@ async def put_blob(
 ) -> Any:
     """Upload a blob that an announced bundle names, or the rest of one that broke off."""
     source = _Upload(request.stream(), asyncio.get_running_loop())
-    size = await asyncio.to_thread(services.uploads.put, sha256, source, offset=offset)
+    size = await services.room.threads.upload(services.uploads.put, sha256, source, offset=offset)
     return {"sha256": sha256, "size": size}
 
 

@@ -11,7 +11,7 @@ from edgefleet_contract.commands import MAX_COMMAND_LIFE_S, MAX_INPUT_BYTES, MAX
 from edgefleet_fleet import device_views as shown
 from edgefleet_fleet import shapes
 from edgefleet_fleet.adapters.sql.store import Transaction
-from edgefleet_fleet.api_common import Before, Operator, Reader, TheServices, lower
+from edgefleet_fleet.api_common import Before, Operator, Reader, Route, TheServices, lower
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.commands import Wish
 from edgefleet_fleet.errors import NotFound
@@ -21,7 +21,7 @@ from edgefleet_fleet.roles import COMMANDS, may
 from edgefleet_fleet.services import Services
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", route_class=Route)
 
 
 class CommandBody(BaseModel):

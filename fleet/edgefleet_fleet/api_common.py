@@ -8,17 +8,21 @@ passed where the change is made, so a route has nothing to do for it.
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Query, Request
-from starlette.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 
 from edgefleet_fleet.api_resources import view_of
 from edgefleet_fleet.errors import Changed, TooMany
 from edgefleet_fleet.guards import Guard, Once, Replayed, Unchanged, fingerprint, parse_key
 from edgefleet_fleet.roles import Permission
 from edgefleet_fleet.services import Services
+from edgefleet_fleet.threads import MINE
 from edgefleet_fleet.work import Actor
 
 _HIGHEST: Final = 2**63 - 1
@@ -62,6 +66,29 @@ def services(request: Request) -> Services:
     return found
 
 
+async def _services(request: Request) -> Services:
+    """`services`; what is async needs no thread."""
+    return services(request)
+
+
+class Route(APIRoute):
+    """A route whose function, where it is not async, runs on a thread of its fleet."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
+        super().__init__(path, _on_threads(endpoint), **more)
+
+
+def _on_threads(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(endpoint):
+        return endpoint
+
+    @functools.wraps(endpoint)
+    async def run(*args: Any, **more: Any) -> Any:
+        return await MINE.get().ask(endpoint, *args, **more)
+
+    return run
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """A dependency: whoever asks has this permission, and calls left."""
@@ -76,17 +103,16 @@ class Needs:
             TooMany: too many wrong tokens came from there, or too many calls of this user.
             Replayed: it was answered before.
         """
-        actor = await run_in_threadpool(self._allowed, request)
+        ask = MINE.get().ask
+        actor = await ask(self._allowed, request)
         if request.method in ("GET", "HEAD"):
             return actor
         guard = Guard(_unchanged(request), await _once(request, actor))
         if guard.unchanged is not None:  # here too: not every request comes to a change
-            await run_in_threadpool(_check, services(request), guard.unchanged)
+            await ask(_check, services(request), guard.unchanged)
         if guard.once is not None:
             found = services(request)
-            made = await run_in_threadpool(
-                guard.once.found, found.room.store, int(found.room.clock())
-            )
+            made = await ask(guard.once.found, found.room.store, int(found.room.clock()))
             if made is not None:
                 raise Replayed(made)
             request.state.once = guard.once
@@ -125,7 +151,7 @@ async def _once(request: Request, actor: Actor) -> Once | None:
     return Once(actor.who, parse_key(header), asked)
 
 
-TheServices = Annotated[Services, Depends(services)]
+TheServices = Annotated[Services, Depends(_services)]
 Reader = Annotated[Actor, Depends(Needs(Permission.READ))]
 Operator = Annotated[Actor, Depends(Needs(Permission.OPERATE))]
 Publisher = Annotated[Actor, Depends(Needs(Permission.PUBLISH))]

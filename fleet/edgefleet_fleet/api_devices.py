@@ -29,6 +29,7 @@ from edgefleet_fleet.api_common import (
     Number,
     Operator,
     Reader,
+    Route,
     Since,
     TheServices,
     lower,
@@ -39,7 +40,7 @@ from edgefleet_fleet.paging import cut, page_of
 from edgefleet_fleet.quarantines import lift, quarantines
 from edgefleet_fleet.shapes import body_of, said
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", route_class=Route)
 
 
 class ListedBody(BaseModel):
@@ -68,9 +69,7 @@ async def enrol_device(request: Request, services: TheServices) -> Any:
     """Exchange a claim and a certificate request for a client certificate; 202: wait, ask again."""
     message = parse(EnrolRequest, await _body(request))
     address = request.client.host if request.client is not None else ""
-    from starlette.concurrency import run_in_threadpool
-
-    answer = await run_in_threadpool(services.enrolment.enrol, message, address=address)
+    answer = await services.room.threads.ask(services.enrolment.enrol, message, address=address)
     status = 202 if isinstance(answer, EnrolPending) else 200
     return JSONResponse(codec.encode(answer), status)
 
@@ -84,11 +83,9 @@ async def enrol_device(request: Request, services: TheServices) -> Any:
 async def renew_certificate(request: Request, services: TheServices) -> Any:
     """The next certificate of a device whose last one ended; its key signed the request."""
     message = parse(CertificateRequest, await _body(request))
-    from starlette.concurrency import run_in_threadpool
-
     certificates = services.enrolment.certificates
     return codec.encode(
-        await run_in_threadpool(certificates.revive, message, address=address_of(request))
+        await services.room.threads.ask(certificates.revive, message, address=address_of(request))
     )
 
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 
 from edgefleet_contract import __version__
 from edgefleet_fleet import doctor_facts, shapes
-from edgefleet_fleet.api_common import Reader, TheServices
+from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1", tags=["doctor"])
+router = APIRouter(prefix="/api/v1", tags=["doctor"], route_class=Route)
 
 
 @router.get("/doctor", responses=said(shapes.Doctor))

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from edgefleet_fleet import shapes
-from edgefleet_fleet.api_common import Admin, TheServices
+from edgefleet_fleet.api_common import Admin, Route, TheServices
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.services import TheSite
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1", tags=["fleets"])
+router = APIRouter(prefix="/api/v1", tags=["fleets"], route_class=Route)
 
 
 class FleetBody(BaseModel):

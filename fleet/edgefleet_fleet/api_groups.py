@@ -9,13 +9,13 @@ from pydantic import BaseModel
 
 from edgefleet_fleet import api_resources, shapes
 from edgefleet_fleet import device_views as shown
-from edgefleet_fleet.api_common import Operator, Reader, TheServices
+from edgefleet_fleet.api_common import Operator, Reader, Route, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.groups import devices_of, meant
 from edgefleet_fleet.paging import cut
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", route_class=Route)
 
 
 class GroupBody(BaseModel):

@@ -18,13 +18,14 @@ from edgefleet_contract import __version__
 from edgefleet_contract.bundle import Digest, is_digest
 from edgefleet_contract.errors import TransientError
 from edgefleet_fleet import metrics
-from edgefleet_fleet.api_common import TheServices
+from edgefleet_fleet.api_common import Route, TheServices
 from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.shapes import said
 from edgefleet_fleet.shapes_models import Health
+from edgefleet_fleet.threads import MINE
 
-router = APIRouter(tags=["public"])
+router = APIRouter(tags=["public"], route_class=Route)
 _PIECE: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -108,7 +109,8 @@ def _give(
     kind = "application/octet-stream"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=kind)
-    return StreamingResponse(read(start=start, length=length), status, headers, kind)
+    pieces = MINE.get().each(read(start=start, length=length))
+    return StreamingResponse(pieces, status, headers, kind)
 
 
 @router.get("/healthz", responses=said(Health) | said(Health, 503))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgefleet_contract import codec
 from edgefleet_contract.order_policy import Policy
 from edgefleet_fleet import shapes_models, views
-from edgefleet_fleet.api_common import Operator, Reader, Since, TheServices
+from edgefleet_fleet.api_common import Operator, Reader, Route, Since, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.deployments import Wish
@@ -21,7 +21,7 @@ from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Ending, State
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
+router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=Route)
 
 
 class RolloutBody(BaseModel):

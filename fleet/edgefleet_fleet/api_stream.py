@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from edgefleet_fleet.api_common import Reader, TheServices
+from edgefleet_contract.errors import TransientError
+from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.errors import Denied
 from edgefleet_fleet.roles import Permission
 
 _CHECK_S: Final = 15.0
-router = APIRouter(prefix="/api/v1", tags=["stream"])
+router = APIRouter(prefix="/api/v1", tags=["stream"], route_class=Route)
 
 
 @router.get(
@@ -38,9 +38,11 @@ async def stream_changes(
         async for change in services.room.changes.watch():
             if change is None or time.monotonic() - checked >= _CHECK_S:
                 try:
-                    await run_in_threadpool(services.access.actor, request, Permission.READ)
+                    await services.room.threads.ask(services.access.actor, request, Permission.READ)
                 except Denied:
                     return
+                except TransientError:
+                    pass  # asked again when the next change comes
                 checked = time.monotonic()
             if change is None:
                 yield ": still here\n\n"

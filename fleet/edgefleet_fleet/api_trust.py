@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import shapes_models, views
-from edgefleet_fleet.api_common import Admin, Publisher, Reader, TheServices
+from edgefleet_fleet.api_common import Admin, Publisher, Reader, Route, TheServices
 from edgefleet_fleet.publications import NEWEST_ROOT
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(tags=["trust"])
+router = APIRouter(tags=["trust"], route_class=Route)
 
 
 class TargetsBody(BaseModel):

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from edgefleet_fleet import api_resources, shapes, views
-from edgefleet_fleet.api_common import Admin, TheServices
+from edgefleet_fleet.api_common import Admin, Route, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.paging import cut
 from edgefleet_fleet.roles import Role
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1", tags=["users"])
+router = APIRouter(prefix="/api/v1", tags=["users"], route_class=Route)
 
 
 class UserBody(BaseModel):

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from edgefleet_fleet import api_resources, shapes_models, views
-from edgefleet_fleet.api_common import Admin, TheServices
+from edgefleet_fleet.api_common import Admin, Route, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.paging import cut
 from edgefleet_fleet.shapes import said
 
-router = APIRouter(prefix="/api/v1", tags=["webhooks"])
+router = APIRouter(prefix="/api/v1", tags=["webhooks"], route_class=Route)
 
 
 class WebhookBody(BaseModel):

@@ -38,6 +38,7 @@ from edgefleet_fleet.adapters.sql import dump
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir, sync_folder, write_file
+from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.ports import Shelf
 
 FORMAT: Final = "edgefleet.backup/1"
@@ -112,7 +113,10 @@ def _write(
         for number, digest in enumerate(digests):
             tell("blobs", number, len(digests))
             with tempfile.TemporaryFile() as blob:
-                blob.writelines(shelf.read(digest))
+                try:
+                    blob.writelines(shelf.read(digest))
+                except NotFound:  # its bundle was removed meanwhile
+                    continue
                 into.add_file(f"blobs/{digest}", blob)
         tell("blobs", len(digests), len(digests))
     into.close()

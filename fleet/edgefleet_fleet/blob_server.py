@@ -19,12 +19,13 @@ from typing import Final, Protocol
 
 from edgefleet_contract.blocks import BlobRequest, Block, Status
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError, TransientError
 from edgefleet_contract.messages import parse
 from edgefleet_contract.topics import Channel, match, topic
 from edgefleet_fleet.deltas import SOON_S
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.threads import Threads
 
 log = logging.getLogger("edgefleet.blobs")
 
@@ -76,9 +77,16 @@ class BlobServer:
     """One queue of wishes for each device. `sent` counts `blocks`, `bytes`, `unknown`, `busy`."""
 
     def __init__(
-        self, blobs: Blobs, deltas: DeltaFiles, *, fleet: str, in_all: int = IN_ALL
+        self,
+        blobs: Blobs,
+        deltas: DeltaFiles,
+        *,
+        fleet: str,
+        in_all: int = IN_ALL,
+        threads: Threads | None = None,
     ) -> None:
         self._blobs, self._deltas, self._fleet, self._in_all = blobs, deltas, fleet, in_all
+        self._threads = threads or Threads()
         self._waiting: OrderedDict[str, deque[_Wish]] = OrderedDict()
         self._refusals: deque[tuple[str, Block]] = deque(maxlen=1000)
         self._count = 0
@@ -122,7 +130,7 @@ class BlobServer:
             wish = queue.popleft()
             self._count -= 1
             self._put(device, queue)
-            block = await asyncio.to_thread(self._block, wish)
+            block = await self._threads.run(self._block, wish)
             if block is not None:
                 await self._send(send, device, block)
 
@@ -155,6 +163,9 @@ class BlobServer:
             return Block(wish.request, wish.sha256, wish.offset, size, b"".join(pieces))
         except (NotFound, FileNotFoundError):
             return wish.answer(Status.UNKNOWN)
+        except TransientError as error:  # who knows whether it may be had does not answer
+            log.warning("blob %s waits: %s", wish.sha256[:8], error.message)
+            return wish.answer(Status.BUSY, BUSY_S)
         except (OSError, OperatorError) as error:
             log.error("blob %s cannot be read: %s", wish.sha256[:8], error)
             return None

@@ -124,7 +124,10 @@ class Deltas:
 
         self._wake = wake
         try:
-            await asyncio.to_thread(self._prepare)
+            try:
+                await self._room.threads.run(self._prepare)
+            except EdgefleetError as error:
+                log.warning("deltas of a shelf that does not answer: %s", error.message)
             while True:
                 wanted.clear()
                 await self.work_off()
@@ -158,7 +161,7 @@ class Deltas:
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=_WORK) as name:
             work = Path(name)
-            await asyncio.to_thread(self._fetch, pair, work)
+            await self._room.threads.run(self._fetch, pair, work)
             status = await self._encode(pair, work)
             out = work / "delta"
             if status != 0:
@@ -167,7 +170,7 @@ class Deltas:
             out.replace(self._folder / pair.name)
         if status == 0:
             log.info("delta %s to %s: %d bytes", pair.old[:8], pair.new[:8], size)
-        await asyncio.to_thread(self._tidy)
+        await self._room.threads.run(self.tidy)
 
     def _fetch(self, pair: Pair, work: Path) -> None:
         for digest, name in ((pair.old, "old"), (pair.new, "new")):
@@ -207,11 +210,12 @@ class Deltas:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.stat().st_size == 0:
                     path.unlink(missing_ok=True)
-            self._tidy()
+            self.tidy()
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Keep the folder within its bounds."""
-        kept = [(path.stat(), path) for path in self._folder.iterdir() if path.is_file()]
+        found = self._folder.iterdir() if self._folder.is_dir() else ()
+        kept = [(path.stat(), path) for path in found if path.is_file()]
         kept.sort(key=lambda item: item[0].st_mtime, reverse=True)
         total = 0
         for number, (status, path) in enumerate(kept):

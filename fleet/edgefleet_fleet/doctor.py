@@ -94,6 +94,7 @@ class Facts:
     newest_revision: str = ""
     shelf_error: str = ""
     blobs: Blobs = field(default_factory=Blobs)
+    leftovers: int = 0
     incomplete: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
     is_connected: bool = True
@@ -148,6 +149,10 @@ def _judge(facts: Facts) -> Iterator[Finding]:
     yield _schema(facts)
     yield _shelf(facts)
     yield _blobs(facts.blobs)
+    if facts.leftovers:
+        found = f"{facts.leftovers} blobs on the shelf that nobody names"
+        do = "nothing: they are taken away within six hours; where not, the service's log says why"
+        yield Finding("leftovers", Status.WARN, found, do)
     yield from (_disk(disk) for disk in facts.disks)
     yield _broker(facts)
     if facts.is_connected and facts.has_root:

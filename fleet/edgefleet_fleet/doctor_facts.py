@@ -53,10 +53,12 @@ def gather(services: Services) -> Facts:
         revision = room.store.revision()
         with room.store.begin() as tx:  # a short one: what takes long comes after it
             kept, bundles, wanted = _kept(services, tx, now), tx.bundles.list(), _wanted(tx)
+            indexes = tx.sealings.indexes()
             orders = {order.device: order for order in tx.orders.all_newest()}
             devices = [device for device in tx.devices.list() if device.is_active]
     except EdgefleetError as error:
         return Facts(now, database_error=error.message)
+    wanted |= _sealed(services, indexes)
     orders = {name: orders[name] for name in (found.id for found in devices) if name in orders}
     is_connected = room.link is not None and room.link.is_connected
     envelopes = {name: order.envelope for name, order in orders.items()}
@@ -66,6 +68,7 @@ def gather(services: Services) -> Facts:
         newest_revision=room.store.newest_revision(),
         shelf_error=_shelf_error(room),
         blobs=_blobs(room, wanted),
+        leftovers=_leftovers(services),
         incomplete=tuple(
             f"{bundle.model}-{bundle.version}"
             for bundle in bundles
@@ -125,6 +128,29 @@ def _wanted(tx: Transaction) -> dict[Digest, tuple[int | None, str]]:
             wanted.setdefault(file.sha256, (file.size, f"{name}: {file.path}"))
             wanted.setdefault(file.chunk_list_sha256, (None, f"{name}: chunks of {file.path}"))
     return wanted
+
+
+def _sealed(
+    services: Services, indexes: tuple[Digest, ...]
+) -> dict[Digest, tuple[int | None, str]]:
+    """The sealed blobs that there must be; an index that cannot be read is missing itself."""
+    wanted: dict[Digest, tuple[int | None, str]] = {}
+    for index in indexes[:_MAX_BLOBS]:
+        wanted[index] = (None, f"index of sealed files {index[:8]}")
+        try:
+            for blob in services.leftovers.of_index(index):
+                wanted.setdefault(blob, (None, f"sealed blob {blob[:8]}"))
+        except (EdgefleetError, OSError):
+            continue
+    return wanted
+
+
+def _leftovers(services: Services) -> int:
+    """How many blobs nobody names; those that a look of some seconds finds."""
+    try:
+        return sum(1 for _ in services.leftovers.find(seconds=_BLOBS_S))
+    except (EdgefleetError, OSError):
+        return 0  # who looks at the shelf says so
 
 
 def _shelf_error(room: Room) -> str:

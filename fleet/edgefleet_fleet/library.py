@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,14 +21,17 @@ from edgefleet_contract.bundle import (
     parse_manifest,
     sha256,
 )
-from edgefleet_contract.errors import Malformed, OperatorError, Unverified
+from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, Unverified
 from edgefleet_contract.model_signature import open_bundle
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.leftovers import Leftovers
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle, BundleFile
 from edgefleet_fleet.registry import references
 from edgefleet_fleet.work import Actor, Room, Work
+
+log = logging.getLogger("edgefleet.fleet")
 
 _IN_USE: Final = (
     "roll out another version first; a release is taken back with `fleet keys revoke version`"
@@ -45,9 +49,12 @@ class Received:
 class Library:
     """The bundles."""
 
-    def __init__(self, room: Room, publications: Publications) -> None:
+    def __init__(
+        self, room: Room, publications: Publications, leftovers: Leftovers | None = None
+    ) -> None:
         self._room = room
         self._publications = publications
+        self._leftovers = leftovers or Leftovers(room)
         self._handed_out: set[Digest] = set()
 
     def receive(
@@ -136,11 +143,13 @@ class Library:
             work.record("bundle.complete", f"{bundle.model}-{bundle.version}", digest[:8])
             work.changed("bundle", digest)
             found = work.tx.bundles.get(digest, signature_sha256)
-            assert found is not None
+            if found is None:
+                raise NotFound(f"bundle {digest[:8]} was removed meanwhile")
         return found
 
     def remove(self, digest: str, *, actor: Actor) -> int:
-        """Take a bundle away with the blobs that no other names; how many blobs went.
+        """Take a bundle away with the blobs that no other names, and its sealed ones; how many
+        blobs went. What ends the service in the middle of it leaves some for the sweep.
 
         Raises:
             NotFound: there is no such bundle.
@@ -155,13 +164,19 @@ class Library:
             uses = references(work.tx, self._publications, bundle)
             if uses:
                 raise Conflict(f"{name} is in use: {', '.join(uses[:5])}", hint=_IN_USE)
-            blobs = work.tx.bundles.remove(bundle.digest)
+            blobs = set(work.tx.bundles.remove(bundle.digest))
+            sealing = work.tx.sealings.get(digest)
+            if sealing is not None:
+                work.tx.sealings.remove(digest)
             work.record("bundle.remove", name, digest[:8])
             work.changed("bundle", digest)
         self._handed_out.difference_update(blobs)
-        for blob in blobs:  # after the commit: a blob without a bundle is only room on the disk
-            self._room.shelf.remove(blob)
-        return len(blobs)
+        if sealing is not None:
+            try:
+                blobs |= self._leftovers.of_index(sealing.index_sha256)
+            except (EdgefleetError, OSError) as error:
+                log.warning("sealed files of %s stay for the sweep: %s", name, error)
+        return self._leftovers.remove(sorted(blobs))  # after the commit: never one too few
 
     def manifest(self, digest: Digest) -> Manifest:
         """The manifest of a bundle on the shelf.

@@ -54,8 +54,9 @@ class Shelf(Protocol):
         """Take a blob away, if it is there."""
         ...
 
-    def digests(self) -> Iterator[Digest]:
-        """Every blob that is there, in the order of the digests."""
+    def digests(self, *, before: float | None = None) -> Iterator[Digest]:
+        """Every blob that is there, in the order of the digests; only what was put before a time,
+        where one is given (seconds since 1970)."""
         ...
 
     def read(self, digest: Digest, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:

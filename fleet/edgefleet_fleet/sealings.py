@@ -72,6 +72,7 @@ class Sealings:
         raw = render_index(index)
         self._room.shelf.put(sha256(raw), _Pieces(iter((raw,))), max_bytes=len(raw))
         with self._room.work(actor) as work:
+            require_complete(work.tx.bundles.get(digest, signature_sha256), digest)  # still there
             work.tx.sealings.add(Sealing(bundle.digest, dek, sha256(raw)), at=work.now)
             name = f"{bundle.model}-{bundle.version}"
             work.record("bundle.seal", name, f"{digest[:8]}, index {sha256(raw)[:8]}")

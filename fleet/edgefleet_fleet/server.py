@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -41,6 +41,7 @@ from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.services import Services, services_of
 from edgefleet_fleet.site import Fleet, Site, State
 from edgefleet_fleet.site_app import SiteApp
+from edgefleet_fleet.threads import Threads
 from edgefleet_fleet.tls import Protocol, ServerTls
 from edgefleet_fleet.users import Users, hash_token
 from edgefleet_fleet.work import Room
@@ -50,11 +51,13 @@ log = logging.getLogger("edgefleet.serve")
 _DEFAULT_NAME: Final = "fleet"
 _TIME_EVERY_S: Final = 600
 _RENEW_EVERY_S: Final = 6 * 3600
+_SWEEP_AFTER_S: Final = 600
 _TICK_EVERY_S: Final = 30.0
 _TICK_S: Final = 0.5
 _MAX_DELAY_S: Final = 15.0
 _BUILDS: Final = threading.Lock()  # pydantic need not build models of two applications at once
-_THREADS: Final = 64  # for what a fleet does by itself; one whose data base hangs keeps some
+_THREADS: Final = 16  # for what is the site's; a fleet has its own (`threads.py`)
+_ENDS_S: Final = 10.0
 
 T = TypeVar("T")
 
@@ -69,7 +72,14 @@ class Ready:
     mqtt_port: int
 
 
-def open_room(data: DataDir, config: Config, *, http_port: int, prefix: str = "") -> Room:
+def open_room(
+    data: DataDir,
+    config: Config,
+    *,
+    http_port: int,
+    prefix: str = "",
+    threads: Threads | None = None,
+) -> Room:
     """The room of a data directory, its schema up to date, without broker or HTTP.
 
     Raises:
@@ -106,6 +116,7 @@ def open_room(data: DataDir, config: Config, *, http_port: int, prefix: str = ""
         mqtt_host=config.broker_host(),
         mqtt_port=config.broker.address[1] if config.broker else config.mqtt_port,
         prefix=prefix,
+        threads=threads or Threads(),
     )
     Users(room).keep_local_admin(hash_token(token))
     return room
@@ -121,6 +132,7 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.set_exception_handler(_complain)
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="fleet"))
     with data.locked(), _bound(config) as sock:
         base_url = config.base_url(sock.getsockname()[1])
@@ -165,6 +177,12 @@ async def _run(
         await asyncio.wait([*tasks, opened, stop], timeout=10)
 
 
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the loop has to say, but not of gmqtt's callbacks for messages that are given up."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
 def _tls(site: Site) -> ServerTls | None:
     """What the port shows, also where the site's own data base does not open."""
     data = site.own.data
@@ -175,22 +193,34 @@ async def _live(site: Site, fleet: Fleet, config: Config) -> None:
     """One fleet, from its data directory to its broker, until it is cancelled or cannot go on."""
     loop = asyncio.get_running_loop()
     with contextlib.nullcontext() if fleet is site.own else fleet.data.locked():
-        port = urlsplit(site.base_url).port or 0
-        room = await asyncio.to_thread(
-            open_room, fleet.data, config, http_port=port, prefix=fleet.prefix
-        )
+        threads = Threads(f"fleet-{fleet.name}" if fleet.name else "fleet")
+        room: Room | None = None
+
+        def open_mine() -> Room:
+            nonlocal room
+            port = urlsplit(site.base_url).port or 0
+            room = open_room(
+                fleet.data, config, http_port=port, prefix=fleet.prefix, threads=threads
+            )
+            return room
+
         try:
-            room.changes.attach(loop)
-            publications = await asyncio.to_thread(Publications.open, room)
-            services = services_of(room, publications)
+            opened = await threads.run(open_mine)
+            opened.changes.attach(loop)
+            publications = await threads.run(Publications.open, opened)
+            services = services_of(opened, publications)
             if fleet is site.own:
                 services = dataclasses.replace(services, site=site)
-            app = await asyncio.to_thread(_build, services)  # the other fleets need not wait
+            app = await threads.run(_build, services)  # the other fleets need not wait
             site.open(fleet, services, app)
             await _tend(fleet, services)
         finally:
-            room.changes.close()
-            room.store.close()
+            fleet.app = None  # no request begins any more
+            if room is not None:
+                room.changes.close()
+            await threads.close(patience_s=_ENDS_S)  # what is begun ends before its store does
+            if room is not None:
+                room.store.close()
 
 
 def _build(services: Services) -> FastAPI:
@@ -208,10 +238,10 @@ async def _tend(fleet: Fleet, services: Services) -> None:
             broker = Mosquitto(
                 fleet.data, fleet=room.fleet, listen=room.config.mqtt_listen, port=room.mqtt_port
             )
-            await asyncio.to_thread(services.enrolment.certificates.write_list)
+            await room.threads.run(services.enrolment.certificates.write_list)
             await broker.start()
             room.restart_broker = broker.restarter(loop)
-        link = GmqttLink(_endpoint(fleet.data, room), fleet=room.fleet)
+        link = GmqttLink(_endpoint(fleet.data, room), fleet=room.fleet, threads=room.threads)
         room.link = link
 
         def on_connected() -> None:
@@ -226,6 +256,7 @@ async def _tend(fleet: Fleet, services: Services) -> None:
             asyncio.create_task(run),
             asyncio.create_task(services.blobs.run(link.send)),
             asyncio.create_task(_renew(services)),
+            asyncio.create_task(_sweep(services)),
             asyncio.create_task(_tell_time(services)),
             asyncio.create_task(_tick(services)),
             asyncio.create_task(services.deltas.run()),
@@ -262,15 +293,15 @@ async def _tick(services: Services) -> None:
         if change is not None and change.noun == "rollout":
             next_at = min(next_at, clock() + _TICK_S)  # many come together: one look is enough
         if clock() >= next_at:
-            due = await _patiently(services.deployments.tick)
+            due = await _patiently(services, services.deployments.tick)
             next_at = min(clock() + _TICK_EVERY_S, max(due, clock() + _TICK_S) if due else math.inf)
 
 
-async def _patiently(act: Callable[[], T]) -> T:
+async def _patiently(services: Services, act: Callable[[], T]) -> T:
     """What it gives; tried again while the data base does not answer."""
     for failures in itertools.count(1):
         try:
-            return await asyncio.to_thread(act)
+            return await services.room.threads.run(act)
         except TransientError as error:
             log.warning("%s waits: %s", getattr(act, "__name__", "it"), error.message)
             await asyncio.sleep(min(_MAX_DELAY_S, 0.2 * 2**failures))
@@ -280,7 +311,7 @@ async def _patiently(act: Callable[[], T]) -> T:
 async def _tell_time(services: Services) -> None:
     while True:
         await asyncio.sleep(_TIME_EVERY_S)
-        await _patiently(services.publications.tell_time)
+        await _patiently(services, services.publications.tell_time)
 
 
 async def _reload(tls: ServerTls | None) -> None:
@@ -293,8 +324,17 @@ async def _reload(tls: ServerTls | None) -> None:
 async def _renew(services: Services) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
-        await _patiently(services.publications.keep_fresh)
-        await _patiently(services.deployments.renew)
+        await _patiently(services, services.publications.keep_fresh)
+        await _patiently(services, services.deployments.renew)
+
+
+async def _sweep(services: Services) -> None:
+    """Take away what nobody names: soon, and again and again."""
+    await asyncio.sleep(_SWEEP_AFTER_S)
+    while True:
+        if await _patiently(services, services.leftovers.sweep):
+            await _patiently(services, services.deltas.tidy)
+        await asyncio.sleep(_RENEW_EVERY_S)
 
 
 async def _stay_watched() -> None:

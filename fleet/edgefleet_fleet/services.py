@@ -13,6 +13,7 @@ from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.enrolment import Enrolment
 from edgefleet_fleet.groups import Groups
 from edgefleet_fleet.ingest import Ingest
+from edgefleet_fleet.leftovers import Leftovers
 from edgefleet_fleet.library import Library
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.uploads import Uploads
@@ -60,6 +61,7 @@ class Services:
     uploads: Uploads
     groups: Groups
     commands: Commands
+    leftovers: Leftovers
     site: TheSite | None = None
 
 
@@ -67,7 +69,8 @@ def services_of(room: Room, publications: Publications) -> Services:
     """The parts on one room."""
     deployments = Deployments(room, publications)
     commands = Commands(room)
-    library, deltas = Library(room, publications), Deltas(room, room.keys.deltas)
+    leftovers = Leftovers(room)
+    library, deltas = Library(room, publications, leftovers), Deltas(room, room.keys.deltas)
     return Services(
         room,
         Access(room, Users(room)),
@@ -77,9 +80,10 @@ def services_of(room: Room, publications: Publications) -> Services:
         deployments,
         Ingest(room, deployments, commands),
         deltas,
-        BlobServer(library, deltas, fleet=room.fleet),
+        BlobServer(library, deltas, fleet=room.fleet, threads=room.threads),
         Webhooks(room),
         Uploads(room, room.keys.uploads),
         Groups(room, deployments),
         commands,
+        leftovers,
     )

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from edgefleet_contract.errors import EdgefleetError, OperatorError
+from edgefleet_contract.errors import EdgefleetError, OperatorError, TransientError
 from edgefleet_fleet import site_folder
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
@@ -190,8 +190,8 @@ class Site:
                 await self._forget(fleet)
                 await asyncio.to_thread(site_folder.unmake, data)
                 raise OperatorError(f"fleet {name!r} does not start: {fleet.why or 'no answer'}")
-            users = fleet.services.access.users
-            _, token = await asyncio.to_thread(
+            users, threads = fleet.services.access.users, fleet.services.room.threads
+            _, token = await threads.run(
                 users.add, FIRST_ADMIN, Role.ADMIN, days=FIRST_DAYS, actor=actor
             )
             await self._record(actor, "fleet.add", name, f"broker on port {port}")
@@ -272,13 +272,14 @@ class Site:
 
     async def _record(self, actor: Actor, what: str, name: str, detail: str) -> None:
         services = self.own.services
-        assert services is not None  # who asked was let in by it
+        if services is None:  # who asked was let in by it
+            raise TransientError("the service is being stopped", hint="see fleet fleets list then")
 
         def record() -> None:
             with services.room.work(actor) as work:
                 work.record(what, name, detail)
 
-        await asyncio.to_thread(record)
+        await services.room.threads.run(record)
 
 
 class NamesTheFleet(logging.Filter):

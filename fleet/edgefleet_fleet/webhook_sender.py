@@ -102,7 +102,7 @@ class Webhooks:
             while True:
                 woken.clear()
                 try:
-                    while await asyncio.to_thread(self.send_due):
+                    while await self._room.threads.run(self.send_due):
                         pass
                 except EdgefleetError as error:
                     log.warning("webhooks wait: %s", error)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet_contract import topics
+from edgefleet_contract.errors import TransientError
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_fleet.adapters.sql.store import Store, Transaction
 from edgefleet_fleet.authority import Authority
@@ -25,8 +26,12 @@ from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.ports import BrokerLink, Shelf
 from edgefleet_fleet.records import AuditRow, OrderRow
+from edgefleet_fleet.threads import Threads
 
 log = logging.getLogger("edgefleet.fleet")
+
+_TURN_S: Final = 20.0  # a broker that starts anew within a piece of work takes some of it
+_RETRY_S: Final = 5
 
 KEPT_BY_BROKER: Final = (
     topics.Channel.DESIRED,
@@ -91,12 +96,17 @@ class Room:
     restart_broker: Callable[[], None] | None = None
     changes: Changes = field(default_factory=Changes)
     clock: Callable[[], float] = time.time
+    threads: Threads = field(default_factory=Threads)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @contextlib.contextmanager
     def work(self, actor: Actor | None = None) -> Iterator[Work]:
-        """One piece of work: committed at the end, forgotten when it raises."""
-        with self._lock:
+        """One piece of work: committed at the end, forgotten when it raises.
+
+        Raises:
+            TransientError: the data base does not answer, or others were at it for too long.
+        """
+        with self._turn():
             with self.store.begin(decides=True) as tx:
                 work = Work(tx, int(self.clock()), actor or Actor())
                 if work.actor.guard is not None:
@@ -109,6 +119,15 @@ class Room:
             for follow_up in dict.fromkeys(work.after):
                 follow_up()
         self.changes.tell(work.changes)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_TURN_S):
+            raise TransientError("other changes take too long", retry_after_s=_RETRY_S)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def make_next_director(self) -> PublicKey:
         """A director key that waits to be listed by a publisher."""

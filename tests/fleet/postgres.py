@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +48,25 @@ class Cluster:
     def restart(self) -> None:
         """Start it anew after what is to it a crash: what was committed comes from its journal."""
         self._control("restart", "-m", "immediate")
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stopped (SIGSTOP), as by a disk that is stuck: connections are taken, nothing is said."""
+        stopped: list[int] = []
+        try:
+            while more := sorted(set(self._processes()) - set(stopped)):  # the first forks no more
+                for pid in more:
+                    os.kill(pid, signal.SIGSTOP)
+                stopped += more
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        first = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        listed = f"/proc/{first}/task/{first}/children"
+        return [first, *map(int, Path(listed).read_text().split())]
 
     def _control(self, *words: str) -> None:
         options = f"-k {self.folder} -c listen_addresses= -c fsync=off"

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edgefleet_contract.errors import Malformed
+from edgefleet_contract.errors import Malformed, TransientError
 from edgefleet_contract.throttle import Limit
 from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.api import create_app
@@ -379,3 +379,27 @@ def close(schema: Any) -> None:
     elif isinstance(schema, list):
         for inner in schema:
             close(inner)
+
+
+def test_what_was_made_is_answered_though_its_answer_cannot_be_kept(
+    http: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*_: object) -> None:
+        raise TransientError("the data base does not answer")
+
+    monkeypatch.setattr(Once, "answered", hang)
+    answer = http.post("/api/v1/claims", json={}, headers=keyed("k"))
+    assert answer.status_code == 201
+    again = http.post("/api/v1/claims", json={}, headers=keyed("k"))
+    assert again.status_code == 409
+
+
+def test_who_waits_too_long_for_others_changes_is_told_to_come_again(
+    http: Web, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgefleet_fleet.work._TURN_S", 0.05)
+    with services.room._turn():
+        answer = http.post("/api/v1/claims", json={})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["detail"] == "other changes take too long"
+    assert http.post("/api/v1/claims", json={}).status_code == 201

@@ -11,6 +11,7 @@ import pytest
 
 from edgefleet_contract.blocks import BlobRequest, Block, Status
 from edgefleet_contract.bundle import Digest, sha256
+from edgefleet_contract.errors import TransientError
 from edgefleet_contract.messages import render
 from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel, match, topic
@@ -116,6 +117,23 @@ def test_a_new_transfer_of_a_device_ends_the_one_before(shelf: FileShelf) -> Non
     server.ask(wish("b", 1, 2))
     answers = served(server, 3)
     assert [(device, block.request) for device, block in answers] == [("a", 2), ("b", 1), ("b", 1)]
+
+
+def test_a_device_is_told_to_come_back_while_nobody_knows_what_it_may_have(
+    shelf: FileShelf,
+) -> None:
+    class Silent:
+        """A library whose data base does not answer."""
+
+        def size(self, digest: Digest) -> int | None:
+            raise TransientError("the data base does not answer")
+
+        read = shelf.read
+
+    server = BlobServer(Silent(), NoDeltas(), fleet=FLEET)
+    server.ask(wish("a", 0))
+    ((_, block),) = served(server, 1)
+    assert (block.status, block.wait_s) == (Status.BUSY, 30)
 
 
 def test_a_digest_that_is_not_on_the_shelf_is_refused_at_once(shelf: FileShelf) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from edgefleet_contract.errors import TransientError
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
+from edgefleet_fleet.ports import Incoming
 from tests.fleet.running import until
 from tests.fleet.stage import FLEET
 from tests.fleet.test_broker_access import broker, who
@@ -80,3 +82,57 @@ def test_a_data_base_that_is_away_when_the_link_comes_up_is_asked_again(
 
     asyncio.run(connect())
     assert len(tries) == 2
+
+
+def test_what_was_not_taken_when_the_link_ended_is_left_by_nobody_and_comes_again(
+    broker: tuple[Path, int],
+) -> None:
+    keys, port = broker
+    where, stuck = topic(FLEET, "a", Channel.EVENT), threading.Event()
+    seen: list[str] = []
+
+    async def run(*, end: bool) -> None:
+        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
+        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
+        loop, connected, came = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        wrong: list[object] = []
+        loop.set_exception_handler(
+            lambda _, said: wrong.append(said) if _is_odd(said) else None  # as the service does
+        )
+
+        def say(what: asyncio.Event) -> None:
+            loop.call_soon_threadsafe(what.set)
+
+        def take(messages: list[Incoming]) -> None:
+            say(came)
+            if end:
+                stuck.wait()
+                raise TransientError("the data base does not answer")
+            seen.extend(message.topic for message in messages)
+
+        running = link.run(
+            take=take,
+            connected=lambda: say(connected),
+            asked=lambda _: None,
+        )
+        task = asyncio.create_task(running)
+        async with asyncio.timeout(20):
+            await connected.wait()
+            if end:
+                with who(broker, "device") as device:
+                    await asyncio.to_thread(device.publish, where, b"an event")
+            await came.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        stuck.set()
+        await asyncio.sleep(0)
+        left = [each for each in asyncio.all_tasks() if "_on_message" in repr(each)]
+        assert (left, wrong) == ([], [])
+
+    asyncio.run(run(end=True))
+    asyncio.run(run(end=False))
+    assert seen == [where]
+
+
+def _is_odd(said: dict[str, object]) -> bool:
+    return not isinstance(said.get("exception"), asyncio.CancelledError)

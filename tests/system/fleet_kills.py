@@ -341,7 +341,7 @@ class Trial:
 
     def take_stock(self) -> None:
         """Count what was accepted or acknowledged and is not there."""
-        there = {group["name"] for group in self.fleet.client.get("/groups")["groups"]}
+        there = {group["name"] for group in self.fleet.client.list("/groups")}
         lost = self.groups - there
         if lost:
             self._complain(f"groups that were accepted are not there: {sorted(lost)}")

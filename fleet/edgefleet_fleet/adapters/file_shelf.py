@@ -90,11 +90,16 @@ class FileShelf:
         except OSError as error:
             raise OperatorError(f"blob {digest[:8]}: {error.strerror}") from None
 
-    def digests(self) -> Iterator[Digest]:
-        """Every blob that is there, in the order of the digests."""
+    def digests(self, *, before: float | None = None) -> Iterator[Digest]:
+        """Every blob that is there, in the order of the digests; put before a time, if given."""
         for path in sorted(self._root.glob("??/*")):
-            if not path.name.startswith(_PART):
-                yield Digest(path.name)
+            if path.name.startswith(_PART):
+                continue
+            try:
+                if before is None or path.stat().st_mtime < before:
+                    yield Digest(path.name)
+            except FileNotFoundError:
+                continue  # removed meanwhile
 
     def read(self, digest: Digest, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes of a blob, from `start`, in pieces.

@@ -24,6 +24,7 @@ from edgefleet_contract.errors import EdgefleetError, TransientError
 from edgefleet_contract.topics import FROM_DEVICE, Channel, every_device
 from edgefleet_fleet.authority import SERVICE
 from edgefleet_fleet.ports import Incoming
+from edgefleet_fleet.threads import Threads
 
 log = logging.getLogger("edgefleet.link")
 
@@ -78,14 +79,23 @@ class _Look:
 class GmqttLink:
     """See `ports.BrokerLink`."""
 
-    def __init__(self, endpoint: Endpoint, *, fleet: str, client_id: str = SERVICE) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        fleet: str,
+        client_id: str = SERVICE,
+        threads: Threads | None = None,
+    ) -> None:
         self._endpoint = endpoint
+        self._threads = threads or Threads()
         self._fleet = fleet
         self._client_id = client_id
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: Callable[[Incoming], None] = lambda _: None
         self._inbox: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._unacknowledged: set[asyncio.Future[int]] = set()
         self._lost = asyncio.Event()
         self._outbox: dict[str, bytes] = {}
         self._has_more = asyncio.Event()
@@ -185,10 +195,14 @@ class GmqttLink:
         """Stay connected until cancelled; see `ports.BrokerLink`."""
         self._loop = asyncio.get_running_loop()
         self._asked = asked
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_batches(take))
-            tasks.create_task(self._publish_in_turn())
-            tasks.create_task(self._stay_connected(connected))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._take_batches(take))
+                tasks.create_task(self._publish_in_turn())
+                tasks.create_task(self._stay_connected(connected))
+        finally:
+            for done in tuple(self._unacknowledged):  # the broker sends them again
+                done.cancel()
 
     async def _stay_connected(self, connected: Callable[[], None]) -> None:
         failures = 0
@@ -207,7 +221,7 @@ class GmqttLink:
             self._client = client
             log.info("connected to %s:%d", self._endpoint.host, self._endpoint.port)
             try:
-                await asyncio.to_thread(connected)
+                await self._threads.run(connected)
                 failures = 0
                 await self._lost.wait()
                 log.warning("connection to the broker lost")
@@ -263,6 +277,8 @@ class GmqttLink:
             self._asked(message)
             return 0
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._unacknowledged.add(done)
+        done.add_done_callback(self._unacknowledged.discard)
         self._inbox.put_nowait(_Waiting(message, done))
         return await done  # gmqtt acknowledges with what is returned
 
@@ -280,7 +296,7 @@ class GmqttLink:
         failures = 0
         while True:
             try:
-                await asyncio.to_thread(take, messages)
+                await self._threads.run(take, messages)
             except EdgefleetError as error:
                 failures += 1
                 delay = min(_MAX_DELAY_S, 0.2 * 2**failures)

@@ -111,14 +111,15 @@ class S3Shelf:
         except self._errors as error:
             raise self._trouble(f"blob {digest[:8]}", error) from None
 
-    def digests(self) -> Iterator[Digest]:
-        """Every blob that is there, in the order of the digests."""
+    def digests(self, *, before: float | None = None) -> Iterator[Digest]:
+        """Every blob that is there, in the order of the digests; put before a time, if given."""
         root = f"{self._prefix}/" if self._prefix else ""
         listing = self._client.get_paginator("list_objects_v2")
         try:
             for page in listing.paginate(Bucket=self._bucket, Prefix=root):
                 for found in page.get("Contents", ()):
-                    yield Digest(found["Key"].rpartition("/")[2])
+                    if before is None or found["LastModified"].timestamp() < before:
+                        yield Digest(found["Key"].rpartition("/")[2])
         except self._errors as error:
             raise self._trouble(f"bucket {self._bucket!r}", error) from None
 

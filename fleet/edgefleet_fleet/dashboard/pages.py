@@ -18,14 +18,13 @@ from urllib.parse import parse_qs
 
 import jinja2
 from fastapi import APIRouter, FastAPI, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from edgefleet_contract import __version__
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import device_views, views
-from edgefleet_fleet.api_common import Reader, TheServices
+from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
 from edgefleet_fleet.errors import NotFound
@@ -43,7 +42,7 @@ _HEADERS: Final = {
 _SAMPLES: Final = 120
 _COMMANDS: Final = 20
 _MAX_FORM: Final = 4096
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=Route)
 
 
 def install(app: FastAPI, services: Services) -> None:
@@ -170,7 +169,7 @@ async def login(request: Request, services: TheServices) -> Response:
         if len(raw) > _MAX_FORM:
             raise Malformed("the form is too large")
     token = parse_qs(raw.decode("utf-8", "replace")).get("token", [""])[0].strip()
-    return await run_in_threadpool(_enter, request, services, token)
+    return await services.room.threads.ask(_enter, request, services, token)
 
 
 @router.post("/logout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -150,6 +151,20 @@ class Bundles:
             found.size,
         )
 
+    def unnamed(self, blobs: Iterable[Digest]) -> set[Digest]:
+        """Those of these blobs that no bundle names."""
+        left = set(blobs)
+        for named in (
+            files.c.sha256,
+            files.c.chunk_list_sha256,
+            table.c.digest,
+            table.c.signature_sha256,
+        ):
+            if left:
+                found = self._connection.execute(sa.select(named).where(named.in_(sorted(left))))
+                left -= {Digest(row[0]) for row in found}
+        return left
+
     def remove(self, digest: Digest) -> tuple[Digest, ...]:
         """Forget a bundle under all its signatures; the blobs that nothing names any more."""
         query = sa.select(table.c.signature_sha256).where(table.c.digest == digest)
@@ -158,15 +173,7 @@ class Bundles:
             mine |= {file.sha256, file.chunk_list_sha256}
         self._connection.execute(files.delete().where(files.c.bundle == digest))
         self._connection.execute(table.delete().where(table.c.digest == digest))
-        for named in (
-            files.c.sha256,
-            files.c.chunk_list_sha256,
-            table.c.digest,
-            table.c.signature_sha256,
-        ):
-            others = self._connection.execute(sa.select(named).where(named.in_(sorted(mine))))
-            mine -= {Digest(row[0]) for row in others}
-        return tuple(sorted(mine))
+        return tuple(sorted(self.unnamed(mine)))
 
     @staticmethod
     def _is(digest: str, signature_sha256: str) -> Any:

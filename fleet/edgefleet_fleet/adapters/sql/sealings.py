@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.sealed import Dek
 from edgefleet_fleet.adapters.sql.documents import insert_once
+from edgefleet_fleet.adapters.sql.tables import bundle as bundle_table
 from edgefleet_fleet.adapters.sql.tables import sealing as table
 from edgefleet_fleet.records import Sealing
 
@@ -33,3 +34,17 @@ class Sealings:
             "at": at,
         }
         insert_once(self._connection, table, values)
+
+    def indexes(self) -> tuple[Digest, ...]:
+        """The index of each sealed bundle."""
+        rows = self._connection.execute(sa.select(table.c.index_sha256))
+        return tuple(Digest(row[0]) for row in rows)
+
+    def remove(self, bundle: str) -> None:
+        """Forget the key of a bundle: what was sealed under it is opened by nobody new."""
+        self._connection.execute(table.delete().where(table.c.bundle == bundle))
+
+    def remove_strays(self) -> int:
+        """Forget the keys of bundles that are not there; how many."""
+        there = sa.select(sa.literal(1)).where(bundle_table.c.digest == table.c.bundle).exists()
+        return self._connection.execute(table.delete().where(~there)).rowcount

@@ -4,7 +4,8 @@ SQLite runs in WAL mode with foreign keys, a busy timeout and `synchronous=FULL`
 message survives a power cut), and every transaction begins IMMEDIATE, so that two writers wait for
 each other instead of failing. On PostgreSQL the migrations hold an advisory lock. An address may
 name a schema there (`postgresql://…/base?schema=fleet_a`): it is made when it is missing, nothing
-outside it is seen, and its locks are its own, so that several fleets may share one data base.
+outside it is seen, and its locks are its own, so that several fleets may share one data base. A
+PostgreSQL that hangs is one that does not answer (`postgresql.py`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _LOCK: Final = 0x65646765  # "edge", the advisory lock of the migrations
 _MIGRATES: Final = threading.Lock()  # what Alembic's scripts see is the process's: one at a time
 _SCHEMA: Final = re.compile(r"[a-z0-9_.-]{0,63}")
+_RETRY_S: Final = 5
 _READS: Final = "edgefleet_reads"  # a transaction that writes nothing
 
 _DECIDES: Final = 0x65646768  # "edgh": the lock of transactions that decide
@@ -89,6 +91,7 @@ class Store:
         try:
             self._make_schema()
             with self._engine.connect() as connection:
+                _wait_long(connection)
                 if connection.dialect.name == "postgresql":
                     connection.execute(self._lock("pg_advisory_lock", _LOCK))
                     connection.commit()
@@ -126,8 +129,10 @@ class Store:
                 if decides and connection.dialect.name == "postgresql":
                     connection.execute(self._lock("pg_advisory_xact_lock", _DECIDES))
                 yield Transaction(connection)
-        except sa.exc.OperationalError as error:
-            raise TransientError(f"the data base does not answer: {_first_line(error)}") from error
+        except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # nobody, or no connection
+            raise TransientError(
+                f"the data base does not answer: {_first_line(error)}", retry_after_s=_RETRY_S
+            ) from error
         except sa.exc.DataError as error:
             raise Malformed(f"a value that cannot be kept: {_first_line(error)}") from error
 
@@ -144,6 +149,7 @@ class Store:
         try:
             engine = self._engine.execution_options(**options)
             with engine.connect() as connection, connection.begin():
+                _wait_long(connection)
                 yield connection
         except sa.exc.DBAPIError as error:
             raise OperatorError(f"the data base cannot be read: {_first_line(error)}") from None
@@ -157,6 +163,7 @@ class Store:
         """
         try:
             with self._engine.begin() as connection:
+                _wait_long(connection)
                 yield connection
         except sa.exc.DBAPIError as error:
             raise OperatorError(f"the data base refuses it: {_first_line(error)}") from None
@@ -258,11 +265,16 @@ def _postgresql(url: sa.URL) -> tuple[sa.Engine, str]:
     schema = url.query.get("schema", "")
     if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
         raise OperatorError(f"the data base address names the schema {str(schema)[:80]!r}")
-    if not schema:
-        return sa.create_engine(url.difference_update_query(["schema"]), pool_pre_ping=True), ""
-    options = {"options": f'{url.query.get("options", "")} -csearch_path="{schema}"'.strip()}
-    url = url.difference_update_query(["schema"])
-    return sa.create_engine(url, pool_pre_ping=True, connect_args=options), schema
+    from edgefleet_fleet.adapters.sql import postgresql
+
+    return postgresql.engine(url.difference_update_query(["schema"]), schema=schema), schema
+
+
+def _wait_long(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        from edgefleet_fleet.adapters.sql import postgresql
+
+        postgresql.wait_long(connection)
 
 
 def _quoted(connection: sa.Connection, name: str) -> str:
