@@ -41,6 +41,7 @@ class RolloutBody(BaseModel):
     reference: dict[str, Any] = {}
     envelope: dict[str, Any] = {}
     pace: dict[str, Any] = {}
+    retries: dict[str, Any] = {}
     soak_s: int = 0
     hold_after: list[int] = []
     start_at: int = 0
@@ -68,6 +69,7 @@ class RolloutBody(BaseModel):
             "reference": self.reference,
             "envelope": self.envelope,
             "pace": self.pace,
+            "retries": self.retries,
             "soak_s": self.soak_s,
             "hold_after": self.hold_after,
             "start_at": self.start_at,

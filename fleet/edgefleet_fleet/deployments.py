@@ -31,7 +31,7 @@ from edgefleet_fleet import rollout_events as events
 from edgefleet_fleet import sealings
 from edgefleet_fleet.desired import runs
 from edgefleet_fleet.device_views import hardware_class
-from edgefleet_fleet.endings import SELFTEST, ending_of
+from edgefleet_fleet.endings import ON_THE_WAY, SELFTEST, ending_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.filters import Traits, parse_filter, resolve
 from edgefleet_fleet.library import require_complete
@@ -321,6 +321,8 @@ class Deployments:
         happened = _event_of(device, phase, reason)
         dirty: set[str] = set()
         for rollout in order.asks:
+            if work.tx.rollouts.is_answered(rollout, device, seq):
+                continue  # it was put off since, and this is of the try before
             work.tx.rollouts.note_phase(rollout, device, phase, reason, detail, at=work.now)
             work.changed("rollout", rollout)
             if happened is not None:
@@ -460,6 +462,9 @@ class Deployments:
             match command:
                 case events.Withdraw(device):
                     dirty.add(device)
+                case events.PutOff(device):
+                    dirty.add(device)
+                    self._put_off(work, rollout, device)
                 case events.Ask(device):
                     dirty |= {device} | self._ask(work, row, device)
                 case events.Block(kind):
@@ -473,9 +478,16 @@ class Deployments:
     def _ran_already(self, work: Work, rollout: str, device: str) -> set[str]:
         return self._apply(work, rollout, events.Ended(device, Outcome.GOOD))
 
+    @staticmethod
+    def _put_off(work: Work, rollout: str, device: str) -> None:
+        found = work.tx.devices.get(device)
+        if found is not None:
+            work.tx.rollouts.note_answered(rollout, device, found.last_seq)
+
     def _ask(self, work: Work, row: RolloutRow, device: str) -> set[str]:
         if row.target.sealed is not None and not self._has_seal_key(work, device):
             return self._refuse(work, row.id, device)
+        work.tx.rollouts.note_ask(row.id, device)
         dirty: set[str] = set()
         for other, _member in work.tx.rollouts.of_device(device):
             if other.number < row.number and other.target.slot == row.target.slot:
@@ -540,7 +552,11 @@ def _event_of(device: str, phase: Phase, reason: Reason | None) -> events.Event 
     """What a phase that a device reports is to a rollout that asked it."""
     ending = ending_of(phase, reason)
     if ending is not None:
-        return events.Ended(device, ending, failed_selftest=reason in SELFTEST)
+        return events.Ended(
+            *(device, ending),
+            failed_selftest=reason in SELFTEST,
+            may_retry=reason in ON_THE_WAY,
+        )
     at_it = step_of(phase)
     return events.Answered(device, at_it) if at_it is not None else None
 

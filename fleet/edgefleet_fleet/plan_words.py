@@ -121,6 +121,23 @@ def gates(words: Iterable[str]) -> dict[str, Any]:
     return {"gate": gate, "model_gates": list(models.values()), "envelope": envelope}
 
 
+def retries(text: str) -> dict[str, Any]:
+    """The API's `retries` in `3` or `3,wait=30m`.
+
+    Raises:
+        Malformed: a word is not known.
+    """
+    found: dict[str, Any] = {}
+    for word in (part.strip() for part in text.split(",") if part.strip()):
+        if word.isdigit():
+            found["most"] = int(word)
+        elif word.startswith("wait="):
+            found["wait_s"] = duration(word.removeprefix("wait="))
+        else:
+            raise Malformed(f"retries {word[:60]!r} is not known", hint="3, or 3,wait=30m")
+    return found
+
+
 def pace(text: str) -> dict[str, Any]:
     """The API's `pace` in `50/min,at-once=20,ramp=2x100,max=1000`.
 

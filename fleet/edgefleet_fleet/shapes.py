@@ -172,6 +172,8 @@ class MemberShape(Shape):
     phase: Phase | None
     detail: str
     updated_at: int = time()
+    tries: int
+    retry_at: int = time()
     reason: Reason | None
     reason_text: str
 

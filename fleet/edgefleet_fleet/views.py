@@ -408,6 +408,8 @@ def _member(member: MemberRow) -> View:
         "phase": member.phase.value if member.phase else None,
         "detail": member.detail,
         "updated_at": member.updated_at,
+        "tries": member.tries,
+        "retry_at": member.retry_at,
         **_reason(member.reason),
     }
 

@@ -137,7 +137,7 @@ def test_what_failed_its_selftest_on_a_kind_of_board_is_not_tried_there_again(st
 def test_downloads_that_fail_are_no_failures_of_the_model(stage: Stage) -> None:
     stage.devices("a")
     rollout = stage.roll_out(1)
-    stage.fail("a", Reason.DOWNLOAD_FAILED)
+    stage.fail("a", Reason.NO_SPACE)
     view = stage.view(rollout)
     assert (view["state"], view["cause"], view["counts"]["undelivered"]) == ("paused", "budget", 1)
 

@@ -212,6 +212,7 @@ def test_a_rollout_and_its_machine_read_back_as_they_were_kept(store: Store) -> 
         assert tx.rollouts.machine("digits-1-r1") == Rollout(PLAN)
     events: list[r.Event] = [
         r.Submitted(),
+        r.Ended("b", Outcome.UNDELIVERED, may_retry=True),
         r.Answered("a", Outcome.ACTIVE),
         r.Observed("Pi 5", Evidence(requests=3, failures=1, outputs=(1, 2))),
         r.Ended("a", Outcome.BAD, failed_selftest=True),
@@ -234,10 +235,12 @@ def test_a_rollout_and_its_machine_read_back_as_they_were_kept(store: Store) -> 
 def test_the_store_finds_the_same_devices_as_a_roster_in_memory(store: Store) -> None:
     names = [f"d{number}" for number in range(12)]
     enrol(store, *names)
-    outcomes = [Outcome.PENDING, Outcome.ASKED, Outcome.ACTIVE, Outcome.GOOD]
+    outcomes = [Outcome.PENDING, Outcome.ASKED, Outcome.RETRYING, Outcome.ACTIVE, Outcome.GOOD]
     members = {
         name: Member(
-            number % 2, -number % 5, f"Pi {number % 3}", outcomes[number % 4], number, number
+            *(number % 2, -number % 7, f"Pi {number % 3}", outcomes[number % 5], number, number),
+            tries=number % 3,
+            retry_at=-number % 4,
         )
         for number, name in enumerate(names)
     }
@@ -255,6 +258,8 @@ def test_the_store_finds_the_same_devices_as_a_roster_in_memory(store: Store) ->
         for kind in (None, "Pi 1"):
             wanted = (Outcome.ASKED, Outcome.GOOD)
             assert kept.having(wanted, kind=kind) == memory.having(wanted, kind=kind)
+        for limit in (1, 99):
+            assert kept.retrying(limit) == memory.retrying(limit)
         assert kept.asked_since(5) == memory.asked_since(5)
         for committed in (False, True):
             assert kept.silent(7, committed=committed) == memory.silent(7, committed=committed)
