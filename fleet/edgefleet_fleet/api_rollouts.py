@@ -17,6 +17,7 @@ from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.model_gates import DEFAULT_GATES, ModelGate
 from edgefleet_fleet.paging import page_of
+from edgefleet_fleet.policy_file import check_rate
 from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Ending, State
 from edgefleet_fleet.shapes import said
@@ -80,13 +81,15 @@ class RolloutBody(BaseModel):
         asked = [codec.decode(ModelGate, word, what="model gate") for word in self.model_gates]
         kinds = {gate.kind for gate in asked}
         usual = [gate for gate in DEFAULT_GATES if gate.kind not in kinds]
+        policy = codec.decode(Policy, self.policy, what="policy")
+        check_rate(policy)
         return Wish(
             bundle=self.bundle,
             signature_sha256=self.signature_sha256,
             slot=self.slot,
             to=self.to,
             plan=dataclasses.replace(plan, model_gates=(*asked, *usual)),
-            policy=codec.decode(Policy, self.policy, what="policy"),
+            policy=policy,
             allow_downgrade=self.allow_downgrade,
             sealed=self.sealed,
             is_draft=self.draft,

@@ -42,6 +42,7 @@ from edgefleet_fleet.errors import EXIT_USAGE, exit_codes
 from edgefleet_fleet.filters import parse_filter
 from edgefleet_fleet.plan_words import duration, gates, moment
 from edgefleet_fleet.plan_words import pace as read_pace
+from edgefleet_fleet.plan_words import rate as read_rate
 from edgefleet_fleet.plan_words import retries as read_retries
 from edgefleet_fleet.policy_file import read_policy
 from edgefleet_fleet.push import check_files, read_bundle
@@ -274,6 +275,10 @@ def push_model(
         Path | None,
         typer.Option(help="A policy.toml: when, how carefully, how fast; see the guide."),
     ] = None,
+    rate: Annotated[
+        str,
+        typer.Option(help="How fast a device may fetch: 200kB/s; left out: as the policy says."),
+    ] = "",
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Let devices go back to an older version.")
     ] = False,
@@ -319,7 +324,12 @@ def push_model(
         "approve_by": approve_by,
         "draft": draft,
     }
-    asked = read_policy(policy, probation_s=probation, retry_quarantined=retry_quarantined or None)
+    asked = read_policy(
+        policy,
+        probation_s=probation,
+        max_bytes_per_s=read_rate(rate) if rate else None,
+        retry_quarantined=retry_quarantined or None,
+    )
     room = client(url, data)
     found = read_bundle(bundle)
     if not no_check:

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import Phase, render
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api import services_of
@@ -177,6 +179,16 @@ def test_a_shadow_that_disagrees_and_labels_that_do_not_confirm_stop_it(stage: S
     assert stage.view(second)["why"].startswith("accuracy on rpi5: 0.5 ")
     with pytest.raises(NotFound):
         stage.services.deployments.label(second, "nobody", right=1, wrong=0, actor=ME)
+
+
+def test_how_fast_a_device_may_fetch_stands_in_its_order(stage: Stage) -> None:
+    stage.devices("a")
+    stage.roll_out(1, policy=Policy(max_bytes_per_s=200_000))
+    order = stage.order("a")
+    assert order is not None
+    assert order.policy.max_bytes_per_s == 200_000
+    with pytest.raises(Malformed, match="max_bytes_per_s is 5"):
+        stage.roll_out(2, policy=Policy(max_bytes_per_s=5))
 
 
 def test_a_dry_run_says_who_when_and_keeps_nothing(stage: Stage, clock: Clock) -> None:

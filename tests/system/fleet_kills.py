@@ -10,9 +10,9 @@ on asking for things meanwhile. When a rollout has ended and the storm is over, 
   left no trace; or an event that the broker acknowledged to its device is not in the history once,
   told apart by device, boot and number.
 - asked twice: a device was sent the target of a rollout under more order numbers while the rollout
-  was on than it gave reason for: one, and another for each time that it said that it could not fetch
-  it. An order that is published again under its number is no second ask, and neither is one that
-  takes a device back to an earlier target; orders are not old enough to be renewed here.
+  was on than it gave reason for: one, and another for each time that it said that it could not
+  fetch it. An order that is published again under its number is no second ask, and neither is one
+  that takes a device back to an earlier target; orders are not old enough to be renewed here.
 
 Prints `{"kills": …, "wrong": …, "asked_twice": …}` and what else was done; exit code 1 unless
 both are 0.
