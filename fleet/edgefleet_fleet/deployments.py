@@ -34,6 +34,7 @@ from edgefleet_fleet.device_views import hardware_class
 from edgefleet_fleet.endings import ON_THE_WAY, SELFTEST, ending_of
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
 from edgefleet_fleet.filters import Traits, parse_filter, resolve
+from edgefleet_fleet.happenings import Happening, HistoryKind
 from edgefleet_fleet.library import require_complete
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.model_watch import ModelWatch
@@ -481,12 +482,21 @@ class Deployments:
     @staticmethod
     def _put_off(work: Work, rollout: str, device: str) -> None:
         found = work.tx.devices.get(device)
-        if found is not None:
-            work.tx.rollouts.note_answered(rollout, device, found.last_seq)
+        member = work.tx.rollouts.roster(rollout, at=work.now).get(device)
+        if found is None or member is None:
+            return
+        work.tx.rollouts.note_answered(rollout, device, found.last_seq)
+        words = f"{rollout}: try {member.tries} to fetch it failed"
+        wait = f"asked again in {member.retry_at - work.now} s"
+        work.happened(device, HistoryKind.ROLLOUT, Happening("retrying", f"{words}, {wait}"))
 
     def _ask(self, work: Work, row: RolloutRow, device: str) -> set[str]:
         if row.target.sealed is not None and not self._has_seal_key(work, device):
             return self._refuse(work, row.id, device)
+        member = work.tx.rollouts.roster(row.id, at=work.now).get(device)
+        if member is not None and member.tries:
+            told = Happening("asked again", f"{row.id}: try {member.tries + 1}")
+            work.happened(device, HistoryKind.ROLLOUT, told)
         work.tx.rollouts.note_ask(row.id, device)
         dirty: set[str] = set()
         for other, _member in work.tx.rollouts.of_device(device):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from edgefleet_contract.messages import Event, ModelTelemetry
 from edgefleet_fleet import drift_watch
 from edgefleet_fleet.drift_watch import histograms, is_enough, merged, outputs_drifted
+from edgefleet_fleet.happenings import Happening, HistoryKind
 from edgefleet_fleet.model_gates import NO_EVIDENCE, NO_REFERENCE, Evidence, Reference
 from edgefleet_fleet.observations import (
     Told,
@@ -98,6 +99,10 @@ class ModelWatch:
             else len(seen.outputs) == len(plan.reference.outputs)
         )
         is_off = outputs_drifted(built, whole) and not told.drifted_before
+        if is_enough(built, whole) and is_off != bool(told.evidence.drifted):
+            word = "drifted" if is_off else "as usual"
+            words = f"outputs of {sample.model}@{sample.version} in {sample.slot}, {row.id}"
+            work.happened(sample.device, HistoryKind.DRIFT, Happening(word, words))
         return told_outputs(
             told,
             seen.outputs if adds_up else (),

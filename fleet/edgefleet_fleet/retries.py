@@ -39,7 +39,7 @@ class Retries:
         """
         if tries > self.most:
             return None
-        return min(LONGEST_S, self.wait_s * 2 ** (tries - 1))
+        return min(LONGEST_S, self.wait_s << (tries - 1))
 
 
 DEFAULT_RETRIES: Final = Retries()

@@ -20,6 +20,7 @@ from edgefleet_contract.messages import Phase, render
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet import drift_watch, plan_words
 from edgefleet_fleet.deployments import Wish
+from edgefleet_fleet.happenings import Happening, HistoryKind
 from tests.agent.hosting import Load, running
 from tests.agent.models import linear_spec, pixels, rival_spec
 from tests.contract.makers import write_bundle
@@ -79,6 +80,9 @@ def test_canaries_whose_answers_drifted_stop_it_by_name(stage: Stage) -> None:
     view = stage.view(rollout)
     assert (view["state"], view["cause"]) == ("paused", "gate")
     assert view["why"].startswith("drift on rpi5: 1 where 0.05 is the limit, seen in 3")
+    with stage.services.room.store.begin() as tx:
+        (alarm,) = tx.history.page("a", limit=9, kinds=(HistoryKind.DRIFT,))
+    assert alarm.told == Happening("drifted", f"outputs of digits@1 in digits, {rollout}")
     assert stage.desired("d") == []
 
 

@@ -41,7 +41,7 @@ from typing import Any, Final
 from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import EdgefleetError, TransientError
 from edgefleet_contract.keys import PrivateKey
-from edgefleet_contract.messages import Target
+from edgefleet_contract.messages import Event, Target
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet import ceremony
 from edgefleet_fleet.adapters.sql.store import Store, sqlite_url
@@ -382,7 +382,8 @@ class Trial:
     def _history(self, device: str) -> Counter[tuple[str, int]]:
         with self.store.begin() as tx:
             rows = tx.history.page(device, limit=100_000)
-        return Counter((event.boot_id, event.seq) for _, _, event in rows)
+        steps = [entry.told for entry in rows if isinstance(entry.told, Event)]
+        return Counter((event.boot_id, event.seq) for event in steps)
 
     @staticmethod
     def _complain(words: str) -> None:
