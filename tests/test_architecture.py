@@ -20,7 +20,7 @@ CORES = {
         *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),
         *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
         *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
-        *("moments", "retries", "happenings", "apply_how"),
+        *("moments", "retries", "happenings", "apply_how", "rollout_verbs"),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),

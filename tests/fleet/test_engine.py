@@ -14,7 +14,7 @@ from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api import services_of
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
-from edgefleet_fleet.rollout_states import Ending
+from edgefleet_fleet.rollout_verbs import Verb
 from edgefleet_fleet.work import Actor
 from tests.fleet.device import event_of, model_sample
 from tests.fleet.stage import ME, Clock, Stage, wish_of
@@ -38,8 +38,8 @@ def test_a_rollout_waits_for_a_second_person_and_then_for_its_time(
     rollout = stage.roll_out(1, approve_by="any", start_at=clock.now + 600)
     assert stage.state(rollout) == "pending_approval"
     with pytest.raises(Denied, match="does not approve"):
-        stage.services.deployments.approve(rollout, actor=ME)
-    stage.services.deployments.approve(rollout, actor=BOB)
+        stage.services.deployments.steer(rollout, Verb.APPROVE, actor=ME)
+    stage.services.deployments.steer(rollout, Verb.APPROVE, actor=BOB)
     assert stage.state(rollout) == "scheduled"
     stage.devices("late")
     assert tick(stage, clock, 0) == clock.now + 600
@@ -54,7 +54,7 @@ def test_a_draft_changes_nothing_until_it_is_started(stage: Stage) -> None:
     first = stage.roll_out(1)
     draft = stage.roll_out(2, draft=True)
     assert (stage.state(first), stage.state(draft)) == ("running", "draft")
-    stage.services.deployments.start(draft, actor=ME)
+    stage.services.deployments.steer(draft, Verb.START, actor=ME)
     assert (stage.state(first), stage.desired("a")) == ("superseded", [("digits", 2)])
 
 
@@ -104,7 +104,7 @@ def test_a_revert_is_a_signed_order_for_what_ran_before(stage: Stage) -> None:
     stage.commit("a")
     stage.commit("b")
     assert stage.state(rollout) == "completed"
-    stage.services.deployments.abort(rollout, ending=Ending.REVERT, actor=ME)
+    stage.services.deployments.steer(rollout, Verb.REVERT, actor=ME)
     order = stage.order("a")
     assert order is not None
     assert (stage.desired("a"), order.allow_downgrade) == ([("digits", 1)], True)
@@ -114,7 +114,7 @@ def test_a_revert_is_a_signed_order_for_what_ran_before(stage: Stage) -> None:
     assert stage.state(rollout) == "aborted"
     assert stage.view(rollout)["counts"]["reverted"] == 2
     with pytest.raises(Conflict):
-        stage.services.deployments.promote(rollout, actor=ME)
+        stage.services.deployments.steer(rollout, Verb.PROMOTE, actor=ME)
 
 
 def test_what_failed_its_selftest_on_a_kind_of_board_is_not_tried_there_again(stage: Stage) -> None:

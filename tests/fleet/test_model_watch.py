@@ -19,8 +19,8 @@ from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import Phase, render
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet import drift_watch, plan_words
-from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.happenings import Happening, HistoryKind
+from edgefleet_fleet.wishes import Wish
 from tests.agent.hosting import Load, running
 from tests.agent.models import linear_spec, pixels, rival_spec
 from tests.contract.makers import write_bundle

@@ -19,6 +19,7 @@ from edgefleet_fleet.plan_words import retries
 from edgefleet_fleet.retries import Retries
 from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Cause, State, WaveState
+from edgefleet_fleet.rollout_verbs import Verb
 from edgefleet_fleet.roster import Outcome
 from edgefleet_fleet.rounds import wake_at
 from tests.fleet.device import event_of
@@ -261,7 +262,7 @@ def test_a_device_that_waits_for_its_next_try_takes_a_newer_rollout(
     tick(stage, clock, 10_000)
     assert stage.desired("a") == [("digits", 2)]
     assert stage.state(second) == "running"
-    stage.services.deployments.pause(second, actor=ME)
+    stage.services.deployments.steer(second, Verb.PAUSE, actor=ME)
 
 
 def test_joining_later_it_is_asked_again_as_well(stage: Stage, clock: Clock) -> None:

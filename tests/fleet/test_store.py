@@ -28,6 +28,7 @@ from edgefleet_fleet.adapters.sql.tables import metadata
 from edgefleet_fleet.adapters.sql.tables import rollout as rollouts
 from edgefleet_fleet.cohort import Wave
 from edgefleet_fleet.gates import GatePolicy
+from edgefleet_fleet.happenings import Happening, HistoryKind
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.pace import Pace
 from edgefleet_fleet.records import AuditRow, OrderRow, RolloutRow
@@ -324,6 +325,29 @@ def test_what_the_release_before_kept_of_a_rollout_is_carried_over(store: Store)
         assert tx.rollouts.roster("digits-1-r1", at=9).having((Outcome.ASKED,)) == ("b",)
     to(store, "0007")
     store.migrate()
+
+
+def test_the_release_before_the_tries_can_read_what_is_left_of_a_rollout(store: Store) -> None:
+    enrol(store, "a", "b")
+    with store.begin() as tx:
+        tx.rollouts.add(rollout_row(), Rollout(PLAN))
+        say(tx, r.Submitted(), "a", "b", at=6)
+        new = say(tx, r.Ended("a", Outcome.UNDELIVERED, may_retry=True), at=7)
+        tx.history.add("a", HistoryKind.LINK, Happening("online"), at=8)
+    assert new.tally.by_outcome()[Outcome.RETRYING] == 1
+    to(store, "0011")
+    with store.engine.connect() as connection:
+        row = connection.execute(sa.text("SELECT plan, progress FROM rollout")).one()
+    assert "retries" not in str(row.plan)
+    assert "retrying|" not in str(row.progress)
+    store.migrate()
+    with store.begin() as tx:
+        assert tx.history.page("a", limit=9) == ()
+        found = tx.rollouts.roster("digits-1-r1", at=9).get("a")
+        assert found is not None
+        assert found.outcome is Outcome.UNDELIVERED
+        kept = tx.rollouts.machine("digits-1-r1")
+        assert kept.tally.by_outcome()[Outcome.UNDELIVERED] == 1
 
 
 def to(store: Store, revision: str) -> None:

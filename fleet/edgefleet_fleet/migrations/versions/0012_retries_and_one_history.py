@@ -37,6 +37,30 @@ def downgrade() -> None:
     op.execute(
         sa.text("UPDATE rollout_device SET outcome = 'undelivered' WHERE outcome = 'retrying'")
     )
+    _forget_retries(op.get_bind())
     # Not in a batch, which makes the table anew: what it refers to would be asked for again.
     for name in ("tries", "retry_at", "answered_seq"):
         op.drop_column("rollout_device", name)
+
+
+def _forget_retries(connection: sa.Connection) -> None:
+    """Older releases refuse plans and counts with words that they do not know."""
+    rollout = sa.table(
+        "rollout", sa.column("id"), sa.column("plan", sa.JSON()), sa.column("progress", sa.JSON())
+    )
+    for row in connection.execute(sa.select(rollout)).all():
+        plan = {name: value for name, value in row.plan.items() if name != "retries"}
+        progress = dict(row.progress)
+        for counts in ("tally", "excused"):
+            if counts in progress:
+                progress[counts] = _without_retrying(progress[counts])
+        values = {"plan": plan, "progress": progress}
+        connection.execute(rollout.update().where(rollout.c.id == row.id).values(values))
+
+
+def _without_retrying(counts: dict[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for cell, count in counts.items():
+        name = cell.replace("|retrying|", "|undelivered|")
+        found[name] = found.get(name, 0) + count
+    return found
