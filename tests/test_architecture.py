@@ -21,6 +21,7 @@ CORES = {
         *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
         *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
         *("moments", "retries", "happenings", "apply_how", "rollout_verbs"),
+        *("device_moves",),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_contract.errors import Malformed
+from edgefleet_fleet import device_moves
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as r
 from edgefleet_fleet import rollout_states as states
@@ -607,7 +608,7 @@ def test_a_device_has_the_same_wave_whether_it_was_there_or_joins(
         assert play.member(late).wave == plan.wave_of(late, fixed)
 
 
-@pytest.mark.parametrize("drawn", [states.diagram, states.wave_diagram])
+@pytest.mark.parametrize("drawn", [states.diagram, states.wave_diagram, device_moves.diagram])
 def test_the_diagrams_in_the_documentation_are_printed_from_the_tables(drawn: object) -> None:
     assert callable(drawn)
     assert f"```mermaid\n{drawn()}\n```" in DOCS.read_text("utf-8")
