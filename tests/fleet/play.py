@@ -48,6 +48,7 @@ class Play:
     rollout: machine.Rollout = field(init=False)
     roster: Watched = field(default_factory=Watched)
     commands: list[r.Command] = field(default_factory=list)
+    all_moves: set[tuple[Outcome, Outcome]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.rollout = machine.Rollout(self.plan)
@@ -67,7 +68,10 @@ class Play:
             raise
         self.commands += commands
         for old, new in self.roster.moves:
-            assert new in MOVES[old] or (new is Outcome.BLOCKED and isinstance(event, r.Left))
+            if isinstance(event, r.Left) and new is Outcome.BLOCKED:
+                continue
+            assert new in MOVES[old]
+            self.all_moves.add((old, new))
         self.roster.moves.clear()
         counted = Tally().moved((None, member) for member in self.roster.members.values())
         assert counted == self.rollout.tally
