@@ -21,7 +21,7 @@ from edgefleet_fleet.filters import parse_filter
 from edgefleet_fleet.happenings import Happening, HistoryKind
 from edgefleet_fleet.orders import Orders
 from edgefleet_fleet.publications import Publications
-from edgefleet_fleet.records import RolloutRow
+from edgefleet_fleet.records import MemberRow, RolloutRow
 from edgefleet_fleet.rollout_states import State
 from edgefleet_fleet.roster import Outcome
 from edgefleet_fleet.rounds import drive
@@ -137,16 +137,22 @@ class Steps:
     def _ask(self, work: Work, row: RolloutRow, device: str) -> set[str]:
         if row.target.sealed is not None and not self._has_seal_key(work, device):
             return self._refuse(work, row.id, device)
-        member = work.tx.rollouts.roster(row.id, at=work.now).get(device)
-        if member is not None and member.tries:
-            told = Happening("asked again", f"{row.id}: try {member.tries + 1}")
-            work.happened(device, HistoryKind.ROLLOUT, told)
-        work.tx.rollouts.note_ask(row.id, device)
         dirty: set[str] = set()
-        for other, _member in work.tx.rollouts.of_device(device):
-            if other.number < row.number and other.target.slot == row.target.slot:
+        for other, member in work.tx.rollouts.of_device(device):
+            if other.id == row.id:
+                self._note_again(work, member)
+            elif other.number < row.number and other.target.slot == row.target.slot:
                 dirty |= self.apply(work, other.id, events.Taken(device))
         return dirty
+
+    @staticmethod
+    def _note_again(work: Work, member: MemberRow) -> None:
+        """What a device said when it was asked before is no word on being asked now."""
+        if member.phase is not None:
+            work.tx.rollouts.note_ask(member.rollout, member.device)
+        if member.tries:
+            told = Happening("asked again", f"{member.rollout}: try {member.tries + 1}")
+            work.happened(member.device, HistoryKind.ROLLOUT, told)
 
     @staticmethod
     def _has_seal_key(work: Work, device: str) -> bool:
