@@ -22,6 +22,8 @@ CORES = {
         *("pace", "gates", "model_gates", "sequential", "observations", "endings", "rehearsal"),
         *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
         *("moments", "traits", "filter_parser", "filter_values"),
+        *("moments", "retries", "happenings", "apply_how", "rollout_verbs"),
+        *("device_moves",),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),

@@ -26,9 +26,10 @@ def shadow_objection(report: ShadowReport, asked: Shadow) -> str:
 
 
 def shadow_measurements(report: ShadowReport) -> dict[str, float]:
-    """The figures of an event."""
+    """The figures of an event [wire-3.8]."""
     found = {
         "shadow_requests": float(report.requests),
+        "shadow_judged": float(report.judged),
         "shadow_errors": float(report.errors),
         "shadow_max_abs_diff": report.max_abs_diff,
         "shadow_mean_abs_diff": report.mean_abs_diff,

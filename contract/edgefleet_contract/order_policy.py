@@ -16,6 +16,8 @@ _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _START = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,2}")
 _MAX_WINDOWS: Final = 32
+SLOWEST: Final = 1024
+"""The least bytes per second that a cap may be [wire-5.9]: below, sources are given up as slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Policy:
         shadow: whether and how the candidate shadows the model that serves.
         canary: whether and how it then answers a share of the live requests.
         max_bytes_per_day: bytes that may be fetched in a day (UTC); 0: no budget.
-        max_bytes_per_s: how fast; 0: as fast as it goes.
+        max_bytes_per_s: how fast; 0: as fast as it goes. Less than `SLOWEST` means that.
         keep_as_fallback: once committed, this is what the device goes back to when all else fails.
         retry_quarantined: try what failed here before.
     """

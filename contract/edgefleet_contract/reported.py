@@ -65,7 +65,7 @@ class Event:
 
     `measurements` are numbers taken on the way: `download_bytes`, of these `bytes_http`,
     `bytes_mqtt`, … by transport and `delta_bytes` of deltas, which were `delta_saved_bytes` fewer
-    than the files that they made; `load_ms`, `p95_us`, …
+    than the files that they made; `load_ms`, `p95_us`, …; those of a shadow are in [wire-3.8].
     """
 
     SCHEMA: ClassVar[str] = "edgefleet.event/1"

@@ -20,7 +20,7 @@ from edgefleet_contract.enrolment import (
 )
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import parse
-from edgefleet_fleet import api_resources, device_views, shapes, shapes_models, views
+from edgefleet_fleet import api_resources, shapes, shapes_models, views
 from edgefleet_fleet.access import address_of
 from edgefleet_fleet.admission import MAX_LISTED, Listed
 from edgefleet_fleet.api_common import (
@@ -36,6 +36,7 @@ from edgefleet_fleet.api_common import (
 )
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.groups import MAX_TAGS, devices_of, meant
+from edgefleet_fleet.happenings import HistoryKind
 from edgefleet_fleet.paging import cut, page_of
 from edgefleet_fleet.quarantines import lift, quarantines
 from edgefleet_fleet.shapes import body_of, said
@@ -203,17 +204,21 @@ def list_events(
     pages: ThePages,
     before: Before = None,
     since: Since = 0,
+    kind: Annotated[list[HistoryKind] | None, Query()] = None,
 ) -> Any:
-    """What a device reported of its installs, newest first; below a number, or since a time."""
+    """What happened to a device, newest first: below a number, since a time, of these kinds."""
     cursor = pages.before("events")
     with services.room.store.begin() as tx:
         views.device(tx, device, events=0)
         rows = tx.history.page(
-            device, limit=pages.limit + 1, before=lower(before, cursor), since=since
+            *(device,),
+            limit=pages.limit + 1,
+            before=lower(before, cursor),
+            since=since,
+            kinds=kind or (),
         )
-    page = page_of(rows, lambda row: (row[0],), limit=pages.limit)
-    shown = [device_views.numbered(row, views.event_view(row[2])) for row in page.rows]
-    return pages.answer("events", page, shown)
+    page = page_of(rows, lambda entry: (entry.number,), limit=pages.limit)
+    return pages.answer("events", page, [views.event_view(entry) for entry in page.rows])
 
 
 class TagsBody(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,12 +15,14 @@ from edgefleet_fleet import shapes_models, views
 from edgefleet_fleet.api_common import Operator, Reader, Route, Since, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.cohort import parse_waves
-from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.model_gates import DEFAULT_GATES, ModelGate
 from edgefleet_fleet.paging import page_of
+from edgefleet_fleet.policy_file import check_rate
 from edgefleet_fleet.rollout_plan import Plan
-from edgefleet_fleet.rollout_states import Ending, State
+from edgefleet_fleet.rollout_states import State
+from edgefleet_fleet.rollout_verbs import SENTENCES, Verb
 from edgefleet_fleet.shapes import said
+from edgefleet_fleet.wishes import Wish
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=Route)
 
@@ -41,6 +44,7 @@ class RolloutBody(BaseModel):
     reference: dict[str, Any] = {}
     envelope: dict[str, Any] = {}
     pace: dict[str, Any] = {}
+    retries: dict[str, Any] = {}
     soak_s: int = 0
     hold_after: list[int] = []
     start_at: int = 0
@@ -68,6 +72,7 @@ class RolloutBody(BaseModel):
             "reference": self.reference,
             "envelope": self.envelope,
             "pace": self.pace,
+            "retries": self.retries,
             "soak_s": self.soak_s,
             "hold_after": self.hold_after,
             "start_at": self.start_at,
@@ -78,13 +83,15 @@ class RolloutBody(BaseModel):
         asked = [codec.decode(ModelGate, word, what="model gate") for word in self.model_gates]
         kinds = {gate.kind for gate in asked}
         usual = [gate for gate in DEFAULT_GATES if gate.kind not in kinds]
+        policy = codec.decode(Policy, self.policy, what="policy")
+        check_rate(policy)
         return Wish(
             bundle=self.bundle,
             signature_sha256=self.signature_sha256,
             slot=self.slot,
             to=self.to,
             plan=dataclasses.replace(plan, model_gates=(*asked, *usual)),
-            policy=codec.decode(Policy, self.policy, what="policy"),
+            policy=policy,
             allow_downgrade=self.allow_downgrade,
             sealed=self.sealed,
             is_draft=self.draft,
@@ -141,60 +148,27 @@ def show(rollout: str, services: TheServices, _actor: Reader) -> Any:
     return _view(services, rollout)
 
 
-@router.post("/{rollout}/pause", responses=said(shapes_models.Rollout))
-def pause(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Stop asking more devices."""
-    services.deployments.pause(rollout, actor=actor)
-    return _view(services, rollout)
+def _steering(verb: Verb) -> Callable[..., Any]:
+    def steer(rollout: str, services: TheServices, actor: Operator) -> Any:
+        services.deployments.steer(rollout, verb, actor=actor)
+        return _view(services, rollout)
+
+    steer.__doc__ = SENTENCES[verb]
+    return steer
 
 
-@router.post("/{rollout}/resume", responses=said(shapes_models.Rollout))
-def resume(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Go on, and take the failures so far as seen."""
-    services.deployments.resume(rollout, actor=actor)
-    return _view(services, rollout)
+for _verb in Verb:
+    if _verb is not Verb.ABORT:
+        router.post(
+            f"/{{rollout}}/{_verb}", name=_verb.value, responses=said(shapes_models.Rollout)
+        )(_steering(_verb))
 
 
 @router.post("/{rollout}/abort", responses=said(shapes_models.Rollout))
 def abort(rollout: str, services: TheServices, actor: Operator, revert: bool = False) -> Any:
     """End it; devices that have the new version keep it, or with `revert` go back."""
-    ending = Ending.REVERT if revert else Ending.KEEP
-    services.deployments.abort(rollout, ending=ending, actor=actor)
-    return _view(services, rollout)
-
-
-@router.post("/{rollout}/revert", responses=said(shapes_models.Rollout))
-def revert(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Send every device that has it back to what it ran before, of a completed one too."""
-    services.deployments.abort(rollout, ending=Ending.REVERT, actor=actor)
-    return _view(services, rollout)
-
-
-@router.post("/{rollout}/start", responses=said(shapes_models.Rollout))
-def start(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Begin a draft, or one that is scheduled, now."""
-    services.deployments.start(rollout, actor=actor)
-    return _view(services, rollout)
-
-
-@router.post("/{rollout}/approve", responses=said(shapes_models.Rollout))
-def approve(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Agree with it, as a second person."""
-    services.deployments.approve(rollout, actor=actor)
-    return _view(services, rollout)
-
-
-@router.post("/{rollout}/deny", responses=said(shapes_models.Rollout))
-def deny(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Say no to it."""
-    services.deployments.deny(rollout, actor=actor)
-    return _view(services, rollout)
-
-
-@router.post("/{rollout}/promote", responses=said(shapes_models.Rollout))
-def promote(rollout: str, services: TheServices, actor: Operator) -> Any:
-    """Open the wave that waits for a person."""
-    services.deployments.promote(rollout, actor=actor)
+    verb = Verb.REVERT if revert else Verb.ABORT
+    services.deployments.steer(rollout, verb, actor=actor)
     return _view(services, rollout)
 
 

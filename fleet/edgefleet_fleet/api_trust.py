@@ -88,7 +88,7 @@ def begin_trust(body: BeginBody, services: TheServices, actor: Admin) -> Any:
 def publish_targets(body: TargetsBody, services: TheServices, actor: Publisher) -> Any:
     """Take new targets: releases, revocations, policies."""
     services.publications.publish(_unbase64(body.targets), _files(body.files), actor=actor)
-    services.deployments.follow_policy()
+    services.deployments.upkeep.follow_policy()
     return show_trust(services, actor)
 
 
@@ -102,7 +102,7 @@ def replace_root(body: RootBody, services: TheServices, actor: Admin) -> Any:
 @router.post("/api/v1/trust/director", status_code=201, responses=said(shapes_models.NextKey, 201))
 def make_director(services: TheServices, actor: Admin) -> Any:
     """Make the next director key; it signs orders once a publisher lists it."""
-    key = services.deployments.prepare_director(actor=actor)
+    key = services.deployments.upkeep.prepare_director(actor=actor)
     return {"key_id": key.id, "pem": key.pem}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,12 +18,14 @@ from edgefleet_contract.bundle import is_name
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.order_policy import Policy
 from edgefleet_fleet.api_rollouts import RolloutBody
+from edgefleet_fleet.apply_how import how
 from edgefleet_fleet.apply_plan import Declared, Group, Hook, Wanted
 from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.webhooks import check as check_webhook
 from edgefleet_fleet.yaml_file import Document, Path, read
 
+T = TypeVar("T")
 VERSION: Final = 1
 SECTIONS: Final = ("version", "fleet", "groups", "tags", "webhooks", "models")
 GIVEN: Final = frozenset({"bundle", "signature_sha256"})
@@ -59,9 +61,9 @@ class _Reader:
                 hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
                 self.document.refuse((*path, key), "there is no such key", hint=hint)
 
-    def held(self, path: Path, check: Callable[[], object]) -> None:
+    def held(self, path: Path, check: Callable[[], T]) -> T:
         try:
-            check()
+            return check()
         except Malformed as error:
             self.document.refuse(path, error.message, hint=error.hint)
 
@@ -164,8 +166,9 @@ def _wanted(reader: _Reader, path: Path, model: str, value: Any) -> Wanted:
     waves = ",".join(map(str, body.waves))
     reader.held((*path, "waves"), lambda: parse_waves(waves))
     reader.held((*path, "policy"), lambda: codec.decode(Policy, body.policy, what="policy"))
-    reader.held(path, body.wish)
+    wish = reader.held(path, body.wish)
     slot = body.slot or model
     if not is_name(slot):
         reader.document.refuse((*path, "slot"), "a slot is named [a-z0-9][a-z0-9._-]*")
-    return Wanted(model, version, slot, body.to, body.allow_downgrade, value)
+    words = how(wish.plan, wish.policy, sealed=wish.sealed)
+    return Wanted(model, version, slot, body.to, body.allow_downgrade, value, words)

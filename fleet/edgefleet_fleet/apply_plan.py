@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from edgefleet_fleet.apply_how import differences
 from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.filters import Filter, resolve
 
 _WELL: Final = ("running", "completed", "superseded")
 _ALIVE: Final = ("running", "paused", "scheduled")
+_LATER: Final = "counts from the next version on; --again begins it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A version of a model for whom a filter means; `words` are the rollout's, as written."""
+    """A version of a model for whom a filter means; `words` are the rollout's, as written, `how`
+    all of them, with what was left out (`apply_how.py`)."""
 
     model: str
     version: int
@@ -45,6 +48,7 @@ class Wanted:
     to: str
     allow_downgrade: bool = False
     words: Mapping[str, Any] = field(default_factory=dict)
+    how: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -82,7 +86,8 @@ class BundleNow:
 
 @dataclass(frozen=True, slots=True)
 class RolloutNow:
-    """A rollout; `to` is what its filter meant when it began, in full."""
+    """A rollout; `to` is what its filter meant when it began, in full; `how` it goes, None where
+    this program does not understand that."""
 
     id: str
     slot: str
@@ -90,6 +95,7 @@ class RolloutNow:
     version: int
     to: str
     state: str
+    how: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +171,11 @@ def with_coming(present: Present, coming: Iterable[tuple[str, int]]) -> Present:
     return replace(present, bundles={**named, **present.bundles})
 
 
-def plan(declared: Declared, present: Present, *, prune: bool = False) -> Plan:
+def plan(declared: Declared, present: Present, *, prune: bool = False, again: bool = False) -> Plan:
     """The way from what there is to what is declared, safest first.
 
-    Groups before who uses them, tags before rollouts, what is removed at the end.
+    Groups before who uses them, tags before rollouts, what is removed at the end. With `again`, a
+    rollout whose other words than the version differ begins anew.
     """
     steps: list[Step] = []
     unchanged: list[str] = []
@@ -186,14 +193,14 @@ def plan(declared: Declared, present: Present, *, prune: bool = False) -> Plan:
                 unchanged.append(found)
     groups = groups_after(declared, present.groups)
     for wanted in declared.rollouts or ():
-        found_step, problem = _rollout(wanted, in_full(wanted, groups), present)
+        found_step, problem = _rollout(wanted, in_full(wanted, groups), present, again=again)
         if problem:
             blocked.append(problem)
         elif found_step is not None:
             steps.append(found_step)
         else:
             unchanged.append(f"rollout {wanted.name}")
-    drift += _drift_of_rollouts(declared, present, groups)
+    drift += _drift_of_rollouts(declared, present, groups, again=again)
     last = [step for step in steps if step.action is Action.REMOVE]
     first = [step for step in steps if step.action is not Action.REMOVE]
     return Plan(tuple(first + last), tuple(unchanged), tuple(blocked), tuple(drift))
@@ -271,10 +278,11 @@ def _webhooks(declared: Declared, present: Present, prune: bool) -> Iterator[Ste
             yield Drift("webhook", name, "is not declared")
 
 
-def _rollout(wanted: Wanted, to: str, present: Present) -> tuple[Step | None, str]:
+def _rollout(wanted: Wanted, to: str, present: Present, *, again: bool) -> tuple[Step | None, str]:
     """The rollout that is to begin, or why none may; neither where there is nothing to do."""
     newest = _newest(wanted, to, present)
-    if newest is not None and (newest.model, newest.version) == (wanted.model, wanted.version):
+    other = _otherwise(wanted, newest)
+    if _is_it(wanted, newest) and not (again and other):
         return None, ""
     bundle = present.bundles.get((wanted.model, wanted.version))
     if bundle is None:
@@ -300,7 +308,20 @@ def _rollout(wanted: Wanted, to: str, present: Present) -> tuple[Step | None, st
         "signature_sha256": bundle.signature_sha256,
         **wanted.words,
     }
-    return Step(Action.ROLL_OUT, "rollout", wanted.name, f"{len(meant)} devices now", body), ""
+    why = f": again, {'; '.join(other)}" if other else ""
+    detail = f"{len(meant)} devices now{why}"
+    return Step(Action.ROLL_OUT, "rollout", wanted.name, detail, body), ""
+
+
+def _is_it(wanted: Wanted, newest: RolloutNow | None) -> bool:
+    return newest is not None and (newest.model, newest.version) == (wanted.model, wanted.version)
+
+
+def _otherwise(wanted: Wanted, newest: RolloutNow | None) -> list[str]:
+    """How the rollout of what is wanted goes otherwise than the file says."""
+    if newest is None or newest.how is None or not wanted.how or not _is_it(wanted, newest):
+        return []
+    return differences(wanted.how, newest.how)
 
 
 def _newest(wanted: Wanted, to: str, present: Present) -> RolloutNow | None:
@@ -309,7 +330,7 @@ def _newest(wanted: Wanted, to: str, present: Present) -> RolloutNow | None:
 
 
 def _drift_of_rollouts(
-    declared: Declared, present: Present, groups: Mapping[str, Filter]
+    declared: Declared, present: Present, groups: Mapping[str, Filter], *, again: bool
 ) -> Iterator[Drift]:
     if declared.rollouts is None:
         return
@@ -320,6 +341,9 @@ def _drift_of_rollouts(
         newest = _newest(wanted, to, present)
         if newest is not None and newest.version == wanted.version and newest.state not in _WELL:
             yield Drift("rollout", newest.id, f"is {newest.state}: fleet rollouts show")
+        other = _otherwise(wanted, newest)
+        if newest is not None and other and not again:
+            yield Drift("rollout", newest.id, f"{'; '.join(other)}: {_LATER}")
     for (device, slot), wanted in sorted(expected.items(), key=lambda item: item[0]):
         runs = present.devices[device].runs.get(slot)
         if runs != (wanted.model, wanted.version):

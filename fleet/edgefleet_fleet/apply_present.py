@@ -7,9 +7,11 @@ from typing import Any
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest
-from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.errors import Malformed, OperatorError
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.trust import RevokedPolicy, release_path
 from edgefleet_fleet import cli_show as show
+from edgefleet_fleet.apply_how import how
 from edgefleet_fleet.apply_plan import (
     BundleNow,
     Declared,
@@ -22,6 +24,7 @@ from edgefleet_fleet.apply_plan import (
     in_full,
 )
 from edgefleet_fleet.client import Client
+from edgefleet_fleet.rollout_plan import Plan
 
 
 def gather(room: Client, declared: Declared) -> Present:
@@ -65,9 +68,22 @@ def _webhooks(room: Client) -> dict[str, Hook]:
 def _rollouts(room: Client) -> tuple[RolloutNow, ...]:
     rows = (json.loads(line) for line in room.lines("/export/rollouts"))
     return tuple(
-        RolloutNow(row["id"], row["slot"], row["model"], row["version"], row["to"], row["state"])
+        RolloutNow(
+            *(row["id"], row["slot"], row["model"], row["version"], row["to"], row["state"]),
+            how=_how(row),
+        )
         for row in rows
     )
+
+
+def _how(row: Any) -> dict[str, Any] | None:
+    """How a rollout goes; None where it was begun by a release that knows more than this one."""
+    try:
+        plan = codec.decode(Plan, row["plan"], what="plan")
+        policy = codec.decode(Policy, row["policy"], what="policy")
+    except Malformed:
+        return None
+    return how(plan, policy, sealed=row["sealed"])
 
 
 def _bundles(room: Client) -> dict[tuple[str, int], BundleNow]:

@@ -42,6 +42,8 @@ from edgefleet_fleet.errors import EXIT_USAGE, exit_codes
 from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.plan_words import duration, gates, moment
 from edgefleet_fleet.plan_words import pace as read_pace
+from edgefleet_fleet.plan_words import rate as read_rate
+from edgefleet_fleet.plan_words import retries as read_retries
 from edgefleet_fleet.policy_file import read_policy
 from edgefleet_fleet.push import check_files, read_bundle
 from edgefleet_fleet.site_folder import config_for, site_of
@@ -242,6 +244,12 @@ def push_model(
     pace: Annotated[
         str, typer.Option(help="How fast within a wave: 50/min,at-once=20,ramp=2x100,max=1000.")
     ] = "",
+    retries: Annotated[
+        str,
+        typer.Option(
+            help="How often a device that could not fetch it is asked again: 2; 3,wait=30m."
+        ),
+    ] = "",
     hold_after: Annotated[
         list[int] | None,
         typer.Option(help="A wave after which a person opens the next; repeatable."),
@@ -267,6 +275,10 @@ def push_model(
         Path | None,
         typer.Option(help="A policy.toml: when, how carefully, how fast; see the guide."),
     ] = None,
+    rate: Annotated[
+        str,
+        typer.Option(help="How fast a device may fetch: 200kB/s; left out: as the policy says."),
+    ] = "",
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Let devices go back to an older version.")
     ] = False,
@@ -304,6 +316,7 @@ def push_model(
         "max_failures": max_failures,
         **gates(gate or ()),
         "pace": read_pace(pace),
+        "retries": read_retries(retries),
         "soak_s": duration(soak),
         "hold_after": hold_after or [],
         "start_at": moment(start_at, now=now) if start_at else 0,
@@ -311,7 +324,12 @@ def push_model(
         "approve_by": approve_by,
         "draft": draft,
     }
-    asked = read_policy(policy, probation_s=probation, retry_quarantined=retry_quarantined or None)
+    asked = read_policy(
+        policy,
+        probation_s=probation,
+        max_bytes_per_s=read_rate(rate) if rate else None,
+        retry_quarantined=retry_quarantined or None,
+    )
     room = client(url, data)
     found = read_bundle(bundle)
     if not no_check:

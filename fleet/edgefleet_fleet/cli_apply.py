@@ -34,6 +34,10 @@ def apply(
         bool,
         typer.Option("--prune", help="Remove groups, webhooks and tags that are not declared."),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Begin rollouts anew whose waves, gates or policy changed."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay until every rollout that began stands still.")
@@ -81,7 +85,7 @@ def apply(
     room = client(url, data)
     present = apply_present.gather(room, declared)
     present = apply_plan.with_coming(present, [_coming(text) for text in coming or ()])
-    plan = apply_plan.plan(declared, present, prune=prune)
+    plan = apply_plan.plan(declared, present, prune=prune, again=again)
     if not as_json:
         _tell(plan)
     if plan.blocked or only_plan or not plan.steps:

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import typer
 
@@ -18,6 +19,7 @@ from edgefleet_fleet import cli_show as show
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
 from edgefleet_fleet.client import Client, new_key
 from edgefleet_fleet.errors import EXIT_FAILED, EXIT_UNREACHABLE
+from edgefleet_fleet.happenings import HistoryKind
 
 _LOOK_S: Final = 0.2
 Device = Annotated[str, typer.Argument(help="The device's name.", autocompletion=complete.devices)]
@@ -58,20 +60,22 @@ def events(
     before: Annotated[
         int | None, typer.Option(help="Only those below this number: the next page.")
     ] = None,
+    kind: Annotated[
+        list[HistoryKind] | None, typer.Option(help="Only of this kind; repeatable.")
+    ] = None,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = None,
 ) -> None:
-    """What a device reported of its installs, newest first."""
-    path = f"/devices/{show.quote(device)}/events?limit={limit}"
-    found = client(url, data).get(path if before is None else f"{path}&before={before}")
+    """What happened to a device, newest first: installs, presence, certificates, tags, commands."""
+    asked = [("limit", limit), *(("before", before) for _ in range(before is not None))]
+    query = urlencode([*asked, *(("kind", found.value) for found in kind or ())])
+    found = client(url, data).get(f"/devices/{show.quote(device)}/events?{query}")
     if as_json:
         show.json(found)
         return
     for event in found["events"]:
-        why = f"  {event['reason']}: {event['detail']}" if event["reason"] else ""
-        models = ", ".join(event["models"])
-        typer.echo(f"{event['number']}  {when(event['ts'])}  {models} {event['phase']}{why}")
+        typer.echo(f"{event['number']}  {show.event(event)}")
     if found["next"] is not None:
         show.talk(f"older ones: --before {found['events'][-1]['number']}")
 

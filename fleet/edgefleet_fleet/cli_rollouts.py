@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from edgefleet_fleet import cli_show as show
 from edgefleet_fleet import watch as watching
 from edgefleet_fleet.cli_options import DEFAULT_URL, Data, Json, Url, client
 from edgefleet_fleet.client import Client
+from edgefleet_fleet.rollout_verbs import SENTENCES, Verb
 
 rollouts = typer.Typer(help="The rollouts, running and past.", no_args_is_help=True)
 
@@ -49,23 +51,21 @@ def rollouts_watch(
     return watch_rollout(room, view, as_json=as_json)
 
 
-@rollouts.command("pause")
-def rollouts_pause(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Stop asking more devices."""
-    _by_hand(rollout, "pause", as_json=as_json, url=url, data=data)
+def _steering(verb: Verb) -> Callable[..., None]:
+    def steer(
+        rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
+    ) -> None:
+        _by_hand(rollout, verb, as_json=as_json, url=url, data=data)
+
+    return steer
 
 
-@rollouts.command("resume")
-def rollouts_resume(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Go on; the failures so far are taken as seen."""
-    _by_hand(rollout, "resume", as_json=as_json, url=url, data=data)
+for _verb in Verb:
+    if _verb is not Verb.ABORT:
+        rollouts.command(_verb.value, help=SENTENCES[_verb])(_steering(_verb))
 
 
-@rollouts.command("abort")
+@rollouts.command("abort", help=SENTENCES[Verb.ABORT])
 def rollouts_abort(
     rollout: str,
     revert: Annotated[
@@ -75,51 +75,11 @@ def rollouts_abort(
     url: Url = DEFAULT_URL,
     data: Data = None,
 ) -> None:
-    """End it; devices that have the new version keep it."""
-    verb = "revert" if revert else "abort"
+    """End a rollout, with or without a way back."""
+    verb = Verb.REVERT if revert else Verb.ABORT
     _by_hand(rollout, verb, as_json=as_json, url=url, data=data)
 
 
-@rollouts.command("revert")
-def rollouts_revert(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Send every device that has it back to what it ran before; of a completed one too."""
-    _by_hand(rollout, "revert", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("start")
-def rollouts_start(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Begin a draft, or one that is scheduled, now."""
-    _by_hand(rollout, "start", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("approve")
-def rollouts_approve(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Agree with it, as a second person."""
-    _by_hand(rollout, "approve", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("deny")
-def rollouts_deny(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Say no to it."""
-    _by_hand(rollout, "deny", as_json=as_json, url=url, data=data)
-
-
-@rollouts.command("promote")
-def rollouts_promote(
-    rollout: str, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = None
-) -> None:
-    """Open the next wave: the one that waits for a person, or before soak and gates let it."""
-    _by_hand(rollout, "promote", as_json=as_json, url=url, data=data)
-
-
-def _by_hand(rollout: str, verb: str, *, as_json: bool, url: str, data: Path | None) -> None:
+def _by_hand(rollout: str, verb: Verb, *, as_json: bool, url: str, data: Path | None) -> None:
     view = client(url, data).post(f"/rollouts/{show.quote(rollout)}/{verb}")
     show.one(view, as_json=as_json, line=f"{view['id']}: {view['state']}")

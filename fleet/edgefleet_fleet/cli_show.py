@@ -131,9 +131,20 @@ def device(view: Any, *, as_json: bool) -> None:
     }
     for name, text in lines.items():
         typer.echo(f"{name:9} {text}")
-    for event in reversed(view["events"][:20]):
-        why = f"  {event['reason']}: {event['detail']}" if event["reason"] else ""
-        typer.echo(f"{moment(event['ts'])}  {', '.join(event['models'])} {event['phase']}{why}")
+    for found in reversed(view["events"][:20]):
+        typer.echo(event(found))
+
+
+def event(found: Any) -> str:
+    """A line of a device's history."""
+    if found["phase"]:
+        why = f"  {found['reason']}: {found['detail']}" if found["reason"] else ""
+        words = f"{', '.join(found['models'])} {found['phase']}{why}"
+    else:
+        times = f" ({found['count']} times)" if found["count"] > 1 else ""
+        who = f", by {found['who']}" if found["who"] else ""
+        words = f"{found['kind']} {found['what']}{times}  {found['detail']}{who}".rstrip()
+    return f"{moment(found['until'] or found['ts'])}  {plain(words)}"
 
 
 def _inventory(found: Any) -> dict[str, str]:
@@ -227,8 +238,12 @@ def _cell(column: str, value: Any) -> str:
         return str(value)[:16]
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    # a stranger's words neither move the cursor nor begin a row of their own
-    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """A stranger's words, which neither move the cursor nor begin a row of their own."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def moment(seconds: int) -> str:

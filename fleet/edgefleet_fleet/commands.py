@@ -25,6 +25,7 @@ from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.errors import Conflict
 from edgefleet_fleet.groups import devices_of, meant
+from edgefleet_fleet.happenings import MAX_DETAIL, Happening, HistoryKind
 from edgefleet_fleet.records import CommandRow, Device
 from edgefleet_fleet.work import Actor, Room, Work
 
@@ -132,6 +133,9 @@ class Commands:
             log.info("%s answers %s, which waits for no answer", result.device, result.id)
             return
         log.info("%s: %s %s: %s", result.device, result.kind, result.outcome, result.detail)
+        words = " ".join(word for word in (result.kind.value, result.id, result.detail) if word)
+        told = Happening(result.outcome.value, words[:MAX_DETAIL])
+        work.happened(result.device, HistoryKind.COMMAND, told)
         work.changed("command", result.id)
 
     def send_again(self, work: Work, device: str) -> None:

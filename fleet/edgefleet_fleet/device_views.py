@@ -6,7 +6,6 @@ from typing import Any
 
 from edgefleet_contract import codec
 from edgefleet_contract.boards import class_of
-from edgefleet_contract.reported import Event
 from edgefleet_fleet.records import CommandRow, Device, GroupRow
 
 View = dict[str, Any]
@@ -32,11 +31,6 @@ def inventory(device: Device) -> View:
         "agent": reported.agent,
         "reported_at": reported.ts,
     }
-
-
-def numbered(row: tuple[int, int, Event], shown: View) -> View:
-    """An event as it is shown, with its number and when it came."""
-    return shown | {"number": row[0], "received_at": row[1]}
 
 
 def group(row: GroupRow, devices: tuple[Device, ...] | None = None) -> View:

@@ -16,6 +16,8 @@ from edgefleet_fleet.roster import Outcome
 SAYS_NOTHING: Final = frozenset({Reason.SUPERSEDED, Reason.STALE_ORDER})
 """An order that a newer one replaced, or that came late, says nothing about the model."""
 DELIVERY: Final = frozenset({Reason.DOWNLOAD_FAILED, Reason.NOT_FOUND, Reason.NO_SPACE})
+ON_THE_WAY: Final = frozenset({Reason.DOWNLOAD_FAILED, Reason.NOT_FOUND})
+"""Of these, what may be otherwise at another time; a full disk does not grow."""
 SITUATION: Final = frozenset(
     {
         *(Reason.ORDER_EXPIRED, Reason.METADATA_EXPIRED, Reason.METADATA_ROLLBACK),

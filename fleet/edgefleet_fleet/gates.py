@@ -31,8 +31,9 @@ class Counts:
 
     `good` and `bad` were attempted and ended, `silent` ones ran the model and went quiet,
     `at_work` answered and have not ended. `undelivered` and `refused` never ran it. `unasked` wait
-    for their turn, `unheard` were asked and said nothing yet. Of the failures, `excused` ones were
-    acknowledged by a person (as were `excused_budget` of those that never ran it).
+    for their turn, `unheard` were asked and said nothing yet, `retrying` are asked again later. Of
+    the failures, `excused` ones were acknowledged by a person (as were `excused_budget` of those
+    that never ran it).
     """
 
     good: int = 0
@@ -43,6 +44,7 @@ class Counts:
     refused: int = 0
     unasked: int = 0
     unheard: int = 0
+    retrying: int = 0
     excused: int = 0
     excused_budget: int = 0
 
@@ -67,7 +69,7 @@ class Counts:
     @property
     def total(self) -> int:
         """Everybody."""
-        return self.attempted + self.undone + self.unasked + self.unheard
+        return self.attempted + self.undone + self.unasked + self.unheard + self.retrying
 
 
 _NAMES: Final = tuple(field.name for field in dataclasses.fields(Counts))
@@ -84,6 +86,7 @@ def counts_of(found: Mapping[Outcome, int], excused: Mapping[Outcome, int]) -> C
         refused=found[Outcome.REFUSED],
         unasked=found[Outcome.PENDING],
         unheard=found[Outcome.ASKED],
+        retrying=found[Outcome.RETRYING],
         # who was silent, was acknowledged and came back is no failure to forgive any more
         excused=sum(min(found[which], excused[which]) for which in FAILED),
         excused_budget=sum(min(found[which], excused[which]) for which in UNDONE),
@@ -175,7 +178,7 @@ def tripped(
             words = f"{where}{_failures(counts)}: with 95 % confidence over {bound:.1%}"
             return Trip(Cause.GATE, f"{words}, and {policy.limit:.1%} is the limit")
     if pooled.undone >= policy.undone_min and pooled.undone > policy.undone_limit * (
-        pooled.total - pooled.unasked - pooled.unheard
+        pooled.total - pooled.unasked - pooled.unheard - pooled.retrying
     ):
         return Trip(Cause.BUDGET, _undone(pooled))
     return None
@@ -183,10 +186,10 @@ def tripped(
 
 def has_ended(policy: GatePolicy, counts: Counts, newest: Counts) -> bool:
     """Whether nobody is still at it. With a sample, the newest wave needs so many attempted
-    devices, and those that never answered are not waited for."""
+    devices, and those that never answered, or are asked again later, are not waited for."""
     if counts.unasked or counts.at_work:
         return False
-    return not counts.unheard or 0 < policy.min_sample <= newest.attempted
+    return not counts.unheard + counts.retrying or 0 < policy.min_sample <= newest.attempted
 
 
 def objection(policy: GatePolicy, counts: Counts) -> Trip | None:

@@ -13,7 +13,8 @@ from edgefleet_contract.bundle import is_name
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.certificates import Certificates
-from edgefleet_fleet.deployments import Deployments, traits_of
+from edgefleet_fleet.deployments import Deployments
+from edgefleet_fleet.device_traits import traits_of
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.filters import Filter, resolve

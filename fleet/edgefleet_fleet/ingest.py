@@ -22,6 +22,7 @@ from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.commands import Commands
 from edgefleet_fleet.deployments import Deployments
 from edgefleet_fleet.errors import Denied
+from edgefleet_fleet.happenings import MAX_DETAIL, Happening, HistoryKind, changes, quarantined
 from edgefleet_fleet.ports import Incoming
 from edgefleet_fleet.records import Device
 from edgefleet_fleet.work import KEPT_BY_BROKER, Room, Work
@@ -79,6 +80,7 @@ class Ingest:
         match address.channel:
             case Channel.REPORTED:
                 reported = parse(Reported, payload, device=name)
+                note_reported(work, device, reported)
                 work.tx.devices.set_reported(reported)
                 # What the broker had kept for us is the state, but no sign of life.
                 if not message.retained:
@@ -87,6 +89,7 @@ class Ingest:
                 self._deployments.welcome(work, name, reported.capabilities)
             case Channel.ONLINE:
                 presence = parse(Presence, payload, device=name)
+                note_presence(work, device, presence)
                 work.tx.devices.set_presence(presence)
                 if presence.online and not message.retained:
                     work.tx.devices.touch(name, at=work.now)
@@ -141,6 +144,35 @@ class Ingest:
             reason=event.reason,
             detail=event.detail,
         )
+
+
+def note_presence(work: Work, device: Device, presence: Presence) -> None:
+    """Note in its history that a device came, went, or began anew."""
+    is_anew = presence.online and device.online and presence.boot_id != device.boot_id
+    if presence.online != device.online or is_anew:
+        word = "restarted" if is_anew else "online" if presence.online else "offline"
+        work.happened(device.id, HistoryKind.LINK, Happening(word))
+
+
+def note_reported(work: Work, device: Device, reported: Reported) -> None:
+    """Note in its history what is otherwise with a device than it said before."""
+    before = device.reported
+    if before is None:
+        return
+    changed = changes(before.capabilities, reported.capabilities)
+    if before.agent != reported.agent:
+        agent = f"agent {before.agent} -> {reported.agent}"
+        changed = f"{agent}, {changed}"[:MAX_DETAIL] if changed else agent
+    if changed:
+        work.happened(device.id, HistoryKind.INVENTORY, Happening("changed", changed))
+    if before.quarantined == reported.quarantined:
+        return
+    named: dict[str, str] = {}
+    for digest in {*before.quarantined, *reported.quarantined}:
+        bundle = work.tx.bundles.get(digest)
+        named[digest] = f"{bundle.model}-{bundle.version}" if bundle is not None else ""
+    for told in quarantined(before.quarantined, reported.quarantined, named):
+        work.happened(device.id, HistoryKind.QUARANTINE, told)
 
 
 class _Unknown(Exception):

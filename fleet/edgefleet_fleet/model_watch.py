@@ -14,8 +14,15 @@ from edgefleet_contract.reported import Event
 from edgefleet_contract.telemetry import ModelTelemetry
 from edgefleet_fleet import drift_watch
 from edgefleet_fleet.drift_watch import histograms, is_enough, merged, outputs_drifted
+from edgefleet_fleet.happenings import Happening, HistoryKind
 from edgefleet_fleet.model_gates import NO_EVIDENCE, NO_REFERENCE, Evidence, Reference
-from edgefleet_fleet.observations import Told, told_more, told_outputs, told_shadow
+from edgefleet_fleet.observations import (
+    Told,
+    compared_by,
+    told_more,
+    told_outputs,
+    told_shadow,
+)
 from edgefleet_fleet.records import Bundle, MemberRow, RolloutRow
 from edgefleet_fleet.references import References
 from edgefleet_fleet.rollout_plan import Plan
@@ -58,18 +65,15 @@ class ModelWatch:
 
     def compare(self, work: Work, event: Event) -> None:
         """Take a shadow's report: how often the candidate agreed with the model that serves."""
-        found = event.measurements or {}
-        if "shadow_agreement" not in found:
+        compared, agreed = compared_by(event.measurements or {})
+        if not compared:
             return
-        # what cannot be judged (a tensor that is no scores) neither agrees nor differs
-        compared = int(found.get("shadow_judged", found.get("shadow_requests", 0)))
         order = work.tx.orders.get(event.device, event.order_seq)
         for rollout in order.asks if order is not None else ():
             row, member = work.tx.rollouts.get(rollout), self._member(work, rollout, event.device)
             if row is None or row.plan is None or member is None:
                 continue
             told = work.tx.rollouts.told(rollout, event.device)
-            agreed = min(compared, round(compared * found["shadow_agreement"]))
             news = told_shadow(told, compared, agreed, per_device=row.plan.per_device)
             self._learn(work, rollout, member, *news)
 
@@ -96,6 +100,10 @@ class ModelWatch:
             else len(seen.outputs) == len(plan.reference.outputs)
         )
         is_off = outputs_drifted(built, whole) and not told.drifted_before
+        if is_enough(built, whole) and is_off != bool(told.evidence.drifted):
+            word = "drifted" if is_off else "as usual"
+            words = f"outputs of {sample.model}@{sample.version} in {sample.slot}, {row.id}"
+            work.happened(sample.device, HistoryKind.DRIFT, Happening(word, words))
         return told_outputs(
             told,
             seen.outputs if adds_up else (),

@@ -7,6 +7,7 @@ most.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgefleet_contract.drift import Window
@@ -58,6 +59,22 @@ def told_more(
         found = replace(found, measured=1, slow=int(slow), fat=int(fat))
     known_now = replace(told, requests=sample.requests, failures=sample.failures)
     return _difference(known_now, found, per_device)
+
+
+def compared_by(figures: Mapping[str, float]) -> tuple[int, int]:
+    """How many copies of a shadow's report [wire-3.8] say something, and how many of them agree.
+
+    What cannot be judged (a tensor that is no scores) neither agrees nor differs; a copy that the
+    candidate answered with an error differs, as it does for the device. Agents of before did not
+    tell how many could be judged: all that they answered.
+    """
+    errors = max(0, int(figures.get("shadow_errors", 0)))
+    answered = max(0, int(figures.get("shadow_requests", 0)) - errors)
+    judged = max(0, min(answered, int(figures.get("shadow_judged", answered))))
+    share = figures.get("shadow_agreement")
+    if share is None:
+        return errors, 0
+    return judged + errors, max(0, min(judged, round(judged * share)))
 
 
 def told_shadow(

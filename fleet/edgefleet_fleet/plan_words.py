@@ -1,6 +1,7 @@
 """How a plan is said on the command line: gates, pace, times; as the API takes it. No I/O.
 
-`--gate failures=5%,errors=2%`, `--pace 50/min,ramp=2x100`, `--soak 30m`, `--start-at +2h`.
+`--gate failures=5%,errors=2%`, `--pace 50/min,ramp=2x100`, `--retries 3,wait=30m`, `--soak 30m`,
+`--rate 200kB/s`, `--start-at +2h`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.model_gates import Kind
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "KiB": 2**10, "MiB": 2**20}
+_RATE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?(B|kB|MB|KiB|MiB)?(?:/s)?")
 _DURATION = re.compile(r"(\d+)([smhd]?)")
 
 
@@ -46,6 +49,18 @@ def moment(text: str, *, now: float) -> int:
             f"a moment of {text[:40]!r}", hint="+2h, or 2027-01-31T08:00+01:00 (with its zone)"
         )
     return int(found.timestamp())
+
+
+def rate(text: str) -> int:
+    """Bytes per second in `200kB/s`, `1.5MB/s`, `64KiB/s` or `50000`.
+
+    Raises:
+        Malformed: it is none of these.
+    """
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise Malformed(f"a rate of {text[:40]!r}", hint="200kB/s, 1.5MB/s, 64KiB/s or 50000")
+    return round(float(found[1]) * _BYTES[found[2] or "B"])
 
 
 def share(text: str) -> float:
@@ -119,6 +134,23 @@ def gates(words: Iterable[str]) -> dict[str, Any]:
             known = ", ".join([*_GATE, "p95", "ram", *(kind.value for kind in Kind)])
             raise Malformed(f"gate {word[:60]!r} is not known", hint=f"word=value of {known}")
     return {"gate": gate, "model_gates": list(models.values()), "envelope": envelope}
+
+
+def retries(text: str) -> dict[str, Any]:
+    """The API's `retries` in `3` or `3,wait=30m`.
+
+    Raises:
+        Malformed: a word is not known.
+    """
+    found: dict[str, Any] = {}
+    for word in (part.strip() for part in text.split(",") if part.strip()):
+        if word.isdigit():
+            found["most"] = int(word)
+        elif word.startswith("wait="):
+            found["wait_s"] = duration(word.removeprefix("wait="))
+        else:
+            raise Malformed(f"retries {word[:60]!r} is not known", hint="3, or 3,wait=30m")
+    return found
 
 
 def pace(text: str) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.order_policy import DEFAULT_POLICY
 from edgefleet_fleet.adapters.sql.store import Transaction
-from edgefleet_fleet.deployments import Deployments, Wish, traits_of
+from edgefleet_fleet.deployments import Deployments
+from edgefleet_fleet.device_traits import traits_of
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.filters import Filter
 from edgefleet_fleet.groups import devices_of
 from edgefleet_fleet.views import View
+from edgefleet_fleet.wishes import Wish
 from edgefleet_fleet.work import Actor, Room
 
 

@@ -207,7 +207,8 @@ class RolloutRow:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """A device of a rollout: the order that asked it, and how far it is."""
+    """A device of a rollout: the order that asked it, and how far it is; so many `tries` to fetch
+    it failed, and where it waits to be asked again, that is at `retry_at`."""
 
     rollout: str
     device: str
@@ -219,6 +220,8 @@ class MemberRow:
     reason: Reason | None
     detail: str
     updated_at: int
+    tries: int = 0
+    retry_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ to the state; `rounds.py` is what follows by itself (opening waves, asking, stop
 A device is asked once; twice only where its order was taken back by a gate (`held`) before it ran
 the model, and a person resumed. `good` may still become `bad` (it kept dying after its commit), and
 `silent` may become anything (it was heard of again); `bad`, `refused`, `undelivered`, `blocked`,
-`withdrawn` and `reverted` stay.
+`withdrawn` and `reverted` stay. One that could not fetch it is asked again, `retrying` until then,
+as often as the plan says (`retries.py`); only after that it is `undelivered`.
 
 A rollout that is COMPLETED still asks devices that join later: the level that it set is the level
 of the fleet until something newer takes its place.
@@ -35,6 +36,7 @@ from edgefleet_fleet.rollout_events import (
     Observed,
     Paused,
     Promoted,
+    PutOff,
     Replaced,
     Resumed,
     Started,
@@ -56,14 +58,17 @@ from edgefleet_fleet.rollout_states import (
 )
 from edgefleet_fleet.roster import NOBODY, OPEN, Member, Outcome, Roster, Tally
 
+_TAKEN = (Outcome.PENDING, Outcome.HELD, Outcome.RETRYING, Outcome.BLOCKED, *OPEN)
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """The whole state but for the devices: waves 0 to `wave` are open.
 
     `excused` failures were acknowledged. `ends` are the waves' ends, fixed when it began. `blocked`
-    hardware classes are asked no more. `quiet_since` is when something last happened, `swept_at`
-    when silent devices were last looked for.
+    hardware classes are asked no more. `retry_at` is by when a device is to be asked again (0: none
+    is), `quiet_since` when something last happened, `swept_at` when silent devices were last looked
+    for.
     """
 
     plan: Plan
@@ -83,6 +88,7 @@ class Rollout:
     blocked: tuple[str, ...] = ()
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     approved_by: str = ""
+    retry_at: int = 0
 
     @property
     def is_enlisted(self) -> bool:
@@ -207,7 +213,7 @@ def stop(
     stopped = replace(stopped, ending=ending or rollout.ending)
     changes: dict[str, Member] = {}
     commands: list[Command] = []
-    for device in roster.having((Outcome.PENDING, Outcome.HELD, *OPEN)):
+    for device in roster.having((Outcome.PENDING, Outcome.HELD, Outcome.RETRYING, *OPEN)):
         member = _known(roster, device)
         if member.outcome.is_open:
             commands.append(Withdraw(device))
@@ -294,14 +300,34 @@ def _end(rollout: Rollout, roster: Roster, event: Ended, now: int) -> Step:
         return Step(rollout)
     if member.outcome is Outcome.GOOD and event.outcome is not Outcome.BAD:
         return Step(rollout)  # it runs: what it says of a fetch or a refusal is of something else
+    if event.outcome is Outcome.UNDELIVERED and event.may_retry:
+        wait_s = rollout.plan.retries.wait_after(member.tries + 1)
+        if wait_s is not None:
+            return _hear(_put_off(rollout, roster, event.device, member, now, wait_s), now)
     ended = replace(
         member,
+        tries=member.tries + (event.outcome is Outcome.UNDELIVERED),
         outcome=event.outcome,
         heard_at=now,
         failed_selftest=event.failed_selftest,
     )
     orders = () if event.outcome is Outcome.GOOD else (Withdraw(event.device),)
     return _hear(change(rollout, roster, {event.device: ended}, *orders), now)
+
+
+def _put_off(
+    rollout: Rollout, roster: Roster, device: str, member: Member, now: int, wait_s: int
+) -> Step:
+    waits = replace(
+        member,
+        outcome=Outcome.RETRYING,
+        heard_at=now,
+        tries=member.tries + 1,
+        retry_at=now + wait_s,
+    )
+    first = min(rollout.retry_at or waits.retry_at, waits.retry_at)
+    waiting = replace(rollout, retry_at=first)
+    return change(waiting, roster, {device: waits}, PutOff(device))
 
 
 def _hear(found: Step, now: int) -> Step:
@@ -322,7 +348,7 @@ def _take(rollout: Rollout, roster: Roster, device: str) -> Step:
         return Step(rollout)
     if member.outcome is Outcome.REVERTING:
         gone = replace(member, outcome=Outcome.REVERTED)
-    elif member.outcome in (Outcome.PENDING, Outcome.HELD, Outcome.BLOCKED, *OPEN):
+    elif member.outcome in _TAKEN:
         gone = replace(member, outcome=Outcome.WITHDRAWN)
     else:
         return Step(rollout)

@@ -67,11 +67,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A device ended what it was asked: GOOD, BAD, UNDELIVERED or REFUSED."""
+    """A device ended what it was asked: GOOD, BAD, UNDELIVERED or REFUSED.
+
+    `may_retry`: nothing but its way to the files failed, so that it may be asked again.
+    """
 
     device: str
     outcome: Outcome
     failed_selftest: bool = False
+    may_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +181,20 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class PutOff:
+    """Order this device to run what it ran before, until it is asked again.
+
+    What it says of its orders until now concerns this rollout no more.
+    """
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Remember that this bundle is not for this hardware class."""
 
     kind: str
 
 
-Command: TypeAlias = Enlist | Ask | Withdraw | Block
+Command: TypeAlias = Enlist | Ask | Withdraw | PutOff | Block

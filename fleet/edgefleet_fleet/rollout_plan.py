@@ -22,6 +22,7 @@ from edgefleet_fleet.model_gates import (
     Reference,
 )
 from edgefleet_fleet.pace import DEFAULT_PACE, Pace
+from edgefleet_fleet.retries import DEFAULT_RETRIES, Retries
 
 ANYBODY: Final = "any"
 
@@ -37,6 +38,7 @@ class Plan:
         reference: how the previous model answers, for gates that compare.
         envelope: what a request may take, for `slow` and `memory`.
         pace: how fast the devices of an open wave are asked.
+        retries: how often a device that could not fetch it is asked again.
         soak_s: how long a wave must have stood before the next opens.
         hold_after: waves (counted from 1) after which a person opens the next.
         start_at, expires_at: not before, and not after.
@@ -52,6 +54,7 @@ class Plan:
     reference: Reference = NO_REFERENCE
     envelope: Envelope = NO_ENVELOPE
     pace: Pace = DEFAULT_PACE
+    retries: Retries = DEFAULT_RETRIES
     soak_s: int = 0
     hold_after: tuple[int, ...] = ()
     start_at: int = 0

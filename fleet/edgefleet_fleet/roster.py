@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     STARTED = "started"
     ACTIVE = "active"
     SILENT = "silent"
+    RETRYING = "retrying"
     GOOD = "good"
     BAD = "bad"
     UNDELIVERED = "undelivered"
@@ -70,7 +71,8 @@ def step_of(phase: Phase) -> Outcome | None:
 class Member:
     """A device of a rollout. `place` orders the devices of a wave; `kind` is its hardware class.
 
-    `asked_at` and `heard_at` are seconds since 1970, 0 where it was not.
+    `asked_at` and `heard_at` are seconds since 1970, 0 where it was not. So many `tries` to fetch
+    it failed; one that is RETRYING is asked again at `retry_at`.
     """
 
     wave: int
@@ -80,6 +82,8 @@ class Member:
     asked_at: int = 0
     heard_at: int = 0
     failed_selftest: bool = False
+    tries: int = 0
+    retry_at: int = 0
 
 
 Cell: TypeAlias = tuple[int, Outcome, str]
@@ -169,6 +173,10 @@ class Roster(Protocol):
         """The ACTIVE devices not heard of since `before`; with `committed` the GOOD ones too."""
         ...
 
+    def retrying(self, limit: int) -> tuple[tuple[str, int], ...]:
+        """The RETRYING devices and when each is asked again, the first ones first."""
+        ...
+
     def write(self, changes: Mapping[str, Member]) -> None:
         """Keep new and changed devices."""
         ...
@@ -226,6 +234,12 @@ class MemoryRoster:
         outcomes = (Outcome.ACTIVE, Outcome.GOOD) if committed else (Outcome.ACTIVE,)
         found = (device for outcome in outcomes for device in self._by_outcome[outcome])
         return tuple(sorted(d for d in found if self._heard_at(d) < before))
+
+    def retrying(self, limit: int) -> tuple[tuple[str, int], ...]:
+        """See `Roster`."""
+        waiting = self._by_outcome[Outcome.RETRYING]
+        found = sorted((self.members[device].retry_at, device) for device in waiting)
+        return tuple((device, at) for at, device in found[:limit])
 
     def _heard_at(self, device: str) -> int:
         return max(self.members[device].heard_at, self.heard.get(device, 0))

@@ -87,7 +87,7 @@ def follow(rollout: Rollout, roster: Roster, *, now: int) -> Step:
         case State.RUNNING:
             return _run(rollout, roster, now)
         case State.COMPLETED:
-            return _ask(rollout, roster, now)
+            return _retry(rollout, roster, now) or _ask(rollout, roster, now)
         case State.ABORTING if not rollout.tally.by_outcome()[Outcome.REVERTING]:
             return Step(move(rollout, Trigger.ALL_BACK, rollout.cause, rollout.why))
         case _:
@@ -107,6 +107,8 @@ def wake_at(rollout: Rollout, now: int) -> int:
                 moments.append(rollout.bucket.next_at(plan.pace.rate(found[Outcome.GOOD])))
                 if plan.pace.at_once:
                     moments.append(now + ANSWER_S)
+            if found[Outcome.RETRYING]:
+                moments.append(rollout.retry_at)
             if rollout.state is State.RUNNING:
                 moments += [rollout.soak_until if rollout.wave_state is WaveState.SOAK else 0]
                 if found[Outcome.ACTIVE] or (plan.soak_s and found[Outcome.GOOD]):
@@ -152,6 +154,9 @@ def _run(rollout: Rollout, roster: Roster, now: int) -> Step:
     trip = _trip(rollout, kinds, now)
     if trip is not None:
         return _give_up(rollout, roster, trip)
+    again = _retry(rollout, roster, now)
+    if again is not None:
+        return again
     asked = _ask(rollout, roster, now)
     return asked if asked.changes else _pass(rollout, roster, _pooled(rollout, kinds), now)
 
@@ -188,9 +193,9 @@ def _block_kind(rollout: Rollout, roster: Roster, kind: str) -> Step:
     blocked = dataclasses.replace(rollout, blocked=(*rollout.blocked, kind))
     changes: dict[str, Member] = {}
     commands: list[Command] = [Block(kind)]
-    for device in roster.having((Outcome.PENDING, *AT_IT), kind=kind):
+    for device in roster.having((Outcome.PENDING, Outcome.RETRYING, *AT_IT), kind=kind):
         member = _member(roster, device)
-        was_asked = member.outcome is not Outcome.PENDING
+        was_asked = member.outcome.is_open
         outcome = Outcome.WITHDRAWN if was_asked else Outcome.BLOCKED
         changes[device] = dataclasses.replace(member, outcome=outcome)
         commands += [Withdraw(device)] if was_asked else []
@@ -244,6 +249,22 @@ def _hold(rollout: Rollout, roster: Roster) -> Step:
         for device in roster.having((Outcome.ASKED, Outcome.STARTED))
     }
     return change(rollout, roster, changes, *(Withdraw(device) for device in changes))
+
+
+def _retry(rollout: Rollout, roster: Roster, now: int) -> Step | None:
+    """Let devices wait for their turn again whose time has come; None where none are."""
+    if not rollout.retry_at or now < rollout.retry_at:
+        return None
+    waiting = roster.retrying(_BATCH)
+    changes = {
+        device: dataclasses.replace(_member(roster, device), outcome=Outcome.PENDING, retry_at=0)
+        for device, at in waiting
+        if at <= now
+    }
+    if not changes:
+        next_at = waiting[0][1] if waiting else 0
+        return Step(dataclasses.replace(rollout, retry_at=next_at))
+    return change(dataclasses.replace(rollout, quiet_since=now), roster, changes)
 
 
 def _ask(rollout: Rollout, roster: Roster, now: int) -> Step:

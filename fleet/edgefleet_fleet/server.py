@@ -247,7 +247,7 @@ async def _tend(fleet: Fleet, services: Services) -> None:
         def on_connected() -> None:
             services.publications.tell_all()
             services.publications.tell_time()
-            services.deployments.publish_all()
+            services.deployments.upkeep.publish_all()
             services.commands.publish_open()
             loop.call_soon_threadsafe(fleet.be, State.RUNNING)
 
@@ -325,7 +325,7 @@ async def _renew(services: Services) -> None:
     while True:
         await asyncio.sleep(_RENEW_EVERY_S)
         await _patiently(services, services.publications.keep_fresh)
-        await _patiently(services, services.deployments.renew)
+        await _patiently(services, services.deployments.upkeep.renew)
 
 
 async def _sweep(services: Services) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from edgefleet_contract.commands import Kind
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.happenings import HistoryKind
 from edgefleet_fleet.roles import Role
 
 Document = dict[str, Any]
@@ -139,26 +140,26 @@ class ListedDevice(Shape):
 
 
 class EventShape(Shape):
-    """What a device reported of an install (wire.md, section 7)."""
-
-    boot_id: str
-    seq: int
-    ts: int = time()
-    order_seq: int
-    rollout: str
-    phase: Phase
-    models: list[str]
-    detail: str
-    measurements: Document
-    reason: Reason | None
-    reason_text: str
-
-
-class NumberedEvent(EventShape):
-    """An event, with its number and when it came."""
+    """An entry of a device's history; null is what only a step of an install has (wire.md, 3)."""
 
     number: int
     received_at: int = time()
+    kind: HistoryKind
+    what: str
+    detail: str
+    who: str
+    count: int
+    until: int = time()
+    ts: int = time()
+    boot_id: str | None
+    seq: int | None
+    order_seq: int | None
+    rollout: str | None
+    phase: Phase | None
+    models: list[str]
+    measurements: Document
+    reason: Reason | None
+    reason_text: str
 
 
 class MemberShape(Shape):
@@ -172,6 +173,8 @@ class MemberShape(Shape):
     phase: Phase | None
     detail: str
     updated_at: int = time()
+    tries: int
+    retry_at: int = time()
     reason: Reason | None
     reason_text: str
 
@@ -196,9 +199,9 @@ class Devices(PageShape):
 
 
 class Events(PageShape):
-    """Events of a device, newest first."""
+    """The history of a device, newest first."""
 
-    events: list[NumberedEvent]
+    events: list[EventShape]
 
 
 class Tags(Shape):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from edgefleet_fleet import device_views, tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.cohort import wave_words
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.happenings import Entry, Happening, HistoryKind
 from edgefleet_fleet.papers import papers
 from edgefleet_fleet.ports import Shelf
 from edgefleet_fleet.publications import Publications
@@ -41,6 +42,12 @@ from edgefleet_fleet.waiting import gate_views, waits_for
 from edgefleet_fleet.webhooks import Webhook
 
 View: TypeAlias = dict[str, Any]
+_OTHER: View = {
+    **dict.fromkeys(("boot_id", "seq", "order_seq", "rollout", "phase", "reason")),
+    "models": [],
+    "measurements": {},
+    "reason_text": "",
+}
 _FAILED = (Outcome.BAD, Outcome.SILENT, *UNDONE)
 
 
@@ -65,8 +72,10 @@ def devices(tx: Transaction, rows: Sequence[Device] | None = None) -> list[View]
     return found
 
 
-def device(tx: Transaction, name: str, *, events: int = 50) -> View:
-    """One device, with its newest telemetry, its events and its part in rollouts.
+def device(
+    tx: Transaction, name: str, *, events: int = 50, kinds: Collection[HistoryKind] = ()
+) -> View:
+    """One device, with its newest telemetry, its history (of these kinds) and its part in rollouts.
 
     Raises:
         NotFound: there is no such device.
@@ -82,7 +91,9 @@ def device(tx: Transaction, name: str, *, events: int = 50) -> View:
         "system": codec.encode(system[-1]) if system else None,
         "models": {slot: codec.encode(found[-1]) for slot, found in samples.items() if found},
     }
-    view["events"] = [event_view(event) for event in tx.history.events(name, limit=events)]
+    view["events"] = [
+        event_view(entry) for entry in tx.history.page(name, limit=events, kinds=kinds)
+    ]
     view["rollouts"] = [
         _member(member) | {"rollout": row.id}
         for row, member in reversed(tx.rollouts.of_device(name))
@@ -105,20 +116,33 @@ def telemetry(tx: Transaction, name: str, *, limit: int) -> View:
     }
 
 
-def event_view(event: Event) -> View:
-    """One event of an install."""
-    return {
-        "boot_id": event.boot_id,
-        "seq": event.seq,
-        "ts": event.ts,
-        "order_seq": event.order_seq,
-        "rollout": event.rollout,
-        "phase": event.phase.value,
-        "models": list(event.models),
-        "detail": event.detail,
-        "measurements": event.measurements or {},
-        **_reason(event.reason),
+def event_view(entry: Entry) -> View:
+    """One entry of a device's history; what only steps of installs have is null for others."""
+    head = {
+        "number": entry.number,
+        "received_at": entry.received_at,
+        "kind": entry.kind.value,
+        "ts": entry.ts,
     }
+    match entry.told:
+        case Event() as step:
+            return head | {
+                "what": step.phase.value,
+                "who": "",
+                "count": 1,
+                "until": 0,
+                "boot_id": step.boot_id,
+                "seq": step.seq,
+                "order_seq": step.order_seq,
+                "rollout": step.rollout,
+                "phase": step.phase.value,
+                "models": list(step.models),
+                "detail": step.detail,
+                "measurements": step.measurements or {},
+                **_reason(step.reason),
+            }
+        case Happening() as other:
+            return {**head, **_OTHER, **asdict(other)}
 
 
 def rollouts(tx: Transaction, rows: Sequence[RolloutRow] | None = None) -> list[View]:
@@ -413,6 +437,8 @@ def _member(member: MemberRow) -> View:
         "phase": member.phase.value if member.phase else None,
         "detail": member.detail,
         "updated_at": member.updated_at,
+        "tries": member.tries,
+        "retry_at": member.retry_at,
         **_reason(member.reason),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -25,6 +26,7 @@ _FAILED = frozenset({"bad", "silent", "undelivered", "refused"})
 _COLOURS = {
     "good": "green",
     "asked": "yellow",
+    "retrying": "yellow",
     "pending": "dim",
     "withdrawn": "dim",
     **dict.fromkeys(_FAILED, "red"),
@@ -154,7 +156,18 @@ def _say(console: Console, line: str) -> None:
 
 
 def _why(device: Any) -> str:
+    again = _again(device)
     if not device["reason"]:
-        return ""
+        return again
     detail = f" ({device['detail']})" if device["detail"] else ""
-    return f"{device['reason']}: {device['reason_text']}{detail}"
+    return f"{device['reason']}: {device['reason_text']}{detail}{again and f'; {again}'}"
+
+
+def _again(device: Any) -> str:
+    """What there is to say of tries to fetch it that failed."""
+    if not device["tries"]:
+        return ""
+    if device["outcome"] == "retrying":
+        at = datetime.fromtimestamp(device["retry_at"], UTC).astimezone()
+        return f"try {device['tries']} failed, asked again at {at:%H:%M:%S}"
+    return f"{device['tries']} tries failed" if device["outcome"] in _FAILED else ""

@@ -24,6 +24,7 @@ from edgefleet_fleet.authority import Authority
 from edgefleet_fleet.changes import Change, Changes
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
+from edgefleet_fleet.happenings import Happening, HistoryKind, of_audit
 from edgefleet_fleet.ports import BrokerLink, Shelf
 from edgefleet_fleet.records import AuditRow, OrderRow
 from edgefleet_fleet.threads import Threads
@@ -64,15 +65,23 @@ class Work:
     cleared: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
+    events_keep: int = 2000
 
     def changed(self, noun: str, subject: str) -> None:
         """Watchers of this will be told."""
         self.changes.append(Change(noun, subject))
 
+    def happened(self, device: str, kind: HistoryKind, what: Happening) -> None:
+        """Leave an entry in the history of a device."""
+        self.tx.history.add(device, kind, what, at=self.now, keep=self.events_keep)
+
     def record(self, what: str, subject: str, detail: str = "") -> None:
-        """Leave a row in the audit trail."""
+        """Leave a row in the audit trail; and in the history of the device that it is about."""
         row = AuditRow(self.now, self.actor.who, what, subject, detail, self.actor.address)
         self.tx.ledger.record(row)
+        found = of_audit(what, detail, self.actor.who)
+        if found is not None:
+            self.happened(subject, *found)
         log.info("%s: %s %s %s", self.actor.who, what, subject, detail)
 
 
@@ -108,7 +117,9 @@ class Room:
         """
         with self._turn():
             with self.store.begin(decides=True) as tx:
-                work = Work(tx, int(self.clock()), actor or Actor())
+                work = Work(
+                    tx, int(self.clock()), actor or Actor(), events_keep=self.config.events_keep
+                )
                 if work.actor.guard is not None:
                     work.actor.guard(tx, work.now)
                 yield work

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgefleet_agent import config
 from edgefleet_agent.adapters.folder_chunks import FolderChunks
@@ -20,6 +22,7 @@ from edgefleet_agent.transfer.pace import HourCap, Pace
 from edgefleet_agent.transfer.window import FIRST_WAIT_S, WAITS_S, Window
 from edgefleet_contract import bundle as b
 from edgefleet_contract.errors import OperatorError, PeerError, TransientError
+from edgefleet_contract.order_policy import SLOWEST
 from edgefleet_contract.reasons import Reason
 from tests.agent.shelf import Shelf, serve
 
@@ -188,6 +191,61 @@ def test_a_cap_is_kept(store: Store, shelf: Shelf) -> None:
     fetch(mover, shelf.url)
     took = time.monotonic() - began
     assert (len(RAW) + len(CHUNKS) - 400_000) / 400_000 <= took < 2.5
+
+
+def test_an_order_s_cap_holds_for_its_download_and_not_for_the_next(
+    store: Store, shelf: Shelf
+) -> None:
+    mover = Mover(store, [HttpChunks()], pace=Pace(10_000_000))
+    mover.allow(None, max_bytes_per_s=400_000)
+    began = time.monotonic()
+    fetch(mover, shelf.url)
+    took = time.monotonic() - began
+    assert (len(RAW) + len(CHUNKS) - 400_000) / 400_000 <= took < 2.5
+    other = shelf.put(RAW[:-1])
+    table = b.chunk_list(RAW[:-1])
+    shelf.put(table)
+    mover.allow(None)
+    began = time.monotonic()
+    mover.fetch_file(
+        other,
+        size=len(RAW) - 1,
+        chunk_list_sha256=b.sha256(table),
+        sources=(shelf.url,),
+        what="model",
+        progress=lambda done: None,
+    )
+    assert time.monotonic() - began < took
+
+
+@given(
+    st.integers(SLOWEST, 10**6),
+    st.lists(st.tuples(st.integers(1, 65_536), st.floats(0, 3)), min_size=1, max_size=50),
+)
+def test_whoever_waits_as_told_stays_below_the_cap(
+    cap: int, blocks: list[tuple[int, float]]
+) -> None:
+    pace = Pace()
+    pace.lower(cap)
+    now, arrived, first = 7.0, 0, None
+    for size, after in blocks:
+        now += after
+        arrived += size
+        first = now if first is None else first
+        now += pace.pay(size, now=now, hour=3)
+        assert arrived <= cap * (now - first + 1) * 1.000001
+
+
+def test_the_lower_cap_counts_and_one_that_is_too_low_is_lifted() -> None:
+    pace = Pace(5000)
+    pace.lower(9000)
+    assert pace.cap(3) == 5000
+    pace.lower(2000)
+    assert pace.cap(3) == 2000
+    pace.lower(5)  # of a control room that did not look
+    assert pace.cap(3) == SLOWEST
+    pace.lower(0)
+    assert pace.cap(3) == 5000
 
 
 def test_hours_of_the_day_have_caps_of_their_own() -> None:

@@ -183,6 +183,9 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
         "heard_at": 8,
         "failed_selftest": False,
         "told": None,
+        "tries": 0,
+        "retry_at": 0,
+        "answered_seq": 0,
     },
     "block": {"bundle": "9d" * 32, "kind": "rpi3", "rollout": ROLLOUT, "at": 8},
     "device_order": {
@@ -198,6 +201,7 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
     "event": {
         "id": 1,
         "device": DEVICE,
+        "kind": "install",
         "boot_id": EVENT.boot_id,
         "seq": EVENT.seq,
         "ts": EVENT.ts,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as r
 from edgefleet_fleet.cohort import Wave
+from edgefleet_fleet.device_moves import MOVES
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Cause, NotInTable, State, WaveState
@@ -25,6 +26,21 @@ def many(count: int, kind: str = PI) -> dict[str, str]:
     return {f"d{number}": kind for number in range(count)}
 
 
+class Watched(MemoryRoster):
+    """A roster that tells from where to where devices came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moves: set[tuple[Outcome, Outcome]] = set()
+
+    def write(self, changes: Mapping[str, Member]) -> None:
+        for device, member in changes.items():
+            old = self.get(device)
+            if old is not None and old.outcome is not member.outcome:
+                self.moves.add((old.outcome, member.outcome))
+        super().write(changes)
+
+
 @dataclass
 class Play:
     """One rollout; `asked` and `withdrawn` are the orders in the order they were given."""
@@ -34,14 +50,15 @@ class Play:
     now: int = 1000
     before: tuple[str, ...] = ()
     rollout: machine.Rollout = field(init=False)
-    roster: MemoryRoster = field(default_factory=MemoryRoster)
+    roster: Watched = field(default_factory=Watched)
     commands: list[r.Command] = field(default_factory=list)
+    all_moves: set[tuple[Outcome, Outcome]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.rollout = machine.Rollout(self.plan)
 
     def say(self, event: r.Event, *, after: int = 0) -> tuple[r.Command, ...]:
-        """Let something happen; what was ordered. The law of tallies is checked every time."""
+        """Let something happen; what was ordered. The laws of tallies and moves are checked."""
         self.now += after
         before = self.rollout, dict(self.roster.members)
         try:
@@ -54,6 +71,12 @@ class Play:
             assert (self.rollout, self.roster.members) == before
             raise
         self.commands += commands
+        for old, new in self.roster.moves:
+            if isinstance(event, r.Left) and new is Outcome.BLOCKED:
+                continue
+            assert new in MOVES[old]
+            self.all_moves.add((old, new))
+        self.roster.moves.clear()
         counted = Tally().moved((None, member) for member in self.roster.members.values())
         assert counted == self.rollout.tally
         return commands

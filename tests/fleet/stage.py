@@ -26,13 +26,13 @@ from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.config import Config
 from edgefleet_fleet.datadir import DataDir
-from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.library import Received
 from edgefleet_fleet.ports import Incoming
 from edgefleet_fleet.publications import Publications
 from edgefleet_fleet.records import Bundle
 from edgefleet_fleet.services import Services, services_of
 from edgefleet_fleet.users import hash_token
+from edgefleet_fleet.wishes import Wish
 from edgefleet_fleet.work import Actor, Room
 from tests.contract.makers import write_bundle
 from tests.fleet.device import event_of, new_key, reported_of, request_of, running
@@ -154,7 +154,7 @@ def add_publisher(services: Services, added: PrivateKey, roots: list[PrivateKey]
 
 def publish(services: Services, body: dict[str, object]) -> None:
     services.publications.publish(unpack(body, "targets")[0], files_of(body), actor=ME)
-    services.deployments.follow_policy()
+    services.deployments.upkeep.follow_policy()
 
 
 def release(services: Services, publisher: PrivateKey, folder: Path) -> None:

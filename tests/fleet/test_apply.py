@@ -151,7 +151,9 @@ THERE = Present(
 )
 
 
-def rolled(version: int, *, to: str = "all", state: str = "completed", slot: str = "digits") -> Any:
+def rolled(
+    version: int, *, to: str = "all", state: str = "completed", slot: str = "digits"
+) -> RolloutNow:
     return RolloutNow(f"digits-{version}-r", slot, "digits", version, to, state)
 
 
@@ -223,6 +225,70 @@ def test_drift_is_what_runs_otherwise_and_what_nobody_declared() -> None:
     }
 
 
+def declared_as(text: str) -> Wanted:
+    (found,) = parse(f"version: 1\nmodels:\n  digits: {{version: 2, {text}}}\n").rollouts or ()
+    return found
+
+
+def begun_as(text: str) -> RolloutNow:
+    return replace(rolled(2), how=declared_as(text).how)
+
+
+@pytest.mark.parametrize(
+    ("there", "declared", "said"),
+    [
+        ("waves: [100]", "waves: [5, 25, 100]", "waves is 100, declared is 5,25,100"),
+        ("", "gate: {limit: 0.1}", "gate.limit is 0.05, declared is 0.1"),
+        ("max_failures: 2", "", "gate.max_failures is 2, declared is none"),
+        ("", "policy: {max_bytes_per_s: 2000}", "policy.max_bytes_per_s is 0, declared is 2000"),
+        ("", "policy: {conditions: {mains: true}}", "policy.conditions.mains is false"),
+        ("", "canaries: [a, b]", "canaries is none, declared is a,b"),
+        ("retries: {most: 0}", "", "retries.most is 0, declared is 2"),
+        (
+            "model_gates: [{kind: errors, limit: 0.02}]",
+            "",
+            "model_gates.errors.limit is 0.02, declared is 0.05",
+        ),
+        ("", "sealed: true", "sealed is false, declared is true"),
+        ("reference: {outputs: [9]}", "reference: {outputs: [1]}", "reference.outputs is 9"),
+    ],
+)
+def test_another_way_to_go_about_it_is_drift_and_begins_anew_only_when_asked(
+    there: str, declared: str, said: str
+) -> None:
+    present = replace(THERE, rollouts=(begun_as(there),))
+    found = planned(present, declared_as(declared))
+    assert not found.steps
+    assert said in found.drift[0].found
+    assert "counts from the next version on" in found.drift[0].found
+    (step,) = planned(present, declared_as(declared), again=True).steps
+    assert step.action is Action.ROLL_OUT
+    assert said in step.detail
+    assert not [drift for drift in found.drift if drift.noun == "rollout"][1:]
+
+
+@pytest.mark.parametrize(
+    ("there", "declared"),
+    [
+        ("waves: [100]", ""),
+        ("start_at: 5, expires_at: 9, draft: true", "allow_downgrade: true"),
+        ("reference: {outputs: [9]}", ""),
+    ],
+)
+def test_what_is_one_rollout_s_own_is_no_drift(there: str, declared: str) -> None:
+    present = replace(THERE, rollouts=(begun_as(there),))
+    for again in (False, True):
+        found = planned(present, declared_as(declared), again=again)
+        assert not found.steps
+        assert not [drift for drift in found.drift if drift.noun == "rollout"]
+
+
+def test_a_rollout_of_a_release_that_knows_more_is_left_alone() -> None:
+    present = replace(THERE, rollouts=(replace(begun_as(""), how=None),))
+    found = planned(present, declared_as("waves: [5, 100]"), again=True)
+    assert (found.steps, [d.noun for d in found.drift]) == ((), ["device", "device"])
+
+
 def test_groups_come_before_who_names_them_and_go_after() -> None:
     named = {"a": Group("group:b"), "b": Group("group:c"), "c": Group("hw=arm64")}
     added = plan(Declared(groups=named), Present())
@@ -279,6 +345,31 @@ def test_a_file_is_planned_applied_and_then_there_is_nothing_to_do(
     code, found = applied(http, file, "--yes")
     assert (code, found["steps"], len(found["unchanged"])) == (0, [], 6)
     assert {drift["name"] for drift in found["drift"]} == {"a", "b"}, "nothing runs yet"
+
+
+def test_other_waves_are_shown_and_begin_anew_when_asked(
+    stage: Stage, http: Web, tmp_path: Path
+) -> None:
+    stage.devices("a", "b")
+    stage.bundle(1)
+    file = tmp_path / "fleet.yaml"
+    file.write_text("version: 1\nmodels: {digits: {version: 1}}\n")
+    (first,) = applied(http, file, "--yes")[1]["rollouts"]
+    stage.commit("a")
+    stage.commit("b")
+    assert applied(http, file, "--plan")[1]["drift"] == []
+    file.write_text("version: 1\nmodels: {digits: {version: 1, waves: [50, 100]}}\n")
+    code, found = applied(http, file, "--yes")
+    assert (code, found["steps"]) == (0, [])
+    assert [drift["name"] for drift in found["drift"]] == [first]
+    before = stage.order("a")
+    code, found = applied(http, file, "--yes", "--again")
+    assert code == 0
+    (second,) = found["rollouts"]
+    assert "again, waves is 100, declared is 50,100" in found["done"][0]["detail"]
+    assert (stage.state(second), stage.order("a")) == ("completed", before)
+    found = applied(http, file, "--yes", "--again")[1]
+    assert (found["steps"], found["drift"]) == ([], [])
 
 
 def test_it_stops_at_the_first_refusal_and_says_how_far_it_came(

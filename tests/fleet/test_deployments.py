@@ -15,8 +15,9 @@ from edgefleet_contract.orders import Order
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
-from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.errors import Conflict, NotFound
+from edgefleet_fleet.rollout_verbs import Verb
+from edgefleet_fleet.wishes import Wish
 from tests.contract.makers import write_bundle
 from tests.fleet.device import event_of, running
 from tests.fleet.stage import ME, Clock, Outbox, Stage, receive
@@ -73,7 +74,7 @@ def test_a_bad_canary_keeps_the_others_out_of_it_until_a_person_resumes(stage: S
     rollout = stage.roll_out(1, canaries=("b",))
     stage.fail("b", Reason.LATENCY_EXCEEDED)
     assert (stage.state(rollout), stage.desired("a")) == ("paused", [])
-    stage.services.deployments.resume(rollout, actor=ME)
+    stage.services.deployments.steer(rollout, Verb.RESUME, actor=ME)
     assert (stage.state(rollout), stage.desired("a")) == ("running", [("digits", 1)])
     stage.commit("a")
     assert stage.state(rollout) == "completed"
@@ -126,7 +127,7 @@ def test_abort_takes_the_order_back_where_it_was_not_followed_yet(stage: Stage) 
     stage.commit("b")
     rollout = stage.roll_out(2)
     stage.commit("a")
-    stage.services.deployments.abort(rollout, actor=ME)
+    stage.services.deployments.steer(rollout, Verb.ABORT, actor=ME)
     assert [stage.desired(name) for name in "ab"] == [[("digits", 2)], [("digits", 1)]]
 
 
@@ -134,9 +135,9 @@ def test_what_cannot_be_done_in_a_state_is_a_conflict(stage: Stage) -> None:
     stage.devices("a")
     rollout = stage.roll_out(1)
     with pytest.raises(Conflict, match="not possible while running"):
-        stage.services.deployments.resume(rollout, actor=ME)
+        stage.services.deployments.steer(rollout, Verb.RESUME, actor=ME)
     with pytest.raises(NotFound):
-        stage.services.deployments.pause("nothing", actor=ME)
+        stage.services.deployments.steer("nothing", Verb.PAUSE, actor=ME)
 
 
 def test_a_device_that_joins_late_gets_what_the_fleet_runs(stage: Stage) -> None:
@@ -230,7 +231,7 @@ def test_orders_that_run_out_are_signed_again(stage: Stage, clock: Clock) -> Non
     stage.devices("a")
     rollout = stage.roll_out(1)
     clock.now += 6 * 24 * 3600
-    stage.services.deployments.renew()
+    stage.services.deployments.upkeep.renew()
     order = stage.order("a")
     assert order is not None
     assert (order.seq, order.expires) == (2, clock.now + 7 * 24 * 3600)
@@ -243,7 +244,7 @@ def test_after_a_start_every_order_is_published_again(stage: Stage) -> None:
     stage.roll_out(1)
     outbox = Outbox()
     stage.services.room.link = outbox
-    stage.services.deployments.publish_all()
+    stage.services.deployments.upkeep.publish_all()
     assert sorted(outbox.retained) == [
         "edgefleet/v1/demo/a/desired",
         "edgefleet/v1/demo/b/desired",

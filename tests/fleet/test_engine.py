@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import render
+from edgefleet_contract.order_policy import Policy
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api_rollouts import RolloutBody
 from edgefleet_fleet.errors import Conflict, Denied, NotFound
-from edgefleet_fleet.rollout_states import Ending
+from edgefleet_fleet.rollout_verbs import Verb
 from edgefleet_fleet.services import services_of
 from edgefleet_fleet.work import Actor
 from tests.fleet.device import event_of, model_sample
@@ -37,8 +39,8 @@ def test_a_rollout_waits_for_a_second_person_and_then_for_its_time(
     rollout = stage.roll_out(1, approve_by="any", start_at=clock.now + 600)
     assert stage.state(rollout) == "pending_approval"
     with pytest.raises(Denied, match="does not approve"):
-        stage.services.deployments.approve(rollout, actor=ME)
-    stage.services.deployments.approve(rollout, actor=BOB)
+        stage.services.deployments.steer(rollout, Verb.APPROVE, actor=ME)
+    stage.services.deployments.steer(rollout, Verb.APPROVE, actor=BOB)
     assert stage.state(rollout) == "scheduled"
     stage.devices("late")
     assert tick(stage, clock, 0) == clock.now + 600
@@ -53,7 +55,7 @@ def test_a_draft_changes_nothing_until_it_is_started(stage: Stage) -> None:
     first = stage.roll_out(1)
     draft = stage.roll_out(2, draft=True)
     assert (stage.state(first), stage.state(draft)) == ("running", "draft")
-    stage.services.deployments.start(draft, actor=ME)
+    stage.services.deployments.steer(draft, Verb.START, actor=ME)
     assert (stage.state(first), stage.desired("a")) == ("superseded", [("digits", 2)])
 
 
@@ -103,7 +105,7 @@ def test_a_revert_is_a_signed_order_for_what_ran_before(stage: Stage) -> None:
     stage.commit("a")
     stage.commit("b")
     assert stage.state(rollout) == "completed"
-    stage.services.deployments.abort(rollout, ending=Ending.REVERT, actor=ME)
+    stage.services.deployments.steer(rollout, Verb.REVERT, actor=ME)
     order = stage.order("a")
     assert order is not None
     assert (stage.desired("a"), order.allow_downgrade) == ([("digits", 1)], True)
@@ -113,7 +115,7 @@ def test_a_revert_is_a_signed_order_for_what_ran_before(stage: Stage) -> None:
     assert stage.state(rollout) == "aborted"
     assert stage.view(rollout)["counts"]["reverted"] == 2
     with pytest.raises(Conflict):
-        stage.services.deployments.promote(rollout, actor=ME)
+        stage.services.deployments.steer(rollout, Verb.PROMOTE, actor=ME)
 
 
 def test_what_failed_its_selftest_on_a_kind_of_board_is_not_tried_there_again(stage: Stage) -> None:
@@ -138,7 +140,7 @@ def test_what_failed_its_selftest_on_a_kind_of_board_is_not_tried_there_again(st
 def test_downloads_that_fail_are_no_failures_of_the_model(stage: Stage) -> None:
     stage.devices("a")
     rollout = stage.roll_out(1)
-    stage.fail("a", Reason.DOWNLOAD_FAILED)
+    stage.fail("a", Reason.NO_SPACE)
     view = stage.view(rollout)
     assert (view["state"], view["cause"], view["counts"]["undelivered"]) == ("paused", "budget", 1)
 
@@ -178,6 +180,16 @@ def test_a_shadow_that_disagrees_and_labels_that_do_not_confirm_stop_it(stage: S
     assert stage.view(second)["why"].startswith("accuracy on rpi5: 0.5 ")
     with pytest.raises(NotFound):
         stage.services.deployments.label(second, "nobody", right=1, wrong=0, actor=ME)
+
+
+def test_how_fast_a_device_may_fetch_stands_in_its_order(stage: Stage) -> None:
+    stage.devices("a")
+    stage.roll_out(1, policy=Policy(max_bytes_per_s=200_000))
+    order = stage.order("a")
+    assert order is not None
+    assert order.policy.max_bytes_per_s == 200_000
+    with pytest.raises(Malformed, match="max_bytes_per_s is 5"):
+        stage.roll_out(2, policy=Policy(max_bytes_per_s=5))
 
 
 def test_a_dry_run_says_who_when_and_keeps_nothing(stage: Stage, clock: Clock) -> None:

@@ -11,6 +11,7 @@ from edgefleet_contract.keys import PrivateKey
 from edgefleet_contract.messages import render
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
+from edgefleet_contract.reported import Event
 from edgefleet_contract.topics import Channel, topic
 from edgefleet_fleet import views
 from edgefleet_fleet.enrolment import Denied
@@ -112,8 +113,8 @@ def test_events_come_in_pages_and_the_newest_are_kept(stage: Stage) -> None:
     seen, before = [], None
     with stage.services.room.store.begin() as tx:
         while rows := tx.history.page("a", limit=3, before=before):
-            seen += [event.seq for _, _, event in rows]
-            before = rows[-1][0]
+            seen += [entry.told.seq for entry in rows if isinstance(entry.told, Event)]
+            before = rows[-1].number
     assert seen == [10, 9, 8, 7, 6, 5, 4]
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgefleet_agent.ports import ShadowReport
+from edgefleet_agent.runtime.comparison import Tally, compare
+from edgefleet_agent.shadowing import shadow_measurements
 from edgefleet_contract.bundle import sha256
 from edgefleet_contract.drift import Counted, Window
 from edgefleet_contract.drift_reference import Distribution, Kind, Reference, render_reference
@@ -15,7 +20,10 @@ from edgefleet_contract.messages import render
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet import drift_watch, plan_words
-from edgefleet_fleet.deployments import Wish
+from edgefleet_fleet.happenings import Happening, HistoryKind
+from edgefleet_fleet.wishes import Wish
+from tests.agent.hosting import Load, running
+from tests.agent.models import linear_spec, pixels, rival_spec
 from tests.contract.makers import write_bundle
 from tests.fleet.device import Device, Identity, event_of, model_sample
 from tests.fleet.running import Fleet, until
@@ -73,6 +81,9 @@ def test_canaries_whose_answers_drifted_stop_it_by_name(stage: Stage) -> None:
     view = stage.view(rollout)
     assert (view["state"], view["cause"]) == ("paused", "gate")
     assert view["why"].startswith("drift on rpi5: 1 where 0.05 is the limit, seen in 3")
+    with stage.services.room.store.begin() as tx:
+        (alarm,) = tx.history.page("a", limit=9, kinds=(HistoryKind.DRIFT,))
+    assert alarm.told == Happening("drifted", f"outputs of digits@1 in digits, {rollout}")
     assert stage.desired("d") == []
 
 
@@ -153,6 +164,60 @@ def test_agreement_counts_what_could_be_judged(stage: Stage) -> None:
     stage.take("a", Channel.EVENT, render(event))
     found = stage.view(rollout)["evidence"]["rpi5"]
     assert (found["compared"], found["agreed"]) == (60, 30)
+
+
+def compare_in_shadow(folder: Path) -> ShadowReport:
+    """What a real candidate says that answers the opposite, beside a real model that serves."""
+    rows = json.dumps({"instances": pixels(2).tolist()}).encode()
+    with running() as here:
+        here.do(here.host.activate((linear_spec(folder, 1),)))
+        with Load(here, "/v1/models/digits:predict", rows, clients=1):
+            shadow = here.host.shadow(
+                rival_spec(folder, "opposite.onnx"),
+                seconds=1,
+                share=1.0,
+                min_requests=60,
+                max_cpu_share=1.0,
+            )
+            found = here.do(shadow)
+    assert isinstance(found, ShadowReport)
+    return found
+
+
+def test_what_a_real_shadow_counted_is_the_denominator_of_the_gate(stage: Stage) -> None:
+    report = compare_in_shadow(stage.folder)
+    stage.devices("a", "b")
+    rollout = stage.roll_out(1, model_gates=[{"kind": "agreement", "limit": 0.9}])
+    shadowed(stage, "a", shadow_measurements(report))
+    view = stage.view(rollout)
+    found = view["evidence"]["rpi5"]
+    assert report.judged >= 60
+    assert (found["compared"], found["agreed"]) == (min(500, report.judged), 0)
+    assert view["why"].startswith("agreement on rpi5: 0 ")
+
+
+def test_what_cannot_be_judged_says_nothing_and_an_error_disagrees(stage: Stage) -> None:
+    tally = Tally()
+    scores, number = np.eye(3, dtype=np.float32), np.ones((3, 1), np.float32)
+    for served in (scores, scores, number, number, number):
+        tally.count(compare({"y": served}, {"y": served}), serving_us=1, candidate_us=1)
+    tally.count(None, serving_us=1, candidate_us=1)
+    stage.devices("a", "b")
+    rollout = stage.roll_out(1, soak_s=600)
+    shadowed(stage, "a", shadow_measurements(tally.report(0.0)))
+    found = stage.view(rollout)["evidence"]["rpi5"]
+    assert (found["compared"], found["agreed"]) == (3, 2)
+    only_numbers = Tally()
+    only_numbers.count(compare({"y": number}, {"y": number}), serving_us=1, candidate_us=1)
+    shadowed(stage, "b", shadow_measurements(only_numbers.report(0.0)))
+    assert stage.view(rollout)["evidence"]["rpi5"] == found
+
+
+def shadowed(stage: Stage, name: str, figures: dict[str, float]) -> None:
+    order = stage.order(name)
+    assert order is not None
+    event = replace(event_of(name, order, Phase.SHADOW, seq=1), measurements=figures)
+    stage.take(name, Channel.EVENT, render(event))
 
 
 def test_variants_that_count_in_other_bins_do_not_add_up() -> None:

@@ -7,7 +7,7 @@ import pytest
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet.cohort import parse_waves
 from edgefleet_fleet.pace import Pace
-from edgefleet_fleet.plan_words import duration, gates, moment, pace, share
+from edgefleet_fleet.plan_words import duration, gates, moment, pace, rate, share
 from edgefleet_fleet.rehearsal import INSTALL_S, rehearse
 from edgefleet_fleet.rollout_plan import Plan
 from tests.fleet.play import many
@@ -31,6 +31,26 @@ def test_a_pace_is_said_in_words() -> None:
     found = pace("50/min,at-once=20,ramp=2x100,max=1000")
     assert Pace(**found) == Pace(50, 20, 2.0, 100, 1000)
     assert pace("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("200kB/s", 200_000),
+        ("1.5MB/s", 1_500_000),
+        ("64KiB", 65_536),
+        ("1 MiB/s", 2**20),
+        ("50000", 50_000),
+    ],
+)
+def test_a_rate_is_said_with_its_unit(text: str, found: int) -> None:
+    assert rate(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1kB/s", "200kb/s", "200kB/h", "1e9", "9" * 13])
+def test_a_rate_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        rate(text)
 
 
 def test_times_are_said_as_people_say_them() -> None:

@@ -52,6 +52,7 @@ def test_no_file_and_no_flags_are_the_defaults() -> None:
         ("canary = {seconds = 9, share_percent = 101}", "canary.share_percent is 101"),
         ("canary = {seconds = 9, max_failures = -1}", "canary.max_failures is -1"),
         ("canary = {seconds = 9, share = 5}", "unknown field 'share'"),
+        ("max_bytes_per_s = 1023", "max_bytes_per_s is 1023"),
         ("probation_s = ", "is not TOML"),
     ],
 )

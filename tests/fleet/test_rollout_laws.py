@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from edgefleet_fleet.cohort import EVERYBODY, Wave
 from edgefleet_fleet.gates import GatePolicy
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.pace import Pace
+from edgefleet_fleet.retries import Retries
 from edgefleet_fleet.rollout_plan import Plan
 from edgefleet_fleet.rollout_states import Ending, NotInTable, State
 from edgefleet_fleet.roster import OPEN, Outcome
@@ -23,7 +26,7 @@ ends = st.sampled_from([Outcome.GOOD, Outcome.BAD, Outcome.UNDELIVERED, Outcome.
 events = st.one_of(
     st.builds(r.Joined, names, st.sampled_from(["Pi 5", "Pi 3"])),
     st.builds(r.Answered, names, st.sampled_from([Outcome.STARTED, Outcome.ACTIVE])),
-    st.builds(r.Ended, names, ends, st.booleans()),
+    st.builds(r.Ended, names, ends, st.booleans(), st.booleans()),
     names.map(r.Taken),
     names.map(r.Back),
     st.builds(
@@ -58,6 +61,7 @@ plans = st.builds(
     canaries=st.lists(names, max_size=2, unique=True).map(tuple),
     gate=policies,
     pace=st.sampled_from([Pace(), Pace(per_minute=4), Pace(at_once=2)]),
+    retries=st.builds(Retries, most=st.integers(0, 2), wait_s=st.sampled_from([60, 900])),
     soak_s=st.sampled_from([0, 300]),
     start_at=st.sampled_from([0, 1500]),
     expires_at=st.sampled_from([0, 9000]),
@@ -87,6 +91,7 @@ def test_whatever_happens_nobody_is_asked_twice_and_a_stop_is_a_stop(
     play = Play(plan, devices)
     play.begin()
     asked = list(play.asked)
+    held: Counter[str] = Counter()
     for event, after in happened:
         before, members = play.rollout, dict(play.roster.members)
         try:
@@ -98,9 +103,13 @@ def test_whatever_happens_nobody_is_asked_twice_and_a_stop_is_a_stop(
             may_resume = before.state is State.PAUSED and isinstance(event, r.Resumed)
             assert before.state in MAY_ASK or may_resume
         for device in set(asks) & set(asked):
-            assert members[device].outcome is Outcome.HELD
-            assert isinstance(event, r.Resumed)
+            was_held = members[device].outcome is Outcome.HELD and isinstance(event, r.Resumed)
+            held[device] += was_held
+            assert was_held or members[device].tries
         asked += asks
+        for device, count in Counter(asked).items():
+            tries = play.member(device).tries
+            assert count <= 1 + held[device] + min(tries, plan.retries.most)
         assert all(play.member(device).wave <= play.rollout.wave for device in asks)
         assert not {play.member(device).kind for device in asks} & set(before.blocked)
         assert play.rollout.wave >= before.wave
@@ -113,7 +122,8 @@ def test_whatever_happens_nobody_is_asked_twice_and_a_stop_is_a_stop(
             assert play.state is before.state
             assert not asks
         if play.state.is_over and play.state is not State.COMPLETED:
-            assert not play.roster.having((*OPEN, Outcome.PENDING, Outcome.HELD))
+            waiting = (Outcome.PENDING, Outcome.HELD, Outcome.RETRYING)
+            assert not play.roster.having((*OPEN, *waiting))
 
 
 @settings(max_examples=40, deadline=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_fleet import device_moves
 from edgefleet_fleet import rollout as machine
 from edgefleet_fleet import rollout_events as r
 from edgefleet_fleet import rollout_states as states
@@ -43,7 +44,7 @@ def test_what_is_not_in_the_table_raises_and_changes_nothing(
             machine.step(rollout, play.roster, event, now=1)
 
 
-@pytest.mark.parametrize("drawn", [states.diagram, states.wave_diagram])
+@pytest.mark.parametrize("drawn", [states.diagram, states.wave_diagram, device_moves.diagram])
 def test_the_diagrams_in_the_documentation_are_printed_from_the_tables(drawn: object) -> None:
     assert callable(drawn)
     assert f"```mermaid\n{drawn()}\n```" in DOCS.read_text("utf-8")

@@ -21,10 +21,10 @@ from edgefleet_contract.sealed_index import check_index, parse_index
 from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.api import create_app
 from edgefleet_fleet.authority import open_request
-from edgefleet_fleet.deployments import Wish
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.records import Sealing
 from edgefleet_fleet.services import Services
+from edgefleet_fleet.wishes import Wish
 from tests.contract.makers import write_bundle
 from tests.fleet.device import PI5, new_key, request_of, running
 from tests.fleet.stage import FLEET, ME, TOKEN, Clock, Stage, push, release
@@ -98,7 +98,7 @@ def test_a_bundle_is_sealed_once_and_orders_anew(stage: Stage, clock: Clock) -> 
     assert stage.state(rollout) == "completed"
     before = sorted(path.name for path in stage.services.room.shelf._root.rglob("*"))  # type: ignore[attr-defined] # of files
     clock.now += 6 * 24 * 3600
-    stage.services.deployments.renew()
+    stage.services.deployments.upkeep.renew()
     renewed = order_for(stage, "a")
     assert (renewed.seq, renewed.targets) == (2, (first,))
     assert renewed.targets[0].sealed is not None

@@ -56,7 +56,11 @@ def test_a_model_travels_from_the_command_line_to_a_device_and_back(
     view = fleet.client.get(f"/devices/{device.name}")
     assert view["online"]
     assert view["phase"] == "committed"
-    assert [event["phase"] for event in view["events"]] == ["committed", "downloading"]
+    told = [(event["kind"], event["what"]) for event in view["events"]]
+    assert told == [
+        *(("install", "committed"), ("install", "downloading")),
+        *(("link", "online"), ("enrolment", "enrolled")),
+    ]
     assert view["rollouts"][0]["outcome"] == "good"
     assert view["models"][0]["version"] == 1
 

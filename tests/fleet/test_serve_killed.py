@@ -48,7 +48,8 @@ def test_what_a_device_says_while_the_service_is_gone_arrives_afterwards(
             device.tell(order, Phase.DOWNLOADING)
     finally:
         os.kill(fleet.process.pid, signal.SIGCONT)
-    until(lambda: len(fleet.client.get(f"/devices/{device.name}")["events"]) == 50)
+    path = f"/devices/{device.name}/events?kind=install&limit=1000"
+    until(lambda: len(fleet.client.get(path)["events"]) == 50)
     assert fleet.broker_pid() == pid
 
 

@@ -30,6 +30,7 @@ from edgefleet_fleet.adapters.sql.tables import metadata
 from edgefleet_fleet.adapters.sql.tables import rollout as rollouts
 from edgefleet_fleet.cohort import Wave
 from edgefleet_fleet.gates import GatePolicy
+from edgefleet_fleet.happenings import Happening, HistoryKind
 from edgefleet_fleet.model_gates import Evidence
 from edgefleet_fleet.pace import Pace
 from edgefleet_fleet.records import AuditRow, OrderRow, RolloutRow
@@ -214,6 +215,7 @@ def test_a_rollout_and_its_machine_read_back_as_they_were_kept(store: Store) -> 
         assert tx.rollouts.machine("digits-1-r1") == Rollout(PLAN)
     events: list[r.Event] = [
         r.Submitted(),
+        r.Ended("b", Outcome.UNDELIVERED, may_retry=True),
         r.Answered("a", Outcome.ACTIVE),
         r.Observed("Pi 5", Evidence(requests=3, failures=1, outputs=(1, 2))),
         r.Ended("a", Outcome.BAD, failed_selftest=True),
@@ -236,10 +238,12 @@ def test_a_rollout_and_its_machine_read_back_as_they_were_kept(store: Store) -> 
 def test_the_store_finds_the_same_devices_as_a_roster_in_memory(store: Store) -> None:
     names = [f"d{number}" for number in range(12)]
     enrol(store, *names)
-    outcomes = [Outcome.PENDING, Outcome.ASKED, Outcome.ACTIVE, Outcome.GOOD]
+    outcomes = [Outcome.PENDING, Outcome.ASKED, Outcome.RETRYING, Outcome.ACTIVE, Outcome.GOOD]
     members = {
         name: Member(
-            number % 2, -number % 5, f"Pi {number % 3}", outcomes[number % 4], number, number
+            *(number % 2, -number % 7, f"Pi {number % 3}", outcomes[number % 5], number, number),
+            tries=number % 3,
+            retry_at=-number % 4,
         )
         for number, name in enumerate(names)
     }
@@ -257,6 +261,8 @@ def test_the_store_finds_the_same_devices_as_a_roster_in_memory(store: Store) ->
         for kind in (None, "Pi 1"):
             wanted = (Outcome.ASKED, Outcome.GOOD)
             assert kept.having(wanted, kind=kind) == memory.having(wanted, kind=kind)
+        for limit in (1, 99):
+            assert kept.retrying(limit) == memory.retrying(limit)
         assert kept.asked_since(5) == memory.asked_since(5)
         for committed in (False, True):
             assert kept.silent(7, committed=committed) == memory.silent(7, committed=committed)
@@ -321,6 +327,29 @@ def test_what_the_release_before_kept_of_a_rollout_is_carried_over(store: Store)
         assert tx.rollouts.roster("digits-1-r1", at=9).having((Outcome.ASKED,)) == ("b",)
     to(store, "0007")
     store.migrate()
+
+
+def test_the_release_before_the_tries_can_read_what_is_left_of_a_rollout(store: Store) -> None:
+    enrol(store, "a", "b")
+    with store.begin() as tx:
+        tx.rollouts.add(rollout_row(), Rollout(PLAN))
+        say(tx, r.Submitted(), "a", "b", at=6)
+        new = say(tx, r.Ended("a", Outcome.UNDELIVERED, may_retry=True), at=7)
+        tx.history.add("a", HistoryKind.LINK, Happening("online"), at=8)
+    assert new.tally.by_outcome()[Outcome.RETRYING] == 1
+    to(store, "0011")
+    with store.engine.connect() as connection:
+        row = connection.execute(sa.text("SELECT plan, progress FROM rollout")).one()
+    assert "retries" not in str(row.plan)
+    assert "retrying|" not in str(row.progress)
+    store.migrate()
+    with store.begin() as tx:
+        assert tx.history.page("a", limit=9) == ()
+        found = tx.rollouts.roster("digits-1-r1", at=9).get("a")
+        assert found is not None
+        assert found.outcome is Outcome.UNDELIVERED
+        kept = tx.rollouts.machine("digits-1-r1")
+        assert kept.tally.by_outcome()[Outcome.UNDELIVERED] == 1
 
 
 def to(store: Store, revision: str) -> None:

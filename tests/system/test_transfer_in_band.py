@@ -81,6 +81,30 @@ def test_a_file_arrives_in_a_window_of_blocks(
     assert max(len(r.offsets) for r in teller.asked) == 8
 
 
+def test_a_cap_holds_in_band_and_nothing_beyond_it_is_asked_for(
+    store: Store, chunks: MqttChunks, teller: Teller
+) -> None:
+    raw = RAW[: 6 * b.CHUNK_SIZE]
+    table, cap = b.chunk_list(raw), 200_000
+    teller.put(raw)
+    mover = Mover(store, [chunks])
+    mover.allow(None, max_bytes_per_s=cap)
+    began = time.monotonic()
+    mover.fetch_file(
+        b.sha256(raw),
+        size=len(raw),
+        chunk_list_sha256=b.sha256(table),
+        sources=(),
+        what="model",
+        progress=lambda done: None,
+    )
+    took = time.monotonic() - began
+    assert (len(raw) - cap) / cap <= took < 10
+    asked = [o for r in teller.asked if r.sha256 == b.sha256(raw) for o in r.offsets]
+    assert asked == list(range(0, len(raw), b.CHUNK_SIZE))  # each once
+    assert max(len(r.offsets) for r in teller.asked) == cap // b.CHUNK_SIZE
+
+
 def test_blocks_fit_the_largest_packet_that_the_broker_takes(
     store: Store, broker: tuple[Path, int]
 ) -> None:

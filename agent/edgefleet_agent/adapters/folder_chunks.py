@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgefleet_agent.transfer.transport import Sink, Wish
+from edgefleet_agent.transfer.transport import Intake, Wish
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.reasons import Reason
@@ -49,7 +49,7 @@ class FolderChunks:
         except (PeerError, TransientError):
             return False
 
-    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
+    def pull(self, source: str, wish: Wish, sink: Intake) -> None:
         """See `Transport`."""
         if wish.base is not None:
             raise PeerError(f"{source} has no deltas", reason=Reason.NOT_FOUND)

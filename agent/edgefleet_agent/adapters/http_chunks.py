@@ -13,7 +13,7 @@ from typing import Final
 
 from edgefleet_agent.adapters.http_session import FOREIGN, Answer, HttpSession
 from edgefleet_agent.adapters.tls import Tls
-from edgefleet_agent.transfer.transport import Sink, Wish
+from edgefleet_agent.transfer.transport import Intake, Wish
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
 from edgefleet_contract.errors import PeerError, TransientError
 from edgefleet_contract.reasons import Reason
@@ -53,13 +53,13 @@ class HttpChunks:
         """See `Transport`: what comes over a network is not for nothing."""
         return False
 
-    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
+    def pull(self, source: str, wish: Wish, sink: Intake) -> None:
         """See `Transport`: a request for each run of missing bytes."""
         for gap in sink.wanted:
             if self._pull_gap(source, wish, sink, gap):
                 return
 
-    def _pull_gap(self, source: str, wish: Wish, sink: Sink, gap: range) -> bool:
+    def _pull_gap(self, source: str, wish: Wish, sink: Intake, gap: range) -> bool:
         """Ask for one run of bytes; whether more than that came, since the server has no ranges."""
         is_last = sink.size is None or gap.stop == sink.size
         with self._get(source, wish, gap, is_last) as answer:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgefleet_agent.transfer.transport import Sink, Wish
+from edgefleet_agent.transfer.transport import Intake, Wish
 from edgefleet_agent.transfer.window import Window
 from edgefleet_contract.blocks import HEADER_BYTES, MAX_OFFSETS, BlobRequest, Block, Status
 from edgefleet_contract.bundle import CHUNK_SIZE, Digest
@@ -100,7 +100,7 @@ class MqttChunks:
         """See `Transport`: what comes over a network is not for nothing."""
         return False
 
-    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
+    def pull(self, source: str, wish: Wish, sink: Intake) -> None:
         """See `Transport`."""
         assert self._link is not None, source
         while not self._arrived.empty():
@@ -113,7 +113,7 @@ class MqttChunks:
                 quiet = time.monotonic()
             if self._link.is_connected:
                 away = time.monotonic()
-                pull.ask()
+                pull.ask(all_seen=self._arrived.empty())
             else:
                 pull.link_is_away()
             if time.monotonic() - away > self._away_s:
@@ -137,7 +137,9 @@ class _Asked:
 class _Pull:
     """The transfer of one blob or delta: what is missing, and what of it was asked for."""
 
-    def __init__(self, link: BlobLink, device: str, wish: Wish, sink: Sink, window: Window) -> None:
+    def __init__(
+        self, link: BlobLink, device: str, wish: Wish, sink: Intake, window: Window
+    ) -> None:
         self._link, self._device, self._wish = link, device, wish
         self._sink, self._window = sink, window
         self._number = random.getrandbits(32)
@@ -161,20 +163,31 @@ class _Pull:
         return not self._missing
 
     @property
+    def _room(self) -> int:
+        """How many blocks may be on their way now."""
+        most, size = self._sink.at_once, self._window.size
+        return size if most is None else min(size, max(1, most // self._length))
+
+    @property
     def patience(self) -> float:
         """How long to wait for the next block before looking around, s."""
-        has_room = len(self._asked) < min(self._window.size, len(self._missing))
+        has_room = len(self._asked) < min(self._room, len(self._missing))
         return 0.0 if has_room and self._link.is_connected else _LOOK_S
 
-    def ask(self) -> None:
-        """Ask for what fits the window; what did not come in time counts as lost."""
+    def ask(self, *, all_seen: bool) -> None:
+        """Ask for what fits the window; what did not come in time counts as lost.
+
+        Not while there are blocks that came and were not looked at (`all_seen`): a cap makes them
+        wait here.
+        """
         now = time.monotonic()
         late = [o for o, asked in self._asked.items() if now - asked.at > self._window.wait_s]
-        if late:
+        if late and all_seen:
             self._forget(late)
             self._window.lost()
         offsets: list[int] = []
-        while self._to_ask and len(self._asked) < self._window.size and len(offsets) < MAX_OFFSETS:
+        room = self._room
+        while self._to_ask and len(self._asked) < room and len(offsets) < MAX_OFFSETS:
             offset = heapq.heappop(self._to_ask)
             if offset in self._missing:
                 self._asked[offset] = _Asked(now, offset in self._was_asked)

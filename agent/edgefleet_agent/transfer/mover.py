@@ -268,6 +268,11 @@ class _Meter:
         if is_metered and self.left is not None and self.left <= 0:
             raise AllowanceSpent(f"{what}: the bytes that it may take now are spent")
 
+    @property
+    def at_once(self) -> int | None:
+        """See `Intake`."""
+        return self.pace.cap(time.localtime().tm_hour) or None
+
     def pay(self, size: int) -> None:
         """Wait as long as the cap says; a transfer that is canceled does not wait."""
         if self.left is not None:
@@ -290,6 +295,11 @@ class _Valve:
         """See `Sink`."""
         self._meter.check(self.what, is_metered=self._is_metered)
         return self._sink.wanted
+
+    @property
+    def at_once(self) -> int | None:
+        """See `Intake`."""
+        return self._meter.at_once if self._is_metered else None
 
     def take(self, offset: int, block: bytes) -> None:
         """See `Sink`."""

@@ -7,12 +7,9 @@ seconds; debts are allowed, since a block that has arrived can only be paid for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from edgefleet_contract.errors import OperatorError
-
-SLOWEST: Final = 1024
-"""The least bytes per second that a cap may be: below, sources are given up as too slow."""
+from edgefleet_contract.order_policy import SLOWEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class Pace:
 
     def lower(self, max_bytes_per_s: int) -> None:
         """Cap at this as well, until told otherwise; 0: do not."""
-        self._lower = max_bytes_per_s
+        self._lower = max(SLOWEST, max_bytes_per_s) if max_bytes_per_s else 0
 
     def cap(self, hour: int) -> int:
         """The cap at an hour of the day."""

@@ -53,6 +53,18 @@ class Sink(Protocol):
         ...
 
 
+class Intake(Sink, Protocol):
+    """A sink as a transport sees it: it may be shut off, and taking may wait for a cap."""
+
+    @property
+    def at_once(self) -> int | None:
+        """How many bytes may be on their way while a cap holds, a second's worth; None: any.
+
+        What was asked for beyond that would come at once, and wait here for its turn.
+        """
+        ...
+
+
 class Transport(Protocol):
     """One road for bytes; one transfer at a time."""
 
@@ -74,7 +86,7 @@ class Transport(Protocol):
         """Whether the whole blob lies there for nothing: then nobody needs a delta. Asks nobody."""
         ...
 
-    def pull(self, source: str, wish: Wish, sink: Sink) -> None:
+    def pull(self, source: str, wish: Wish, sink: Intake) -> None:
         """Give the sink what it wants of what is wished for, as far as the source has it.
 
         Raises:

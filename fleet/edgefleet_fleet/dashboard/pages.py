@@ -28,6 +28,7 @@ from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
 from edgefleet_fleet.errors import NotFound
+from edgefleet_fleet.happenings import HistoryKind
 from edgefleet_fleet.roles import Permission, may
 from edgefleet_fleet.services import Services
 
@@ -104,17 +105,25 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
 
 
 @router.get("/devices/{device}")
-def device_page(device: str, request: Request, services: TheServices, _actor: Reader) -> Response:
-    """One device: what it runs and should run, its telemetry, its events."""
+def device_page(
+    device: str,
+    request: Request,
+    services: TheServices,
+    _actor: Reader,
+    kind: HistoryKind | None = None,
+) -> Response:
+    """One device: what it runs and should run, its telemetry, its history, of one kind if named."""
     with services.room.store.begin() as tx:
-        view = views.device(tx, device)
+        view = views.device(tx, device, kinds=(kind,) if kind is not None else ())
         series = views.telemetry(tx, device, limit=_SAMPLES)
         now, known = int(services.room.clock()), tx.devices.get(device)
         asked = [
             device_views.command(row, now=now, device=known, with_data=False)
             for row in tx.commands.of_device(device, limit=_COMMANDS)
         ]
-    return _render(request, "device.html", device=view, charts=_charts(series), commands=asked)
+    shown: dict[str, Any] = {"device": view, "charts": _charts(series), "commands": asked}
+    kinds = [found.value for found in HistoryKind]
+    return _render(request, "device.html", **shown, kind=kind and kind.value, kinds=kinds)
 
 
 @router.get("/rollouts")

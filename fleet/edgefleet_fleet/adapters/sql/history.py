@@ -1,19 +1,37 @@
-"""Events and telemetry in the store: what devices told, once each, telemetry only for a while."""
+"""The history of devices and their telemetry in the store, so many of each kind."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 
+from edgefleet_contract import codec
 from edgefleet_contract.messages import parse, render
 from edgefleet_contract.reported import Event
 from edgefleet_contract.telemetry import ModelTelemetry, SystemTelemetry
-from edgefleet_fleet.adapters.sql.documents import insert_once
+from edgefleet_fleet.adapters.sql.documents import insert_once, load
 from edgefleet_fleet.adapters.sql.tables import event, telemetry
+from edgefleet_fleet.happenings import Entry, Happening, HistoryKind, once_more
 
 SYSTEM = "system"
 KEPT_EVENTS = 2000
+
+
+def _body(happened: Happening) -> str:
+    return json.dumps(codec.encode(happened))
+
+
+def _entry(row: Any) -> Entry:
+    kind = HistoryKind(row.kind)
+    told: Event | Happening
+    if kind is HistoryKind.INSTALL:
+        told = parse(Event, row.body.encode())
+    else:
+        told = load(Happening, json.loads(row.body))
+    return Entry(row.id, kind, row.ts, row.received_at, told)
 
 
 class History:
@@ -29,6 +47,7 @@ class History:
         """
         values = {
             "device": message.device,
+            "kind": HistoryKind.INSTALL.value,
             "boot_id": message.boot_id,
             "seq": message.seq,
             "ts": message.ts,
@@ -37,28 +56,71 @@ class History:
         }
         if not insert_once(self._connection, event, values):
             return False
-        mine = event.c.device == message.device
+        self._keep(message.device, HistoryKind.INSTALL, keep)
+        return True
+
+    def add(
+        self,
+        device: str,
+        kind: HistoryKind,
+        happened: Happening,
+        *,
+        at: int,
+        keep: int = KEPT_EVENTS,
+    ) -> None:
+        """Keep something else that happened to a device; of each kind the newest `keep` stay.
+
+        What a device's link does within an hour is one entry (`happenings.once_more`).
+        """
+        if kind is HistoryKind.LINK and self._once_more(device, happened, at):
+            return
+        values = {"device": device, "kind": kind.value, "ts": at, "received_at": at}
+        self._connection.execute(event.insert().values(body=_body(happened), **values))
+        self._keep(device, kind, keep)
+
+    def _once_more(self, device: str, happened: Happening, at: int) -> bool:
+        newest = self.page(device, limit=1, kinds=(HistoryKind.LINK,))
+        last = newest[0] if newest else None
+        if last is None or not isinstance(last.told, Happening):
+            return False
+        both = once_more(last.told, last.received_at, happened, at)
+        if both is not None:
+            here = event.c.id == last.number
+            self._connection.execute(event.update().where(here).values(body=_body(both)))
+        return both is not None
+
+    def _keep(self, device: str, kind: HistoryKind, keep: int) -> None:
+        mine = sa.and_(event.c.device == device, event.c.kind == kind.value)
         newest = sa.select(event.c.id).where(mine).order_by(event.c.id.desc())
         oldest_kept = self._connection.execute(newest.offset(keep - 1).limit(1)).scalar()
         if oldest_kept is not None:
             self._connection.execute(event.delete().where(mine, event.c.id < oldest_kept))
-        return True
 
     def events(self, device: str, *, limit: int = 100) -> tuple[Event, ...]:
-        """The newest events of a device, newest first."""
-        return tuple(found for _, _, found in self.page(device, limit=limit))
+        """The newest steps of installs of a device, newest first."""
+        found = (
+            entry.told for entry in self.page(device, limit=limit, kinds=(HistoryKind.INSTALL,))
+        )
+        return tuple(told for told in found if isinstance(told, Event))
 
     def page(
-        self, device: str, *, limit: int, before: int | None = None, since: int = 0
-    ) -> tuple[tuple[int, int, Event], ...]:
-        """Events of a device, newest first, each with its number and when it came; with `before`
-        those below that number, with `since` those that came at that time or later."""
-        query = sa.select(event.c.id, event.c.received_at, event.c.body)
-        query = query.where(event.c.device == device, event.c.received_at >= since)
+        self,
+        device: str,
+        *,
+        limit: int,
+        before: int | None = None,
+        since: int = 0,
+        kinds: Collection[HistoryKind] = (),
+    ) -> tuple[Entry, ...]:
+        """The history of a device, newest first; with `before` below that number, with `since`
+        what came at that time or later, with `kinds` of these alone."""
+        query = sa.select(event).where(event.c.device == device, event.c.received_at >= since)
+        if kinds:
+            query = query.where(event.c.kind.in_([kind.value for kind in kinds]))
         if before is not None:
             query = query.where(event.c.id < before)
         rows = self._connection.execute(query.order_by(event.c.id.desc()).limit(limit))
-        return tuple((row.id, row.received_at, parse(Event, row.body.encode())) for row in rows)
+        return tuple(_entry(row) for row in rows)
 
     def add_telemetry(self, message: SystemTelemetry | ModelTelemetry, *, keep: int) -> None:
         """Keep a sample, and of its stream the newest `keep` only."""

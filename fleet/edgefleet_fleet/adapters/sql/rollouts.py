@@ -49,6 +49,7 @@ class Progress:
     blocked: tuple[str, ...] = ()
     evidence: dict[str, Evidence] = field(default_factory=dict)
     approved_by: str = ""
+    retry_at: int = 0
 
 
 class Rollouts:
@@ -148,6 +149,7 @@ class Rollouts:
             blocked=at.blocked,
             evidence=at.evidence,
             approved_by=at.approved_by,
+            retry_at=at.retry_at,
         )
 
     def keep(self, rollout: str, old: Rollout, new: Rollout, *, at: int) -> None:
@@ -197,6 +199,21 @@ class Rollouts:
         """Note which order asks a device."""
         values = {"order_seq": seq, "updated_at": at}
         self._connection.execute(members.update().where(self._is(rollout, device)).values(values))
+
+    def note_ask(self, rollout: str, device: str) -> None:
+        """Note that a device is asked, perhaps again: it has said nothing of that yet."""
+        values = {"phase": None, "reason": None, "detail": ""}
+        self._connection.execute(members.update().where(self._is(rollout, device)).values(values))
+
+    def note_answered(self, rollout: str, device: str, seq: int) -> None:
+        """Note that orders up to this number ask a device for this rollout no more."""
+        values = {"answered_seq": seq}
+        self._connection.execute(members.update().where(self._is(rollout, device)).values(values))
+
+    def is_answered(self, rollout: str, device: str, seq: int) -> bool:
+        """Whether an order asks a device for this rollout no more."""
+        query = sa.select(members.c.answered_seq).where(self._is(rollout, device))
+        return seq <= int(self._connection.execute(query).scalar() or 0)
 
     def note_phase(
         self,
@@ -276,6 +293,7 @@ def _head(machine: Rollout) -> dict[str, Any]:
         blocked=machine.blocked,
         evidence=dict(machine.evidence),
         approved_by=machine.approved_by,
+        retry_at=machine.retry_at,
     )
     return {
         "state": machine.state.value,
@@ -321,4 +339,6 @@ def _member(row: Any) -> MemberRow:
         reason=Reason(row.reason) if row.reason else None,
         detail=row.detail,
         updated_at=row.updated_at,
+        tries=row.tries,
+        retry_at=row.retry_at,
     )

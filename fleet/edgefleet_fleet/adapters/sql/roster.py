@@ -67,6 +67,13 @@ class SqlRoster:
         )
         return tuple(row.device for row in self._connection.execute(query))
 
+    def retrying(self, limit: int) -> tuple[tuple[str, int], ...]:
+        """See `Roster`."""
+        waits = table.c.outcome == Outcome.RETRYING.value
+        query = sa.select(table.c.device, table.c.retry_at).where(self._mine, waits)
+        query = query.order_by(table.c.retry_at, table.c.device).limit(limit)
+        return tuple((row.device, row.retry_at) for row in self._connection.execute(query))
+
     def write(self, changes: Mapping[str, Member]) -> None:
         """See `Roster`."""
         new: list[dict[str, Any]] = []
@@ -79,6 +86,8 @@ class SqlRoster:
                 "asked_at": member.asked_at,
                 "heard_at": member.heard_at,
                 "failed_selftest": member.failed_selftest,
+                "tries": member.tries,
+                "retry_at": member.retry_at,
                 "updated_at": self._at,
             }
             if self._is_there(device):
@@ -103,4 +112,6 @@ def _member(row: Any) -> Member:
         asked_at=row.asked_at,
         heard_at=row.heard_at,
         failed_selftest=row.failed_selftest,
+        tries=row.tries,
+        retry_at=row.retry_at,
     )

@@ -220,6 +220,9 @@ rollout_device = sa.Table(
     sa.Column("heard_at", _TIME, nullable=False, server_default="0"),
     sa.Column("failed_selftest", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("told", sa.JSON, nullable=True),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("retry_at", _TIME, nullable=False, server_default="0"),
+    sa.Column("answered_seq", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("ix_rollout_device_device", "device"),
     sa.Index("ix_rollout_device_rollout_outcome_wave_place", "rollout", "outcome", "wave", "place"),
 )
@@ -248,13 +251,15 @@ event = sa.Table(
     metadata,
     sa.Column("id", _ROW, primary_key=True),
     sa.Column("device", _ID, sa.ForeignKey("device.id"), nullable=False),
-    sa.Column("boot_id", sa.String(128), nullable=False),
-    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False, server_default="install"),
+    sa.Column("boot_id", sa.String(128), nullable=True),
+    sa.Column("seq", sa.BigInteger, nullable=True),
     sa.Column("ts", _TIME, nullable=False),
     sa.Column("received_at", _TIME, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
     sa.Index("uq_event_device_boot_id_seq", "device", "boot_id", "seq", unique=True),
     sa.Index("ix_event_device_id", "device", "id"),
+    sa.Index("ix_event_device_kind_id", "device", "kind", "id"),
 )
 telemetry = sa.Table(
     "telemetry",
