@@ -108,9 +108,11 @@ def _running(rollout: Rollout, now: int) -> Iterator[str]:
                 yield f"{_devices(here.at_work)} at work"
             if here.unheard:
                 yield f"an answer of {_devices(here.unheard)}"
+            if here.retrying:
+                yield f"another try of {_devices(here.retrying)}, from {_stamp(rollout.retry_at)}"
             if here.unasked:
                 yield f"the pace: {_devices(here.unasked)} to ask"
-            if not (here.at_work or here.unheard or here.unasked or here.good):
+            if not here.total:
                 yield "a device that joins"
 
 

@@ -12,6 +12,7 @@ from edgefleet_fleet.model_gates import Envelope, Evidence, Kind, ModelGate
 from edgefleet_fleet.pace import Pace
 from edgefleet_fleet.rollout_plan import ANYBODY, Plan
 from edgefleet_fleet.rollout_states import Ending, State, WaveState
+from edgefleet_fleet.roster import Outcome
 from edgefleet_fleet.waiting import gate_views, waits_for
 from tests.fleet.play import PI, Play, many
 
@@ -42,6 +43,14 @@ def test_while_devices_are_at_it_they_are_counted() -> None:
     assert said(play) == ("an answer of 2 devices",)
     play.answering("d0")
     assert said(play) == ("1 device at work", "an answer of 1 device")
+
+
+def test_a_device_that_is_asked_again_later_is_told_with_the_time() -> None:
+    play = begun(Plan("salt"), 2)
+    play.say(r.Ended("d0", Outcome.UNDELIVERED, may_retry=True))
+    play.good("d1")
+    assert len(said(play)) == 1
+    assert said(play)[0].startswith("another try of 1 device, from 1970-01-01 ")
 
 
 def test_what_the_pace_holds_back_is_said() -> None:
