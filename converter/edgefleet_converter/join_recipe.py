@@ -19,13 +19,13 @@ from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card
 from edgefleet_converter.recipe import (
     Data,
-    Golden,
     Headroom,
     Measure,
     Recipe,
     Worker,
     plain_json,
 )
+from edgefleet_converter.recipe_golden import Golden
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.targets import Target
 
