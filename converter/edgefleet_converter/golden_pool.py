@@ -24,6 +24,7 @@ from edgefleet_converter.stand_ins import stand_ins, windows
 
 _TIMES: Final = 8  # so many are drawn for each vector that is wanted
 _TIMES_CALLS: Final = 4
+_FEW: Final = 4  # fewer vectors need not move what the model gives
 _MOST_VALUES: Final = 1 << 24  # of what is drawn, of an input
 _INPUTS: Final = "golden_inputs.npz"
 
@@ -115,7 +116,8 @@ def whole_pool(
         arrays=joined(drawn.arrays, found.arrays),
     )
     starts = (*one.starts, *(count + start for start in sequence.starts))
-    others = wholes.compare_whole(bench, whole, both, replace(sequence, starts=starts), quanta)
+    apart = replace(sequence, starts=starts)
+    others = wholes.compare_whole(bench, whole, both, apart, quanta, rows=count)
     return _split(drawn.taken, drawn.arrays, others.kernels, others.nudges, found.arrays)
 
 
@@ -132,7 +134,7 @@ def kept(pool: Pool, rows: tuple[int, ...], held_out: Arrays) -> tuple[Arrays, A
     """
     chosen = list(rows)
     vectors = tuple(a[chosen] for a in pool.taken), tuple(a[chosen] for a in pool.given)
-    if pool.is_drawn:
+    if pool.is_drawn and len(chosen) >= _FEW:
         refuse_idle(vectors[1], held_out)
     return vectors
 
