@@ -104,6 +104,7 @@ def make_joined(
         sqnr_db=metrics.EXACT_DB,
         max_abs_err=0.0 if first is None else _gap(first.arrays, answers.arrays),
         golden_vectors=len(chosen.rows),
+        golden_inputs=bench.recipe.golden.inputs.value,
         golden_max_abs_err=chosen.max_abs_err_e6 / 1e6,
         kernels=(Kernels.DEFAULT.value, *pool.kernels),
         accuracy=_share(classes, truth),

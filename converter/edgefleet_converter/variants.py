@@ -124,6 +124,7 @@ def make_variant(
         sqnr_db=figures.sqnr_db,
         max_abs_err=figures.max_abs_err,
         golden_vectors=len(tried.chosen.rows),
+        golden_inputs=bench.recipe.golden.inputs.value,
         golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
         kernels=tried.kernels,
         golden_floor=tried.chosen.floor,

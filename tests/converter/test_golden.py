@@ -76,18 +76,15 @@ def test_a_quantum_is_the_files_or_the_255th_of_the_range() -> None:
 def test_inputs_that_are_drawn_may_have_answers_that_are_not_finite() -> None:
     mine = scores([0, 1, 2])
     mine[1] = np.nan
-    assert (
-        golden.choose((mine,), (mine.copy(),), count=3, quantum=Q).rows
-        == (0, 2)
-        == (golden.choose((mine,), (), count=3, quantum=Q).rows)
-    )
+    assert golden.choose((mine,), ((mine.copy(),),), count=3, quantum=Q).rows == (0, 2)
+    assert golden.choose((mine,), (), count=3, quantum=Q).rows == (0, 2)
     with pytest.raises(OperatorError, match="not finite"):
         golden.choose((np.full((2, 3), np.inf, np.float32),), (), count=2, quantum=Q)
 
 
 def test_a_stray_on_held_out_examples_is_of_these() -> None:
     mine, seen = scores([0, 1]), scores([0, 1, 2])
-    held_out = ((seen,), (seen + np.float32(0.5),))
+    held_out = ((seen,), ((seen + np.float32(0.5),),))
     (stray,) = golden.choose((mine,), ((mine,),), count=2, quantum=Q, held_out=held_out).strays
     assert stray == golden.Stray(0.0, 0.5)
 

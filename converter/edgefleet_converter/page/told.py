@@ -59,6 +59,7 @@ class Dot:
     accuracy_float: Interval | None = None
     agreement: Interval | None = None
     kernels: tuple[str, ...] = ()
+    golden_inputs: str = ""
     flips: tuple[ToldFlip, ...] | None = None
     strength: float | None = None
     nonzero: float | None = None
@@ -175,6 +176,7 @@ def _dot(table: dict[str, Json]) -> Dot:
         accuracy_float=_interval(table.get("accuracy_float", table.get("accuracy_before"))),
         agreement=_interval(worth.get("agreement")),
         kernels=tuple(text(one) for one in kernels) if isinstance(kernels, list) else (),
+        golden_inputs=text(table.get("golden_inputs", "")),
         flips=_flips(table.get("flips")),
         strength=strength,
         nonzero=nonzero,
