@@ -1,6 +1,6 @@
 """`edge-convert`: build, join and inspect, on a terminal; what else it does is in `cli_*.py`.
 
-Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
+Results go to stdout, talk to stderr. What exit codes mean is said by `edge-convert --help`.
 Model libraries are loaded by the commands that need them.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from edgefleet_contract import codec
+from edgefleet_contract import __version__, codec
 from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import PublicKey
 from edgefleet_converter import api
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 
 PROG = "edge-convert"
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failed, nothing was written; 2 used wrongly; 3 refused, because no "
+    "trusted key vouches for it; 130 interrupted."
+)
+_MODEL = "model.onnx --recipe recipe.toml"
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
 app = typer.Typer(
@@ -54,15 +59,30 @@ app = typer.Typer(
     help="Turn a trained model into a signed bundle that devices run.",
     no_args_is_help=True,
     add_completion=True,
+    epilog=f"{EXIT_CODES} Results go to stdout, everything else to stderr.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(keys_app, name="keys")
-for _command in (verify, report, diff, export, schema, prune, prune_channels, search, bench):
-    app.command()(_command)
 
 
-@app.command()
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"{PROG} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What every command takes."""
+
+
 def build(
     source: Annotated[
         Path,
@@ -122,7 +142,6 @@ def build(
     _tell(built, as_json, report_page, private.public)
 
 
-@app.command()
 def join(
     graph: Annotated[Path, typer.Argument(help="The graph (TOML); see docs/spec/recipe.md.")],
     out: Annotated[Path, typer.Option(help="The folder that bundles go to.")],
@@ -138,6 +157,7 @@ def join(
     trust: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PATH",
             help="A public key that may have signed the bundles; repeatable; else that of --key.",
             show_default=False,
         ),
@@ -178,7 +198,6 @@ def join(
     _tell(built, as_json, report_page, private.public)
 
 
-@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
 ) -> None:
@@ -221,6 +240,25 @@ def inspect(
     for path in papers.differing:
         typer.echo(f"{PROG}: the papers speak of another {path} than bundle.json does", err=True)
     typer.echo(f"{PROG}: the signature was not checked; `{PROG} verify` does", err=True)
+
+
+for _command, _example in (
+    (build, f"{_MODEL} --out bundles --model digits --version 1 --key publisher.pem"),
+    (join, "graph.toml --out bundles --model both --version 1 --key publisher.pem"),
+    (search, _MODEL),
+    (prune, f"{_MODEL} --lambdas 0,1e-5,1e-4 --report sweep.html"),
+    (prune_channels, "mymodel:trained --recipe recipe.toml --out smaller.onnx --toolchain ~/torch"),
+    (bench, "bundles/digits-1 --trust publisher.pem.pub --device ssh://pi@cam-1.local"),
+    (verify, "bundles/digits-1 --trust publisher.pem.pub"),
+    (inspect, "bundles/digits-1"),
+    (report, "bundles/digits-1 --trust publisher.pem.pub --out digits-1.html"),
+    (diff, "bundles/digits-1 bundles/digits-2 --trust publisher.pem.pub"),
+    (export, "bundles/digits-1 onnx-int8 --out plain --trust publisher.pem.pub"),
+    (schema, "> recipe.schema.json"),
+):
+    _name = _command.__name__.replace("_", "-")
+    app.command(_name, epilog=f"Example: {PROG} {_name} {_example}")(_command)
+app.add_typer(keys_app, name="keys")
 
 
 def run(arguments: list[str] | None = None) -> int:

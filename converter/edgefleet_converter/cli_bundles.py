@@ -30,6 +30,7 @@ Trust = Annotated[
     list[Path] | None,
     typer.Option(
         "--trust",
+        metavar="PATH",
         help="A public key; may be repeated. The bundle must be signed by one of them.",
         show_default=False,
     ),
@@ -40,7 +41,12 @@ def verify(
     bundle: Bundle,
     trust: Annotated[
         list[Path],
-        typer.Option("--trust", "--key", help="A publisher's public key; may be repeated."),
+        typer.Option(
+            "--trust",
+            "--key",
+            metavar="PATH",
+            help="A publisher's public key; may be repeated.",
+        ),
     ],
     no_run: Annotated[
         bool, typer.Option("--no-run", help="Do not run the models on their golden vectors.")

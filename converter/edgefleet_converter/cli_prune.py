@@ -16,13 +16,14 @@ from edgefleet_converter.cli_options import (
     CacheFolder,
     NoCache,
     Overrides,
+    Toolchain,
     kept,
     print_json,
 )
 
 
 def prune(
-    source: Annotated[Path, typer.Argument(help="The model: ONNX, or scikit-learn as .skops.")],
+    source: Annotated[Path, typer.Argument(help="The model, as `build` takes it; not TFLite.")],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     lambdas: Annotated[
         str,
@@ -44,6 +45,7 @@ def prune(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    toolchain: Toolchain = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what zeroing small weights costs: a table over lambda. Builds nothing."""
@@ -61,6 +63,7 @@ def prune(
             wanted,
             lambdas=values,
             trust_pickle=trust_pickle,
+            toolchain=toolchain,
             cache=kept(cache, no_cache),
             progress=tell,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo import hostile
+from edgefleet_contract import __version__
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_converter import cli
 from edgefleet_converter.pipeline import Built
@@ -215,6 +216,21 @@ def test_a_build_on_the_command_line_writes_a_bundle_and_its_report(
         (["keys", "show", "none.pem"], 1, "cannot read none.pem"),
     ],
 )
+def test_the_version_is_told(capsys: Captured) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"edge-convert {__version__}\n"
+
+
+def test_help_says_what_exit_codes_mean_and_each_command_has_an_example(capsys: Captured) -> None:
+    assert run("--help") == 0
+    told = capsys.readouterr().out
+    assert "Exit codes: 0 done; 1 failed" in told
+    for command in ("build", "search", "prune", "bench", "inspect", "diff", "verify", "export"):
+        assert f"  {command} " in told
+        assert run(command, "--help") == 0
+        assert f"Example: edge-convert {command} " in capsys.readouterr().out
+
+
 def test_a_wrong_command_line_is_answered_in_one_voice(
     words: list[str], code: int, says: str, capsys: Captured
 ) -> None:
