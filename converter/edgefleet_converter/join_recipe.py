@@ -82,7 +82,7 @@ class JoinRecipe:
     limits: Headroom = field(default_factory=Headroom)
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
-    folder: str = "."
+    folder: str = field(default=".", metadata={"is_inner": True})
 
     def __post_init__(self) -> None:
         used = {node.model for node in self.nodes if node.model}

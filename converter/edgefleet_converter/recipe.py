@@ -138,7 +138,7 @@ class Recipe:
     outputs: tuple[str, ...] = ()
     state: dict[str, str] = field(default_factory=dict)
     hidden_state: bool = False
-    folder: str = "."
+    folder: str = field(default=".", metadata={"is_inner": True})
 
     def __post_init__(self) -> None:
         for says, holds in _checks(self):

@@ -205,17 +205,6 @@ def test_a_build_on_the_command_line_writes_a_bundle_and_its_report(
     assert run("verify", told["path"], "--key", tmp_path / "k.pem.pub") == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "says"),
-    [
-        (["nonsense"], 2, "No such command"),
-        (["build"], 2, "Missing argument"),
-        (["verify", "x"], 2, "Missing option"),
-        (["inspect", "x", "--colour"], 2, "No such option"),
-        (["verify", "x", "--key", "none.pub"], 1, "cannot read none.pub"),
-        (["keys", "show", "none.pem"], 1, "cannot read none.pem"),
-    ],
-)
 def test_the_version_is_told(capsys: Captured) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == f"edge-convert {__version__}\n"
@@ -231,6 +220,17 @@ def test_help_says_what_exit_codes_mean_and_each_command_has_an_example(capsys: 
         assert f"Example: edge-convert {command} " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["build"], 2, "Missing argument"),
+        (["verify", "x"], 2, "Missing option"),
+        (["inspect", "x", "--colour"], 2, "No such option"),
+        (["verify", "x", "--key", "none.pub"], 1, "cannot read none.pub"),
+        (["keys", "show", "none.pem"], 1, "cannot read none.pem"),
+    ],
+)
 def test_a_wrong_command_line_is_answered_in_one_voice(
     words: list[str], code: int, says: str, capsys: Captured
 ) -> None:
