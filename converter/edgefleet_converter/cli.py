@@ -51,6 +51,7 @@ EXIT_CODES = (
     "Exit codes: 0 done; 1 failed, nothing was written; 2 used wrongly; 3 refused, because no "
     "trusted key vouches for it; 130 interrupted."
 )
+FEW_EXAMPLES = 50
 _MODEL = "model.onnx --recipe recipe.toml"
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
@@ -319,6 +320,13 @@ def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> Non
     print_report(built.report, results_console())
     print_report_boards(built.report, results_console())
     typer.echo(str(built.path))
+    few = built.report.held_out.examples
+    if few is not None and few < FEW_EXAMPLES:
+        typer.echo(
+            f"{PROG}: these figures are of {few} held-out example{'s'[: few != 1]}, which tell "
+            f"little: bring {FEW_EXAMPLES} or more",
+            err=True,
+        )
 
 
 def results_console() -> Console:
