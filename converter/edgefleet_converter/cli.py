@@ -6,6 +6,8 @@ Model libraries are loaded by the commands that need them.
 
 from __future__ import annotations
 
+import contextlib
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -125,6 +127,7 @@ def build(
     wanted = measured_on(api.read_recipe(recipe, overrides or ()), device, token_file, ca)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
+    _warn_of_open_key(key)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
     with signer as private, progress_bar(talk, steps_of_build(wanted)) as tell:
         built = api.build(
@@ -182,6 +185,7 @@ def join(
     measure = measure_on(wanted.measure, device, token_file, ca)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
+    _warn_of_open_key(key)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
     with signer as private, progress_bar(talk, steps_of_join(len(wanted.formats))) as tell:
         built = api.join(
@@ -297,6 +301,13 @@ def _explain_usage(error: BaseException) -> int:
         return USAGE
     _complain(message.rstrip("."), f"{path} --help")
     return USAGE
+
+
+def _warn_of_open_key(key: str) -> None:
+    """Say so where others can read a private key: whoever has it signs as its owner."""
+    with contextlib.suppress(OSError):
+        if Path(key).stat().st_mode & stat.S_IROTH:
+            typer.echo(f"{PROG}: {key} can be read by everybody here: chmod 600", err=True)
 
 
 def _check_page(page: Path | None, out: Path, model: str, version: int) -> None:

@@ -63,7 +63,9 @@ class Dot:
     flips: tuple[ToldFlip, ...] | None = None
     strength: float | None = None
     nonzero: float | None = None
+    loss: float | None = None
     is_chosen: bool = False
+    is_front: bool = False
     is_anchor: bool = False
     note: str = ""
 
@@ -180,7 +182,9 @@ def _dot(table: dict[str, Json]) -> Dot:
         flips=_flips(table.get("flips")),
         strength=strength,
         nonzero=nonzero,
+        loss=number(table.get("loss")),
         is_chosen=table.get("chosen") is True,
+        is_front=table.get("is_front") is True,
         note=text(table.get("outside")),
     )
 
