@@ -284,3 +284,18 @@ def test_the_demos_hostile_bundles_are_what_they_claim(
     assert "(unknown_key)" in capsys.readouterr().err
     assert run("verify", hostile.tamper(built.path, tmp_path, key, 5), "--key", public) == 3
     assert "(digest_mismatch)" in capsys.readouterr().err
+
+
+def test_a_private_key_that_everybody_can_read_is_said_to_be(
+    key: PrivateKey, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "publisher.pem"
+    key.save(path)
+    (tmp_path / "recipe.toml").write_text(
+        'targets = ["onnx-float32"]\n[data]\nheld_out = "x.npz"\n'
+    )
+    asked = ("--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "out", "--key", path)
+    for mode, is_told in ((0o600, False), (0o640, False), (0o644, True)):
+        path.chmod(mode)
+        assert run("build", tmp_path / "none.onnx", *asked, "--model", "m", "--version", 1) == 1
+        assert ("can be read by everybody here: chmod 600" in capsys.readouterr().err) == is_told
