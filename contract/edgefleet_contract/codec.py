@@ -4,7 +4,8 @@
 nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and `X | None`; an `object` is a JSON value that
 somebody else will read. None is left out when written.
 A field that would be a word of Python ends in `_`, which documents leave out (`lambda_`: `lambda`).
-A field with a default may be absent. Whether unknown fields are refused (files that a person or a
+A field with a default may be absent; one whose metadata says `is_inner` is named to nobody.
+Whether unknown fields are refused (files that a person or a
 publisher wrote) or ignored (messages, so that versions can grow) is the caller's word.
 
 Law: `decode(type(x), encode(x)) == x`.
@@ -13,6 +14,7 @@ Law: `decode(type(x), encode(x)) == x`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
 from enum import StrEnum
@@ -96,8 +98,13 @@ def _decode_fields(kind: type, value: Json, at: str, unknown: bool) -> object:
     fields = {_word(f): f for f in dataclasses.fields(kind)}
     extra = sorted(set(value) - set(fields))
     if extra and not unknown:
-        known = ", ".join(sorted(fields))
-        raise Malformed(f"{at}: unknown field {extra[0][:80]!r}", hint=f"known fields: {known}")
+        known = sorted(word for word, f in fields.items() if not f.metadata.get("is_inner"))
+        near = difflib.get_close_matches(extra[0][:80], known, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise Malformed(
+            f"{at}: unknown field {extra[0][:80]!r}",
+            hint=f"{meant}known fields: {', '.join(known)}",
+        )
     hints = _hints(kind)
     found: dict[str, object] = {}
     for name, field in fields.items():

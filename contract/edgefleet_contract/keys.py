@@ -146,7 +146,13 @@ class PrivateKey:
                 ) from None
             raise OperatorError(f"the key {path} has no passphrase, but one was given") from None
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise OperatorError(f"{path} is not a usable private key: {error}") from None
+            if b"PUBLIC KEY" in raw:
+                why, hint = "it holds a public one", "the private half is the file without .pub"
+            elif passphrase is not None:
+                why, hint = str(error), "is it the right passphrase?"
+            else:
+                why, hint = "it holds none in PEM", "a PEM file, as `keys new` makes it"
+            raise OperatorError(f"{path} is not a usable private key: {why}", hint=hint) from None
         return cls.wrap(key, what=str(path))
 
     def to_pem(self, *, passphrase: bytes | None = None) -> bytes:

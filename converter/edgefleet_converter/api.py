@@ -173,13 +173,15 @@ def search(
     recipe: RecipeLike,
     *,
     trust_pickle: bool = False,
+    toolchain: Path | str | None = None,
     cache: Kept = True,
     progress: Progress = _silent,
     key: Signer | None = None,
 ) -> tuple[SearchReport, ...]:
     """One account for each int8 target of the recipe: all candidates, and the choice.
 
-    `key` is the publisher's, where running agents are to measure (recipe 15.4).
+    `toolchain` is as for `build`; `key` is the publisher's, where running agents are to measure
+    (recipe 15.4).
     """
     from edgefleet_converter.search.look import look
 
@@ -189,6 +191,7 @@ def search(
             read_recipe(recipe),
             cache=kept,
             trust_pickle=trust_pickle,
+            toolchain=None if toolchain is None else Path(toolchain),
             progress=progress,
             key=key,
         )
@@ -242,6 +245,7 @@ def prune(
     *,
     lambdas: Sequence[float] = (),
     trust_pickle: bool = False,
+    toolchain: Path | str | None = None,
     cache: Kept = True,
     progress: Progress = _silent,
 ) -> Sweep:
@@ -254,6 +258,7 @@ def prune(
             read_recipe(recipe),
             lambdas=lambdas,
             trust_pickle=trust_pickle,
+            toolchain=None if toolchain is None else Path(toolchain),
             cache=kept,
             progress=progress,
         )

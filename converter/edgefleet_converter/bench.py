@@ -162,7 +162,9 @@ class Bench:
         says = self.task("read_operators", what, {"model": path}, {}, format=kind.value)
         return codec.decode(Needs, says, what="operators")
 
-    def other_kernels(self, kind: Format, path: Path) -> dict[str, Arrays]:
+    def other_kernels(
+        self, kind: Format, path: Path, *, data: str = HELD_OUT, with_default: bool = False
+    ) -> dict[str, Arrays]:
         """The outputs by the other implementations that run the file; none has to.
 
         Raises:
@@ -172,9 +174,10 @@ class Bench:
         says = self.task(
             "compare",
             "comparing kernels",
-            {"model": path, "inputs.npz": self.scratch / HELD_OUT},
+            {"model": path, "inputs.npz": self.scratch / data},
             {"outputs.npz": answers},
             format=kind.value,
+            with_default=with_default,
         )
         return {name: load_tensors(answers, name) for name in texts(says["kernels"])}
 

@@ -1,18 +1,20 @@
 """`edge-convert`: build, join and inspect, on a terminal; what else it does is in `cli_*.py`.
 
-Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused.
+Results go to stdout, talk to stderr. What exit codes mean is said by `edge-convert --help`.
 Model libraries are loaded by the commands that need them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from edgefleet_contract import codec
+from edgefleet_contract import __version__, codec
 from edgefleet_contract.errors import EdgefleetError, PeerError
 from edgefleet_contract.keys import PublicKey
 from edgefleet_converter import api
@@ -52,6 +54,12 @@ if TYPE_CHECKING:
 
 PROG = "edge-convert"
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failed, nothing was written; 2 used wrongly; 3 refused, because no "
+    "trusted key vouches for it; 130 interrupted."
+)
+FEW_EXAMPLES = 50
+_MODEL = "model.onnx --recipe recipe.toml"
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever it is
 
 app = typer.Typer(
@@ -59,15 +67,30 @@ app = typer.Typer(
     help="Turn a trained model into a signed bundle that devices run.",
     no_args_is_help=True,
     add_completion=True,
+    epilog=f"{EXIT_CODES} Results go to stdout, everything else to stderr.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(keys_app, name="keys")
-for _command in (verify, report, diff, export, schema, prune, prune_channels, search, bench):
-    app.command()(_command)
 
 
-@app.command()
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"{PROG} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What every command takes."""
+
+
 def build(
     source: Annotated[
         Path,
@@ -101,6 +124,7 @@ def build(
     wanted = measured_on(api.read_recipe(recipe, overrides or ()), device, token_file, ca)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
+    _warn_of_open_key(key)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
     with signer as private, progress_bar(talk, steps_of_build(wanted)) as tell:
         built = api.build(
@@ -119,7 +143,6 @@ def build(
     _tell(built, as_json, report_page, private.public)
 
 
-@app.command()
 def join(
     graph: Annotated[Path, typer.Argument(help="The graph (TOML); see docs/spec/recipe.md.")],
     out: OutFolder,
@@ -129,6 +152,7 @@ def join(
     trust: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PATH",
             help="A public key that may have signed the bundles; repeatable; else that of --key.",
             show_default=False,
         ),
@@ -152,6 +176,7 @@ def join(
     measure = measure_on(wanted.measure, device, token_file, ca)
     _check_page(report_page, out, model, version)
     talk = Console(stderr=True)
+    _warn_of_open_key(key)
     signer = open_signer(key, passphrase_file=passphrase_file, pin_file=pin_file)
     with signer as private, progress_bar(talk, steps_of_join(len(wanted.formats))) as tell:
         built = api.join(
@@ -169,7 +194,6 @@ def join(
     _tell(built, as_json, report_page, private.public)
 
 
-@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")], as_json: AsJson = False
 ) -> None:
@@ -214,6 +238,25 @@ def inspect(
     typer.echo(f"{PROG}: the signature was not checked; `{PROG} verify` does", err=True)
 
 
+for _command, _example in (
+    (build, f"{_MODEL} --out bundles --model digits --version 1 --key publisher.pem"),
+    (join, "graph.toml --out bundles --model both --version 1 --key publisher.pem"),
+    (search, _MODEL),
+    (prune, f"{_MODEL} --lambdas 0,1e-5,1e-4 --report sweep.html"),
+    (prune_channels, "mymodel:trained --recipe recipe.toml --out smaller.onnx --toolchain ~/torch"),
+    (bench, "bundles/digits-1 --trust publisher.pem.pub --device ssh://pi@cam-1.local"),
+    (verify, "bundles/digits-1 --trust publisher.pem.pub"),
+    (inspect, "bundles/digits-1"),
+    (report, "bundles/digits-1 --trust publisher.pem.pub --out digits-1.html"),
+    (diff, "bundles/digits-1 bundles/digits-2 --trust publisher.pem.pub"),
+    (export, "bundles/digits-1 onnx-int8 --out plain --trust publisher.pem.pub"),
+    (schema, "> recipe.schema.json"),
+):
+    _name = _command.__name__.replace("_", "-")
+    app.command(_name, epilog=f"Example: {PROG} {_name} {_example}")(_command)
+app.add_typer(keys_app, name="keys")
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line; the exit code. No traceback for what can be foreseen."""
     try:
@@ -251,6 +294,13 @@ def _explain_usage(error: BaseException) -> int:
     return USAGE
 
 
+def _warn_of_open_key(key: str) -> None:
+    """Say so where others can read a private key: whoever has it signs as its owner."""
+    with contextlib.suppress(OSError):
+        if Path(key).stat().st_mode & stat.S_IROTH:
+            typer.echo(f"{PROG}: {key} can be read by everybody here: chmod 600", err=True)
+
+
 def _check_page(page: Path | None, out: Path, model: str, version: int) -> None:
     """Refuse a place for the page before the work begins."""
     if page is not None:
@@ -272,3 +322,10 @@ def _tell(built: Built, as_json: bool, page: Path | None, key: PublicKey) -> Non
     print_report(built.report, results_console())
     print_report_boards(built.report, results_console())
     typer.echo(str(built.path))
+    few = built.report.held_out.examples
+    if few is not None and few < FEW_EXAMPLES:
+        typer.echo(
+            f"{PROG}: these figures are of {few} held-out example{'s'[: few != 1]}, which tell "
+            f"little: bring {FEW_EXAMPLES} or more",
+            err=True,
+        )

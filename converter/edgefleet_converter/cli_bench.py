@@ -52,6 +52,7 @@ def bench(
         list[Path] | None,
         typer.Option(
             "--trust",
+            metavar="PATH",
             help="A public key; may be repeated. The bundle must be signed by one of them.",
             show_default=False,
         ),

@@ -13,7 +13,7 @@ from edgefleet_contract import codec
 from edgefleet_contract.bundle import Variant, parse_manifest
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.directory import read_documents
-from edgefleet_contract.errors import EdgefleetError, Unverified
+from edgefleet_contract.errors import EdgefleetError, OperatorError, Unverified
 from edgefleet_contract.reasons import Reason
 from edgefleet_converter import api
 from edgefleet_converter.cli_options import AsJson, print_json, results_console
@@ -30,6 +30,7 @@ Trust = Annotated[
     list[Path] | None,
     typer.Option(
         "--trust",
+        metavar="PATH",
         help="A public key; may be repeated. The bundle must be signed by one of them.",
         show_default=False,
     ),
@@ -40,7 +41,12 @@ def verify(
     bundle: Bundle,
     trust: Annotated[
         list[Path],
-        typer.Option("--trust", "--key", help="A publisher's public key; may be repeated."),
+        typer.Option(
+            "--trust",
+            "--key",
+            metavar="PATH",
+            help="A publisher's public key; may be repeated.",
+        ),
     ],
     no_run: Annotated[
         bool, typer.Option("--no-run", help="Do not run the models on their golden vectors.")
@@ -81,6 +87,8 @@ def report(
     ] = None,
 ) -> None:
     """Make one page (HTML) of what a bundle says of itself; `--trust` checks its signature."""
+    if out is None and sys.stdout.isatty():
+        raise OperatorError("the page is HTML, no text for a terminal", hint="--out PAGE.html")
     page = api.report(bundle, out=out, trust=trust or ())
     if out is None:
         sys.stdout.buffer.write(page)

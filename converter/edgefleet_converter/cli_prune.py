@@ -17,6 +17,7 @@ from edgefleet_converter.cli_options import (
     NoCache,
     Overrides,
     RecipeFile,
+    Toolchain,
     TrustPickle,
     kept,
     print_json,
@@ -25,7 +26,7 @@ from edgefleet_converter.cli_options import (
 
 
 def prune(
-    source: Annotated[Path, typer.Argument(help="The model: ONNX, or scikit-learn as .skops.")],
+    source: Annotated[Path, typer.Argument(help="The model, as `build` takes it; not TFLite.")],
     recipe: RecipeFile,
     lambdas: Annotated[
         str,
@@ -45,6 +46,7 @@ def prune(
         ),
     ] = None,
     trust_pickle: TrustPickle = False,
+    toolchain: Toolchain = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what zeroing small weights costs: a table over lambda. Builds nothing."""
@@ -62,6 +64,7 @@ def prune(
             wanted,
             lambdas=values,
             trust_pickle=trust_pickle,
+            toolchain=toolchain,
             cache=kept(cache, no_cache),
             progress=tell,
         )

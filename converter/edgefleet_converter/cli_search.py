@@ -21,6 +21,7 @@ from edgefleet_converter.cli_options import (
     Passphrase,
     PinFile,
     TokenFile,
+    Toolchain,
     kept,
     measured_on,
     print_json,
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    source: Annotated[
-        Path, typer.Argument(help="The model: ONNX, TFLite, or scikit-learn as .skops.")
-    ],
+    source: Annotated[Path, typer.Argument(help="The model, as `build` takes it.")],
     recipe: Annotated[Path, typer.Option(help="The recipe (TOML); see docs/spec/recipe.md.")],
     overrides: Overrides = None,
     cache: CacheFolder = None,
@@ -42,6 +41,7 @@ def search(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Load a pickle, which runs the code in it.")
     ] = False,
+    toolchain: Toolchain = None,
     device: Device = None,
     key: Annotated[
         str,
@@ -74,6 +74,7 @@ def search(
             wanted,
             cache=kept(cache, no_cache),
             trust_pickle=trust_pickle,
+            toolchain=toolchain,
             progress=tell,
             key=private,
         )

@@ -71,7 +71,12 @@ class Examples:
             names = {name: index for index, name in enumerate(labels)}
             strangers = sorted(set(self.truth.tolist()) - set(names))
             if strangers:
-                raise OperatorError(f"held-out data: class {strangers[0]!r} is not in the labels")
+                known = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
+                raise OperatorError(
+                    f"held-out data: class {strangers[0]!r} is not in the labels",
+                    hint=f"data.labels is a text file with one class name a line; "
+                    f"{f'it has {known}' if known else 'there are none'}",
+                )
             return np.asarray([names[name] for name in self.truth.tolist()], np.int64)
         truth = self.truth.astype(np.int64)
         count = len(labels) if answers is None else width(answers)
@@ -113,11 +118,19 @@ def load_inputs(
     sequence = found.pop(SEQUENCE, None) if has_sequences else None
     if not found:
         raise OperatorError(f"the {what} data {path} has no inputs beside {TRUTH!r}")
-    lengths = {
-        len(array) for array in (*found.values(), *(a for a in (truth, sequence) if a is not None))
+    sizes = {name: len(array) for name, array in found.items()}
+    sizes |= {
+        name: len(array)
+        for name, array in ((TRUTH, truth), (SEQUENCE, sequence))
+        if array is not None
     }
+    lengths = set(sizes.values())
     if len(lengths) != 1:
-        raise OperatorError(f"the {what} data {path} has arrays of lengths {sorted(lengths)}")
+        told = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise OperatorError(
+            f"the {what} data {path} has arrays of different lengths: {told}",
+            hint="the first dimension counts examples",
+        )
     for name, array in found.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise OperatorError(f"the {what} data {path}: {name!r} holds NaN or infinity")
@@ -169,6 +182,7 @@ def load_held_out(path: Path, *, has_sequences: bool = False, wish: Wish | None 
     examples = load_inputs(path, what="held-out", has_sequences=has_sequences, wish=wish)
     if examples.truth is not None and examples.truth.ndim != 1:
         raise OperatorError(
-            f"the held-out data {path}: y has shape {list(examples.truth.shape)}, not [N]"
+            f"the held-out data {path}: y has shape {list(examples.truth.shape)}, not [N]",
+            hint="one class an example: of scores or ones and zeros, y.argmax(axis=1)",
         )
     return examples

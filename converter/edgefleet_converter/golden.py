@@ -23,6 +23,10 @@ from edgefleet_converter.metrics import decide
 FLOAT_TOLERANCE = 1e-5
 """Relative to the largest magnitude: float32 sums in another order differ by some 1e-6."""
 
+LEAST_MOVE = 0.25
+
+TAKE_EXAMPLES = 'golden.inputs = "held-out" takes examples as they are, if devices may have them'
+
 MARGIN = 2.0
 """Times what kernels were measured to differ by [recipe-5.5]."""
 
@@ -56,6 +60,7 @@ def choose(
     count: int,
     quantum: float,
     batch: int = -1,
+    held_out: tuple[Arrays, tuple[Arrays, ...]] | None = None,
 ) -> Chosen:
     """The rows to keep as golden vectors.
 
@@ -65,17 +70,33 @@ def choose(
         count: how many rows are wanted; fewer where N is smaller.
         quantum: the step of a quantized output; 0 where outputs are computed float.
         batch: how many the model takes at once; the vectors fill whole batches. -1 where it varies.
+        held_out: the outputs for held-out examples, and those by other kernels; by default the rows
+            are of these.
+
+    Raises:
+        OperatorError: no answer is finite.
     """
     size = len(expected[0])
     gaps = [_strays(expected, (other,), whole_numbers_differ=False) for other in others]
     floor = quantum if quantum > 0 else float_tolerance(expected)
     needed = _needed(floor, gaps, size)
+    needed[~_are_finite(expected)] = np.inf
     turn = turns(decide(expected[0]))
     order = np.lexsort((np.arange(size), turn, needed))
     step = max(batch, 1)
-    whole = max(1, min(-(-count // step), size // step)) * step
+    usable = int(np.isfinite(needed).sum())
+    whole = max(1, min(-(-count // step), usable // step)) * step
     rows = np.sort(order[:whole])
-    return _chosen(rows, needed, floor, gaps)
+    if not np.isfinite(needed[rows]).all():
+        raise OperatorError(
+            "no golden vectors: what the model gives for inputs that are drawn is not finite",
+            hint=TAKE_EXAMPLES,
+        )
+    seen = gaps
+    if held_out is not None:
+        mine, theirs = held_out
+        seen = [_strays(mine, (other,), whole_numbers_differ=False) for other in theirs]
+    return _chosen(rows, needed, floor, gaps, seen)
 
 
 def _needed(
@@ -91,13 +112,14 @@ def _chosen(
     needed: NDArray[np.float64],
     floor: float,
     gaps: list[NDArray[np.float64]],
+    seen: list[NDArray[np.float64]],
 ) -> Chosen:
     strays = tuple(
         Stray(
             float(gap[rows].max()),
-            float(gap.max()) if np.isfinite(gap).all() else None,
+            float(wide.max()) if np.isfinite(wide).all() else None,
         )
-        for gap in gaps
+        for gap, wide in zip(gaps, seen, strict=True)
     )
     worst = float(needed[rows].max())
     return Chosen(tuple(int(row) for row in rows), e6(worst), floor, strays)
@@ -112,6 +134,7 @@ def choose_whole(
     classes: NDArray[np.int64] | None,
     batch: int = -1,
     in_order: bool = False,
+    held_out: tuple[Arrays, tuple[Arrays, ...]] | None = None,
 ) -> Chosen:
     """The rows to keep of a program's answers, and what their numbers may differ by.
 
@@ -127,6 +150,7 @@ def choose_whole(
         classes: of each example, [N], if they are known.
         batch: how many the program takes at once; -1 where it varies.
         in_order: the rows are one sequence: the first ones are kept.
+        held_out: as `choose` takes it.
 
     Raises:
         OperatorError: no example keeps its text and whole numbers.
@@ -136,6 +160,7 @@ def choose_whole(
     room = np.maximum(_strays(expected, nudges), unit)
     gaps = [_strays(expected, (kernel,)) for kernel in kernels]
     needed = _needed(room, gaps, size)
+    needed[~_are_finite(expected)] = np.inf
     firm = np.isfinite(needed)
     over = np.ones(size)
     over[firm] = needed[firm] / room[firm]
@@ -153,7 +178,50 @@ def choose_whole(
             "what the model gives is rounded another way",
             hint="more held-out data, or scores beside the label",
         )
-    return _chosen(rows, needed, float(room[rows].max()), gaps)
+    seen = gaps if held_out is None else [_strays(held_out[0], (one,)) for one in held_out[1]]
+    return _chosen(rows, needed, float(room[rows].max()), gaps, seen)
+
+
+def refuse_idle(vectors: Arrays, held_out: Arrays) -> None:
+    """Refuse golden vectors that hardly move what the model gives: they would pass anything.
+
+    Args:
+        vectors: the answers of the vectors, each [K, …].
+        held_out: those to all held-out examples, each [N, …].
+
+    Raises:
+        OperatorError: no output moves by a quarter of what it does for the middle nine tenths of
+            the held-out examples.
+    """
+    pairs = [(_rows(a), _rows(b)) for a, b in zip(vectors, held_out, strict=True)]
+    usual = [np.ptp(np.quantile(b, (0.05, 0.95), axis=0), axis=0) for _, b in pairs]
+    moved = [np.ptp(a, axis=0) for a, _ in pairs]
+    wide = [bool((m >= LEAST_MOVE * u)[u > 0].any()) for m, u in zip(moved, usual, strict=True)]
+    still = [not bool((u > 0).any()) for u in usual]
+    if not all(still) and not any(wide):
+        raise OperatorError(
+            "no golden vectors: inputs that are drawn hardly move what the model gives",
+            hint=TAKE_EXAMPLES,
+        )
+
+
+def _rows(output: Array) -> NDArray[np.float64]:
+    """Numbers, [N, M]; text by its place among all that occurs."""
+    flat = output.reshape(len(output), -1)
+    if flat.dtype.kind in "OU":
+        return np.asarray(
+            np.unique(flat.astype(np.str_), return_inverse=True)[1], np.float64
+        ).reshape(flat.shape)
+    return flat.astype(np.float64)
+
+
+def _are_finite(outputs: Arrays) -> NDArray[np.bool_]:
+    """Whether each row is, of all outputs."""
+    found = np.ones(len(outputs[0]), np.bool_)
+    for output in outputs:
+        if output.dtype.kind == "f":
+            found &= np.isfinite(output.reshape(len(output), -1)).all(axis=1)
+    return found
 
 
 def _strays(

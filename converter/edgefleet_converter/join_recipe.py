@@ -19,13 +19,13 @@ from edgefleet_contract.errors import Malformed, OperatorError
 from edgefleet_converter.card import Card
 from edgefleet_converter.recipe import (
     Data,
-    Golden,
     Headroom,
     Measure,
     Recipe,
     Worker,
     plain_json,
 )
+from edgefleet_converter.recipe_golden import Golden
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.targets import Target
 
@@ -82,7 +82,7 @@ class JoinRecipe:
     limits: Headroom = field(default_factory=Headroom)
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
-    folder: str = "."
+    folder: str = field(default=".", metadata={"is_inner": True})
 
     def __post_init__(self) -> None:
         used = {node.model for node in self.nodes if node.model}

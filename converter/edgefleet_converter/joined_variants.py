@@ -26,6 +26,7 @@ from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Bench
 from edgefleet_converter.decisions import decided
 from edgefleet_converter.examples import Examples
+from edgefleet_converter.golden_pool import kept, whole_pool
 from edgefleet_converter.join_recipe import JoinRecipe
 from edgefleet_converter.labels import check_width
 from edgefleet_converter.parts import Part, Parts, part_of
@@ -80,16 +81,18 @@ def make_joined(
     truth = joined.held_out.classes(joined.labels, None)
     models = [node.file for node in nodes if node.op == MODEL]
     quanta = {path: answers.quantum(path, is_int8=is_int8[path]) for path in models}
-    others = wholes.compare_whole(bench, whole, answers, _NO_STATE, quanta)
+    known = classes if truth is None else truth
+    pool = whole_pool(bench, whole, answers, _NO_STATE, examples.inputs, quanta, known)
     chosen = golden.choose_whole(
-        answers.arrays,
-        tuple(others.kernels.values()),
-        others.nudges,
+        pool.given,
+        tuple(pool.kernels.values()),
+        pool.nudges,
         count=wish.golden.vectors,
-        classes=classes,
+        classes=decided(pool.given, joined.labels),
         batch=answers.batch,
+        held_out=pool.held_out,
     )
-    write_golden(folder / f"{kind}/golden.npz", answers.taken, answers.arrays, chosen.rows)
+    write_golden(folder / f"{kind}/golden.npz", *kept(pool, chosen.rows, answers.arrays))
     roles[f"{kind}/golden.npz"] = Role.GOLDEN
     measured = wholes.measure_whole(bench, whole, answers, _NO_STATE, what=f"measuring {kind}")
     before = None if first is None else decided(first.arrays, joined.labels)
@@ -101,8 +104,9 @@ def make_joined(
         sqnr_db=metrics.EXACT_DB,
         max_abs_err=0.0 if first is None else _gap(first.arrays, answers.arrays),
         golden_vectors=len(chosen.rows),
+        golden_inputs=bench.recipe.golden.inputs.value,
         golden_max_abs_err=chosen.max_abs_err_e6 / 1e6,
-        kernels=(Kernels.DEFAULT.value, *others.kernels),
+        kernels=(Kernels.DEFAULT.value, *pool.kernels),
         accuracy=_share(classes, truth),
         agreement=_share(classes, before),
         measured=measured,

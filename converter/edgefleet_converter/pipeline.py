@@ -74,7 +74,7 @@ def build(
         labels = find_labels(recipe, opened.named, opened.answers)
         truth = opened.held_out.classes(labels, opened.answers)
         with staging(Path(out), name) as folder:
-            setting, roles = set_up(recipe, opened, labels, folder)
+            setting, roles = set_up(recipe, opened, labels, folder, truth)
             made = [
                 make_variant(bench, opened, setting, one, folder, truth) for one in recipe.targets
             ]

@@ -21,6 +21,7 @@ from edgefleet_converter.card import Card, card_checks
 from edgefleet_converter.hardware import Hardware
 from edgefleet_converter.readers.wish import Audio, Images, Table, wish_checks
 from edgefleet_converter.recipe_drift import Drift, drift_checks
+from edgefleet_converter.recipe_golden import Golden, golden_checks
 from edgefleet_converter.recipe_optimize import Optimize, optimize_checks
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.recipe_report import ReportWish
@@ -65,13 +66,6 @@ class Budget:
 
     max_accuracy_drop: float = 0.02
     min_sqnr_db: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """How many examples the device must reproduce."""
-
-    vectors: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +138,7 @@ class Recipe:
     outputs: tuple[str, ...] = ()
     state: dict[str, str] = field(default_factory=dict)
     hidden_state: bool = False
-    folder: str = "."
+    folder: str = field(default=".", metadata={"is_inner": True})
 
     def __post_init__(self) -> None:
         for says, holds in _checks(self):
@@ -189,7 +183,7 @@ def _checks(recipe: Recipe) -> tuple[tuple[str, bool], ...]:
             f"hardware.classes: {lost} has no runtime for any of the targets",
             not lost,
         ),
-        ("golden.vectors: 1 to 256", 1 <= recipe.golden.vectors <= 256),
+        *golden_checks(recipe.golden),
         ("measure.runs: 10 to 100000", 10 <= recipe.measure.runs <= 100_000),
         ("measure.repeat: 1 to 20", 1 <= recipe.measure.repeat <= 20),
         ("measure.timeout_s: 1 to 3600", 1 <= recipe.measure.timeout_s <= 3600),

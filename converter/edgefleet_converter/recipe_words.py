@@ -19,6 +19,7 @@ WORDS: Final[Mapping[str, str]] = {
     "budget.min_accuracy": "the least accuracy of each variant, as a share",
     "budget.min_sqnr_db": "the least signal to quantization noise ratio of its outputs, dB",
     "golden.vectors": "how many examples the device must reproduce, 1 to 256",
+    "golden.inputs": "where their inputs come from: drawn, or held-out: section 18",
     "measure.enabled": "whether speed and memory are measured",
     "measure.runs": "over how many inferences",
     "measure.devices": "the boards to measure on: section 15",

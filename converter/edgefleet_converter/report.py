@@ -114,6 +114,8 @@ class VariantReport:
     flips: tuple[Flip, ...] | None = None
     """The most frequent first; None where decisions were not compared."""
     measured: Measured | None = None
+    golden_inputs: str = ""
+    """Where the inputs of golden vectors come from, by the recipe's word."""
     golden_floor: float | None = None
     strays: dict[str, Stray] | None = None
     drift_bytes: int | None = None

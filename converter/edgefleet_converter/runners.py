@@ -135,7 +135,8 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
             )
         if spec.dtype not in (str(array.dtype), "string"):
             raise OperatorError(
-                f"input {spec.name!r} takes {spec.dtype}, the data has {array.dtype}"
+                f"input {spec.name!r} takes {spec.dtype}, the data has {array.dtype}",
+                hint=f"array.astype('{spec.dtype}') saves it as that; steps cast or scale",
             )
 
 

@@ -14,8 +14,10 @@ def print_search(report: SearchReport, console: Console) -> None:
     """One line a candidate: the choice is marked `>`, the Pareto front `*`."""
     table = Table(title=f"{report.target}: {report.objective}", title_justify="left")
     table.add_column("")
-    table.add_column("candidate", overflow="fold")
-    for name in ("SQNR dB", "accuracy", "drop (95 %)", "agreement", "metric", "kB", "zstd kB"):
+    table.add_column("candidate", no_wrap=True)
+    has_metric = any(one.fidelity and one.fidelity.metric is not None for one in report.candidates)
+    figures = ("SQNR dB", "accuracy", "drop (95 %)", "agreement", *(["metric"] * has_metric))
+    for name in (*figures, "kB", "zstd kB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("p50 µs", justify="right")
     table.add_column("outside the budget", overflow="fold")
@@ -23,7 +25,7 @@ def print_search(report: SearchReport, console: Console) -> None:
         table.add_row(
             (">" if one.name == report.chosen else "") + ("*" if one.is_front else ""),
             escape(one.name),
-            *_fidelity(one.fidelity),
+            *_fidelity(one.fidelity)[: len(figures)],
             f"{one.size / 1000:.1f}" if one.size else "-",
             f"{one.size_zstd / 1000:.1f}" if one.size else "-",
             "-" if one.p50_us is None else f"{one.p50_us:.1f}",

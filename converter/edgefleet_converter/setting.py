@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgefleet_contract.bundle import Role, Variant
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.graph import StatePair
 from edgefleet_converter.feeding import step_paths
+from edgefleet_converter.metrics import are_probabilities, decide
 from edgefleet_converter.opening import Opened
 from edgefleet_converter.program import LABELS, Files, link, place_files, tell
 from edgefleet_converter.recipe import Recipe
@@ -17,7 +21,11 @@ from edgefleet_converter.wholes import Sequence
 
 
 def set_up(
-    recipe: Recipe, opened: Opened, labels: tuple[str, ...], folder: Path
+    recipe: Recipe,
+    opened: Opened,
+    labels: tuple[str, ...],
+    folder: Path,
+    truth: NDArray[np.int64] | None = None,
 ) -> tuple[Setting, dict[str, Role]]:
     """The steps around the model that was opened, their files in the bundle's folder; with roles.
 
@@ -45,7 +53,10 @@ def set_up(
     )
     examples = opened.held_out.ordered(linked.sent, what="held-out")
     sequence = Sequence(state, recipe.hidden_state, examples.starts)
-    return Setting(linked, labels, files, examples.inputs, sequence), roles
+    classes = truth
+    if truth is None and opened.answers is not None and are_probabilities(opened.answers):
+        classes = decide(opened.answers)
+    return Setting(linked, labels, files, examples.inputs, sequence, classes), roles
 
 
 def refuse_unlike(variants: tuple[Variant, ...]) -> None:

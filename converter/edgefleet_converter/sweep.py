@@ -43,6 +43,7 @@ def sweep(
     *,
     lambdas: Sequence[float] = (),
     trust_pickle: bool = False,
+    toolchain: Path | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda _: None,
 ) -> Sweep:
@@ -54,6 +55,7 @@ def sweep(
             matter here.
         lambdas: 0 or more each.
         trust_pickle: as for `build`.
+        toolchain: as for `build`.
         cache: of results, from which a sweep resumes; by default nothing is kept.
         progress: told what is being done.
 
@@ -70,7 +72,7 @@ def sweep(
         recipe, targets=(Target.ONNX_INT8,), prune=Prune(), state={}, hidden_state=False
     )
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(wanted, Path(scratch), progress, cache=cache or Cache(None))
+        bench = Bench(wanted, Path(scratch), progress, toolchain, cache or Cache(None))
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         if Format.ONNX not in opened.models:
             raise OperatorError(

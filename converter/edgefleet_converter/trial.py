@@ -17,13 +17,17 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, Arrays, load_tensors, save_tensors, write_npz
 from edgefleet_converter.borders import Bare, Bordered, borders_json
-from edgefleet_converter.runners import OTHER_KERNELS, open_model, run_all
+from edgefleet_converter.runners import OTHER_KERNELS, Kernels, open_model, run_all
 
 _PAGE = resource.getpagesize()
 _WARM_UP = 20
 
 
-def compare(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
+def compare(
+    *,
+    format: str,  # noqa: A002 - the manifest's word
+    with_default: bool = False,
+) -> dict[str, Json]:
     """`outputs.npz`: what `model` says to `inputs.npz` by each of the other kernels that run it.
 
     Its arrays are `<kernels>.<output>`; `kernels` names those that could.
@@ -31,7 +35,8 @@ def compare(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's w
     inputs = load_tensors(Path("inputs.npz"), "input")
     found: dict[str, Array] = {}
     names: list[Json] = []
-    for kernels in OTHER_KERNELS[Format(format)]:
+    first = (Kernels.DEFAULT,) if with_default else ()
+    for kernels in (*first, *OTHER_KERNELS[Format(format)]):
         try:
             outputs = run_all(open_model(Path("model"), Format(format), kernels), inputs, kernels)
         except OperatorError:

@@ -21,6 +21,7 @@ from edgefleet_converter.drift import refer
 from edgefleet_converter.finishing import finish_model
 from edgefleet_converter.fitting import fit
 from edgefleet_converter.float_models import FloatModel
+from edgefleet_converter.golden_pool import kept, model_pool
 from edgefleet_converter.judging import Seen, judge
 from edgefleet_converter.opening import Opened
 from edgefleet_converter.recipe import Headroom
@@ -52,14 +53,15 @@ class Made:
 class Tried:
     """A model that was tried: what it takes and gives, its golden vectors, its cost.
 
-    `taken` and `given` are what went in and came out, for all held-out examples; `classes` what
-    clients read out of it.
+    `taken` and `given` are what went in and came out, for all held-out examples, `vectors` for the
+    golden ones; `classes` what clients read out of it.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     taken: Arrays
     given: Arrays
+    vectors: tuple[Arrays, Arrays]
     chosen: golden.Chosen
     kernels: tuple[str, ...]
     classes: NDArray[np.int64] | None
@@ -107,8 +109,8 @@ def make_variant(
         tried = _whole(try_whole(bench, setting, kind, (name, path), answers, quantum))
     else:
         assert answers is not None  # a stateful model needs a program
-        tried = _plain(bench, kind, path, answers, quantum)
-    write_golden(folder / vectors, tried.taken, tried.given, tried.chosen.rows)
+        tried = _plain(bench, kind, path, answers, quantum, setting.classes)
+    write_golden(folder / vectors, *tried.vectors)
     seen = Seen(tried.given, tried.classes, tried.program is not None)
     figures = judge(bench, setting, target, base, answers, seen, truth)
     drift = _drift_file(bench, setting, target, folder, tried)
@@ -122,6 +124,7 @@ def make_variant(
         sqnr_db=figures.sqnr_db,
         max_abs_err=figures.max_abs_err,
         golden_vectors=len(tried.chosen.rows),
+        golden_inputs=bench.recipe.golden.inputs.value,
         golden_max_abs_err=tried.chosen.max_abs_err_e6 / 1e6,
         kernels=tried.kernels,
         golden_floor=tried.chosen.floor,
@@ -197,23 +200,32 @@ def _drift_file(
     return path
 
 
-def _plain(bench: Bench, kind: Format, path: Path, answers: Answers, quantum: float) -> Tried:
+def _plain(
+    bench: Bench,
+    kind: Format,
+    path: Path,
+    answers: Answers,
+    quantum: float,
+    classes: NDArray[np.int64] | None,
+) -> Tried:
     """A model alone: clients send what it takes, and get what it gives."""
-    others = bench.other_kernels(kind, path)
+    pool = model_pool(bench, kind, path, answers, classes)
     chosen = golden.choose(
-        answers.arrays,
-        tuple(others.values()),
+        pool.given,
+        tuple(pool.kernels.values()),
         count=bench.recipe.golden.vectors,
         quantum=quantum,
         batch=answers.inputs[0].shape[0],
+        held_out=pool.held_out,
     )
     return Tried(
         answers.inputs,
         answers.outputs,
         load_tensors(bench.scratch / HELD_OUT, "input"),
         answers.arrays,
+        kept(pool, chosen.rows, answers.arrays),
         chosen,
-        (Kernels.DEFAULT.value, *others),
+        (Kernels.DEFAULT.value, *pool.kernels),
         metrics.decide(answers.arrays[0]),
         bench.measure(kind, path, what=f"measuring {path.parent.name}"),
     )
@@ -226,6 +238,7 @@ def _whole(tried: TriedWhole) -> Tried:
         answers.outputs,
         answers.taken,
         answers.arrays,
+        tried.vectors,
         tried.chosen,
         (Kernels.DEFAULT.value, *tried.kernels),
         tried.classes,
@@ -234,11 +247,10 @@ def _whole(tried: TriedWhole) -> Tried:
     )
 
 
-def write_golden(path: Path, taken: Arrays, given: Arrays, rows: tuple[int, ...]) -> None:
-    """The chosen examples and their answers. A row's answer does not depend on its batch."""
-    chosen = list(rows)
-    inputs = {f"input.{i}": array[chosen] for i, array in enumerate(taken)}
-    outputs = {f"output.{i}": array[chosen] for i, array in enumerate(given)}
+def write_golden(path: Path, taken: Arrays, given: Arrays) -> None:
+    """The golden vectors: what goes in and the answers."""
+    inputs = {f"input.{i}": array for i, array in enumerate(taken)}
+    outputs = {f"output.{i}": array for i, array in enumerate(given)}
     write_npz(path, inputs | outputs)
 
 

@@ -16,15 +16,14 @@ from edgefleet_converter.arrays import Array, Arrays
 from edgefleet_converter.bench import Answers, Bench
 from edgefleet_converter.decisions import decided
 from edgefleet_converter.golden import Chosen
+from edgefleet_converter.golden_pool import Pool, kept, whole_pool
 from edgefleet_converter.labels import check_width
 from edgefleet_converter.program import Linked, any_size
 from edgefleet_converter.program_runner import Whole, ready
 from edgefleet_converter.report import Measured
 from edgefleet_converter.wholes import (
-    Others,
     Sequence,
     WholeAnswers,
-    compare_whole,
     input_spec,
     measure_whole,
     run_whole,
@@ -37,7 +36,8 @@ from edgefleet_processing.graph import Graph
 class Setting:
     """What the variants of a bundle share: steps, labels, files, and what clients send, in order.
 
-    `files` are those that steps need, by their path in the bundle.
+    `files` are those that steps need, by their path in the bundle; `classes` those of what clients
+    send, [N], where they are known.
     """
 
     linked: Linked
@@ -45,6 +45,7 @@ class Setting:
     files: Mapping[str, Path]
     sent: Arrays
     sequence: Sequence
+    classes: NDArray[np.int64] | None = None
 
     def is_needed(self, answers: Answers | None) -> bool:
         """Whether a model needs a program around it."""
@@ -60,6 +61,7 @@ class TriedWhole:
     """A program that was tried: its golden vectors, the classes that clients get, its cost."""
 
     answers: WholeAnswers
+    vectors: tuple[Arrays, Arrays]
     chosen: Chosen
     kernels: tuple[str, ...]
     classes: NDArray[np.int64] | None
@@ -100,8 +102,10 @@ def try_whole(
     if setting.labels and setting.sequence and not any(golden.is_exact(a) for a in own):
         check_width(setting.labels, own[0], "the recipe")
     step = quantum or found.quantum(name, is_int8=False)
-    others = compare_whole(bench, whole, found, setting.sequence, {name: step})
-    chosen = _choose(bench, setting, found, others, classes)
+    pool = whole_pool(
+        bench, whole, found, setting.sequence, setting.sent, {name: step}, setting.classes
+    )
+    chosen = _choose(bench, setting, found, pool, classes)
     measured = measure_whole(
         bench, whole, found, setting.sequence, what=f"measuring {path.parent.name}"
     )
@@ -109,8 +113,8 @@ def try_whole(
     program = Program(
         whole.nodes if has_nodes else (), setting.sequence.state, setting.sequence.hidden
     )
-    kernels = (*others.kernels,)
-    return TriedWhole(found, chosen, kernels, classes, measured, program)
+    vectors = kept(pool, chosen.rows, found.arrays)
+    return TriedWhole(found, vectors, chosen, (*pool.kernels,), classes, measured, program)
 
 
 def _declared(
@@ -205,22 +209,20 @@ def _choose(
     bench: Bench,
     setting: Setting,
     found: WholeAnswers,
-    others: Others,
+    pool: Pool,
     classes: NDArray[np.int64] | None,
 ) -> Chosen:
     count = bench.recipe.golden.vectors
-    arrays = found.arrays
-    kernels = tuple(others.kernels.values())
-    nudges = others.nudges
     if setting.sequence.hidden:  # one sequence from its beginning: the first, as far as it goes
         end = [start for start in setting.sequence.starts if start > 0][:1]
-        count = min([count, len(arrays[0]), *end])
+        count = min([count, len(pool.given[0]), *([] if pool.is_drawn else end)])
     return golden.choose_whole(
-        arrays,
-        kernels,
-        nudges,
+        pool.given,
+        tuple(pool.kernels.values()),
+        pool.nudges,
         count=count,
-        classes=classes,
+        classes=decided(pool.given, setting.labels) if pool.is_drawn else classes,
         batch=-1 if setting.sequence else found.batch,
         in_order=setting.sequence.hidden,
+        held_out=pool.held_out,
     )

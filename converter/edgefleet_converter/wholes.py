@@ -105,12 +105,16 @@ def compare_whole(
     answers: WholeAnswers,
     sequence: Sequence,
     quanta: Mapping[str, float],
+    *,
+    rows: int = 0,
 ) -> Others:
-    """The same by other kernels, and with each model's outputs moved by its quantum."""
+    """The same by other kernels, and with each model's outputs moved by its quantum (of the first
+    `rows`, if that is said)."""
     save_tensors(bench.scratch / _INPUTS, "input", answers.taken)
     found = bench.scratch / _OUTPUTS
+    made = {"outputs.npz": found}
     says = _task(
-        bench, "compare_whole", "comparing kernels", whole, sequence, quanta, {"outputs.npz": found}
+        bench, "compare_whole", "comparing kernels", whole, sequence, quanta, made, rows=rows
     )
     return Others(
         {name: load_tensors(found, name) for name in texts(says["kernels"])},

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_contract import __version__
 from edgefleet_contract.errors import OperatorError
 from edgefleet_fleet import cli_apply, cli_audit, cli_backup, cli_devices, cli_doctor, cli_enrolment
 from edgefleet_fleet import cli_show as show
@@ -78,8 +79,20 @@ app.command("doctor")(cli_doctor.doctor_command)
 app.command("export")(cli_audit.export)
 
 
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"fleet {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def main(
+    version: Annotated[  # noqa: ARG001 - its callback tells it
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
     ca: Annotated[
         Path | None,
         typer.Option(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo import hostile
+from edgefleet_contract import __version__
 from edgefleet_contract.keys import PrivateKey, PublicKey
 from edgefleet_converter import cli
 from edgefleet_converter.pipeline import Built
@@ -204,6 +205,21 @@ def test_a_build_on_the_command_line_writes_a_bundle_and_its_report(
     assert run("verify", told["path"], "--key", tmp_path / "k.pem.pub") == 0
 
 
+def test_the_version_is_told(capsys: Captured) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"edge-convert {__version__}\n"
+
+
+def test_help_says_what_exit_codes_mean_and_each_command_has_an_example(capsys: Captured) -> None:
+    assert run("--help") == 0
+    told = capsys.readouterr().out
+    assert "Exit codes: 0 done; 1 failed" in told
+    for command in ("build", "search", "prune", "bench", "inspect", "diff", "verify", "export"):
+        assert f"  {command} " in told
+        assert run(command, "--help") == 0
+        assert f"Example: edge-convert {command} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -268,3 +284,18 @@ def test_the_demos_hostile_bundles_are_what_they_claim(
     assert "(unknown_key)" in capsys.readouterr().err
     assert run("verify", hostile.tamper(built.path, tmp_path, key, 5), "--key", public) == 3
     assert "(digest_mismatch)" in capsys.readouterr().err
+
+
+def test_a_private_key_that_everybody_can_read_is_said_to_be(
+    key: PrivateKey, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "publisher.pem"
+    key.save(path)
+    (tmp_path / "recipe.toml").write_text(
+        'targets = ["onnx-float32"]\n[data]\nheld_out = "x.npz"\n'
+    )
+    asked = ("--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "out", "--key", path)
+    for mode, is_told in ((0o600, False), (0o640, False), (0o644, True)):
+        path.chmod(mode)
+        assert run("build", tmp_path / "none.onnx", *asked, "--model", "m", "--version", 1) == 1
+        assert ("can be read by everybody here: chmod 600" in capsys.readouterr().err) == is_told

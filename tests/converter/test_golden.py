@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import golden
 
 Q = 1 / 256
@@ -69,3 +71,31 @@ def test_a_quantum_is_the_files_or_the_255th_of_the_range() -> None:
     outputs = (np.asarray([[0.0, 5.1]]),)
     assert golden.output_quantum(outputs, 0.0) == 5.1 / 255
     assert golden.output_quantum(outputs, 0.5) == 0.5
+
+
+def test_inputs_that_are_drawn_may_have_answers_that_are_not_finite() -> None:
+    mine = scores([0, 1, 2])
+    mine[1] = np.nan
+    assert golden.choose((mine,), ((mine.copy(),),), count=3, quantum=Q).rows == (0, 2)
+    assert golden.choose((mine,), (), count=3, quantum=Q).rows == (0, 2)
+    with pytest.raises(OperatorError, match="not finite"):
+        golden.choose((np.full((2, 3), np.inf, np.float32),), (), count=2, quantum=Q)
+
+
+def test_a_stray_on_held_out_examples_is_of_these() -> None:
+    mine, seen = scores([0, 1]), scores([0, 1, 2])
+    held_out = ((seen,), ((seen + np.float32(0.5),),))
+    (stray,) = golden.choose((mine,), ((mine,),), count=2, quantum=Q, held_out=held_out).strays
+    assert stray == golden.Stray(0.0, 0.5)
+
+
+def test_vectors_that_hardly_move_the_answers_are_refused() -> None:
+    seen = scores([0, 1, 2] * 10)
+    golden.refuse_idle((scores([0, 1]),), (seen,))
+    golden.refuse_idle((np.ones((2, 3)),), (np.ones((9, 3)),))
+    with pytest.raises(OperatorError, match="hardly move"):
+        golden.refuse_idle((scores([1, 1]) * np.float32(0.9),), (seen,))
+    words = np.asarray(["yes", "no"] * 8, object)
+    golden.refuse_idle((words[:2], np.zeros((2, 1))), (words, np.zeros((16, 1))))
+    with pytest.raises(OperatorError, match="hardly move"):
+        golden.refuse_idle((words[::2][:2],), (words,))

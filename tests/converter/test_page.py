@@ -22,7 +22,7 @@ from edgefleet_converter.page import Shown, render_page
 from edgefleet_converter.page.bars import confusion, histogram
 from edgefleet_converter.page.boards import boards
 from edgefleet_converter.page.charts import LATENCY, SIZE, scatter
-from edgefleet_converter.page.figures import accuracy_charts
+from edgefleet_converter.page.figures import accuracy_charts, candidates, pruning
 from edgefleet_converter.page.markup import Html, el
 from edgefleet_converter.page.passes import passes
 from edgefleet_converter.page.scales import pareto, scale_of
@@ -459,3 +459,32 @@ def test_what_passes_brought_is_shown_as_far_as_it_is_understood() -> None:
         assert part in found
     for nothing in (None, {}, {"variants": [{"passes": []}]}):
         assert passes(nothing) is None
+
+
+def test_many_candidates_are_folded_away_behind_the_choice_and_the_front() -> None:
+    tried: list[Json] = [
+        {"name": f"eq{i}", "size": 1000 + i, "is_front": i < 2, "chosen": i == 1} for i in range(20)
+    ]
+    page = read(str(el("main", candidates(read_told({"candidates": tried})))).encode())
+    assert page.tags.count("details") == 1
+    text = " ".join(page.texts)
+    assert text.index("eq1") < text.index("eq0") < text.index("18 others") < text.index("eq19")
+    few = str(el("main", candidates(read_told({"candidates": tried[:5]}))))
+    assert "details" not in few
+
+
+def test_the_name_of_the_float_line_stands_where_no_dot_is() -> None:
+    dots = [
+        Dot(f"d{x}", size=1000.0 * x, accuracy=Interval(0.9 if x != 5 else 0.8))
+        for x in (1, 2, 5, 9, 10)
+    ]
+    drawn = str(scatter(dots, SIZE, anchor=0.9))
+    (begin,) = re.findall(r'x="([\d.]+)"[^>]*class="quiet">float model', drawn)
+    assert 150 < float(begin) < 300
+
+
+def test_a_sweep_shows_its_loss() -> None:
+    points: list[Json] = [{"lambda": 1e-4, "loss": 0.1234}, {"lambda": 1e-3, "loss": 2.5}]
+    shown = str(el("main", pruning(read_told({"lambda_sweep": {"points": points}}))))
+    assert "loss, nats" in shown
+    assert "0.1234" in shown

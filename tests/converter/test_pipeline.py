@@ -145,6 +145,22 @@ def test_each_variant_reproduces_its_golden_vectors_in_any_batch(
         assert gap <= variant.max_abs_err_e6 / 1e6, variant.name
 
 
+def test_no_golden_vector_is_an_example_unless_examples_are_asked_for(
+    built: Built, digits: Digits, key: PrivateKey, onnx_source: Path, tmp_path: Path
+) -> None:
+    held_out = np.load(digits.folder / "held_out.npz")["x"]
+    wish = digits.recipe(
+        "targets=['onnx-int8']", "measure.enabled=false", 'golden.inputs="held-out"'
+    )
+    raw = try_build(onnx_source, wish, tmp_path / "out", key)
+    for made, word in ((built, "drawn"), (raw, "held-out")):
+        for variant, told in zip(made.manifest.variants, made.report.variants, strict=True):
+            (inputs,) = load_tensors(made.path / variant.golden, "input")
+            nearest = np.linalg.norm(inputs[:, None] - held_out[None], axis=2).min(axis=1)
+            assert told.golden_inputs == word
+            assert nearest.min() > 1 if word == "drawn" else nearest.max() == 0
+
+
 def test_a_tolerance_is_one_quantum_for_int8_and_far_less_for_float(built: Built) -> None:
     tolerance = {variant.name: variant.max_abs_err_e6 for variant in built.manifest.variants}
     assert 3907 <= tolerance["onnx-int8"] <= 4000

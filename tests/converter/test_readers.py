@@ -294,6 +294,13 @@ def test_a_function_that_does_not_do_is_an_error_that_names_it(
         generator(tmp_path, name)
 
 
+def test_a_function_that_fails_is_told_with_its_own_line(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError) as caught:
+        generator(tmp_path, "broken")
+    assert caught.value.hint.endswith(': raise ValueError("the disk is full")')
+    assert f"{tmp_path / 'my_data.py'}, line " in caught.value.hint
+
+
 def test_a_function_that_never_ends_is_stopped_by_the_limits_of_the_recipe(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="reading the calibration data: not done after 2 s"):
         generator(tmp_path, "stuck", timeout_s=2)

@@ -111,3 +111,18 @@ def test_a_recipe_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
 def test_a_card_that_cannot_be_written_is_refused(line: str, says: str) -> None:
     with pytest.raises(OperatorError, match=says):
         parse_recipe(f"{DATA}\n[card]\n{line}\n", folder=Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        (DATA + "[budgt]\nmax_accuracy_drop = 0.1\n", "did you mean 'budget'?"),
+        (DATA + "[budget]\nmax_acuracy_drop = 0.1\n", "did you mean 'max_accuracy_drop'?"),
+        (DATA + "[nothing_like_it]\n", "known fields: after"),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_nearest_one(text: str, meant: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        read(text)
+    assert caught.value.hint.startswith(meant)
+    assert "folder" not in caught.value.hint

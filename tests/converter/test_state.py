@@ -137,6 +137,28 @@ def test_golden_vectors_are_whole_calls_with_the_state_between_them(
     calls, state, rate = load_tensors(remembered.path / variant.golden, "input")
     answers, after = load_tensors(remembered.path / variant.golden, "output")
     assert [a.shape for a in (calls, state, rate)] == [(16, 1, LENGTH), (16, 1, 1, 8), (16,)]
+    w, u, v = (weights(LENGTH, 8, seed=1), weights(8, 8, seed=2), weights(8, 1, seed=3, scale=2.0))
+    for call, before, answer, given in zip(calls, state, answers, after, strict=True):
+        h = np.tanh(call @ w + before[0] @ u)
+        assert np.abs(given[0] - h).max() < 1e-5
+        assert abs(answer.item() - 1 / (1 + np.exp(-(h @ v).item()))) < 1e-5
+    assert sum(bool(before.any()) for before in state) >= 15
+    assert (rate == 16000).all()
+
+
+def test_drawn_calls_are_none_of_the_sequences(remembered: Built, folder: Path) -> None:
+    (variant,) = remembered.manifest.variants
+    calls = load_tensors(remembered.path / variant.golden, "input")[0]
+    held_out = np.load(folder / "calls.npz")["input"]
+    assert np.abs(calls[:, None] - held_out[None]).max(axis=(2, 3)).min() > 0.1
+
+
+def test_held_out_calls_have_the_state_that_was_before_them(folder: Path, key: PrivateKey) -> None:
+    text = RECIPE + '[golden]\ninputs = "held-out"\n'
+    made = built(folder, key, text, out="held-out")
+    (variant,) = made.manifest.variants
+    calls, state, _ = load_tensors(made.path / variant.golden, "input")
+    answers, after = load_tensors(made.path / variant.golden, "output")
     data = np.load(folder / "calls.npz")
     expected = by_hand(data["input"], {0, 20})
     for call, before, answer, given in zip(calls, state, answers, after, strict=True):

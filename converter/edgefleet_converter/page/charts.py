@@ -19,6 +19,7 @@ _LETTER: Final = 6.3
 """Pixels of a character of a label, about."""
 _LINE: Final = 13.0
 _MAX_LABELS: Final = 14
+_NAME: Final = 62.0  # pixels of "float model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +78,20 @@ def scatter(dots: Sequence[Dot], axis: Axis, *, anchor: float | None = None) -> 
     title = "accuracy, %" if is_share else "SQNR, dB"
     unit = f"{axis.name}, {axis.unit}" if axis.unit else axis.name
     label = f"{title} against {unit}: {len(points)} points"
-    is_left = _leans_left([(across.at(x), up.at(y)) for _, x, y in points], anchor, up)
+    place = None
+    if anchor is not None and is_share:
+        place = _place_of_line([(across.at(x), up.at(y)) for _, x, y in points], anchor, up)
     front = pareto([(x, y) for _, x, y in points])
     return drawing(
         label,
         _H,
         _grid(across, up),
-        _line(anchor, up, is_left=is_left) if anchor is not None and is_share else None,
+        _line(anchor, up, place) if anchor is not None and place is not None else None,
         _front(front, across, up) if axis.has_front else None,
         _labels(
             [(dot.name, across.at(x), up.at(y)) for dot, x, y in points],
             dots,
-            (up.at(100 * anchor) - 4, is_left) if anchor is not None and is_share else None,
+            place,
         ),
         [_dot(dot, across.at(x), y, up, is_share, has_whiskers) for dot, x, y in points],
         el("text", unit, x=(_LEFT + _W - _RIGHT) / 2, y=_H - 4, text_anchor="middle"),
@@ -126,23 +129,29 @@ def _grid(across: Scale, up: Scale) -> list[Child]:
     return found
 
 
-def _line(anchor: float, up: Scale, *, is_left: bool) -> list[Child]:
+def _line(anchor: float, up: Scale, place: tuple[float, float]) -> list[Child]:
     y = up.at(100 * anchor)
-    x, end = (_LEFT + 4, "start") if is_left else (_W - _RIGHT, "end")
     return [
         el("line", x1=_LEFT, x2=_W - _RIGHT, y1=y, y2=y, class_="anchor"),
-        el("text", "float model", x=x, y=y - 4, text_anchor=end, class_="quiet"),
+        el("text", "float model", x=place[0], y=place[1], class_="quiet"),
     ]
 
 
-def _leans_left(spots: list[tuple[float, float]], anchor: float | None, up: Scale) -> bool:
-    """Whether the name of the float line has fewer dots about it at the left end."""
-    if anchor is None:
-        return False
+def _place_of_line(
+    spots: list[tuple[float, float]], anchor: float, up: Scale
+) -> tuple[float, float]:
+    """Where the name of the float line begins, with the fewest dots under it."""
     line = up.at(100 * anchor)
-    near = [x for x, y in spots if abs(y - line) < 2 * _LINE]
-    left = sum(x < _LEFT + 80 for x in near)
-    return left < sum(x > _W - _RIGHT - 80 for x in near)
+    begins = (_W - _RIGHT - _NAME, _LEFT + 4, (_LEFT + _W - _RIGHT - _NAME) / 2)
+    places = [(begin, line + down) for down in (-4, 12) for begin in begins]
+
+    def dots_under(place: tuple[float, float]) -> int:
+        begin, base = place
+        return sum(
+            begin - 6 < x < begin + _NAME + 6 and abs(y - base + 4) < _LINE - 2 for x, y in spots
+        )
+
+    return min(places, key=dots_under)
 
 
 def _front(front: list[tuple[float, float]], across: Scale, up: Scale) -> Html:
@@ -183,15 +192,13 @@ def _dot(
 
 
 def _labels(
-    spots: list[tuple[str, float, float]], dots: Sequence[Dot], reserved: tuple[float, bool] | None
+    spots: list[tuple[str, float, float]], dots: Sequence[Dot], reserved: tuple[float, float] | None
 ) -> list[Child]:
     """Names beside dots, where nothing else stands; of many dots the chosen ones' alone."""
     taken = [(x - 5, x + 5, y + 4) for _, x, y in spots]
     taken.append((_LEFT - 44, _LEFT + 30, 12))  # the title of the axis
     if reserved is not None:
-        line, is_left = reserved
-        begin = _LEFT if is_left else _W - _RIGHT - 70
-        taken.append((begin, begin + 70, line))
+        taken.append((reserved[0], reserved[0] + _NAME, reserved[1]))
     if len(spots) > _MAX_LABELS:
         chosen = {dot.name for dot in dots if dot.is_chosen}
         spots = [spot for spot in spots if spot[0] in chosen][:_MAX_LABELS]
@@ -201,7 +208,7 @@ def _labels(
         width = _LETTER * len(shown)
         places = [
             (left, y + down)
-            for down in (-6, 16, 4, -19, 29)
+            for down in (-6, 16, 4, -19, 29, -32, 42)
             for left in (x + 8, x - 8 - width)
             if left >= _LEFT and left + width <= _W
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from edgefleet_converter.metrics import EXACT_DB
 from edgefleet_converter.page.charts import (
@@ -19,6 +20,8 @@ from edgefleet_converter.page.charts import (
 from edgefleet_converter.page.markup import Child, Html, el
 from edgefleet_converter.page.parts import of, table, titled
 from edgefleet_converter.page.told import Dot, Interval, Told
+
+_MANY: Final = 6
 
 
 def headline(told: Told) -> Html | None:
@@ -87,10 +90,21 @@ def candidates(told: Told) -> Child:
         titled(
             of("Candidates of the search", owner),
             _charts(dots, (SIZE, LATENCY), _anchor(dots) or _anchor(told.variants)),
-            _dots_table([replace(dot, accuracy_float=None) for dot in dots], chosen=True),
+            *_tried([replace(dot, accuracy_float=None) for dot in dots]),
         )
         for owner, dots in told.candidates
     ]
+
+
+def _tried(dots: Sequence[Dot]) -> list[Child]:
+    """The choice and the front; where many others were tried, those are folded away."""
+    best = sorted((d for d in dots if d.is_chosen or d.is_front), key=lambda d: not d.is_chosen)
+    rest = [dot for dot in dots if not (dot.is_chosen or dot.is_front)]
+    if not best or len(rest) < _MANY:
+        return [_dots_table(dots, chosen=True)]
+    note = "The choice, and what no other candidate beats in one thing without being worse in one."
+    more = el("details", el("summary", f"{len(rest)} others"), _dots_table(rest))
+    return [_dots_table(best, chosen=True), el("p", note, class_="muted"), more]
 
 
 def _anchor(dots: Sequence[Dot]) -> float | None:
@@ -135,9 +149,10 @@ def _dots_table(dots: Sequence[Dot], *, chosen: bool = False) -> Html:
         ("float", [_share(dot.accuracy_float) for dot in dots]),
         ("agreement", [_share(dot.agreement) for dot in dots]),
         ("SQNR", [_db(dot.sqnr_db) for dot in dots]),
+        ("loss, nats", ["" if d.loss is None else f"{d.loss:.4f}" for d in dots]),
         ("weights left", ["" if d.nonzero is None else f"{100 * d.nonzero:.1f} %" for d in dots]),
         ("size, kB", [_number(dot.size, 1000) for dot in dots]),
-        ("compressed", [_number(dot.size_packed, 1000) for dot in dots]),
+        ("compressed, kB", [_number(dot.size_packed, 1000) for dot in dots]),
         ("p50, µs", [_number(dot.latency_us, 1) for dot in dots]),
         ("p95, µs", [_number(dot.p95_us, 1) for dot in dots]),
         ("load, ms", [_number(dot.load_ms, 1) for dot in dots]),

@@ -37,11 +37,13 @@ def interface(manifest: Manifest) -> Html:
 def golden(manifest: Manifest, told: Told) -> Html:
     """What a device must reproduce before it serves."""
     kernels = {dot.name: dot.kernels for dot in told.variants}
+    inputs = {dot.name: dot.golden_inputs for dot in told.variants}
     rows = [
         [
             one.name,
             one.golden,
             el("td", f"{one.max_abs_err_e6 / 1e6:g}", class_="n"),
+            inputs.get(one.name, ""),
             ", ".join(kernels.get(one.name, ())),
         ]
         for one in manifest.variants
@@ -49,7 +51,7 @@ def golden(manifest: Manifest, told: Told) -> Html:
     note = "A device gives these answers, to within the tolerance, before it serves the model."
     return titled(
         "Golden vectors",
-        table(("variant", "file", "#tolerance", "kernels that were compared"), rows),
+        table(("variant", "file", "#tolerance", "inputs", "kernels that were compared"), rows),
         el("p", note, class_="muted"),
     )
 

@@ -59,10 +59,13 @@ class Dot:
     accuracy_float: Interval | None = None
     agreement: Interval | None = None
     kernels: tuple[str, ...] = ()
+    golden_inputs: str = ""
     flips: tuple[ToldFlip, ...] | None = None
     strength: float | None = None
     nonzero: float | None = None
+    loss: float | None = None
     is_chosen: bool = False
+    is_front: bool = False
     is_anchor: bool = False
     note: str = ""
 
@@ -175,10 +178,13 @@ def _dot(table: dict[str, Json]) -> Dot:
         accuracy_float=_interval(table.get("accuracy_float", table.get("accuracy_before"))),
         agreement=_interval(worth.get("agreement")),
         kernels=tuple(text(one) for one in kernels) if isinstance(kernels, list) else (),
+        golden_inputs=text(table.get("golden_inputs", "")),
         flips=_flips(table.get("flips")),
         strength=strength,
         nonzero=nonzero,
+        loss=number(table.get("loss")),
         is_chosen=table.get("chosen") is True,
+        is_front=table.get("is_front") is True,
         note=text(table.get("outside")),
     )
 

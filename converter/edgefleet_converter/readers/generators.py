@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +66,16 @@ def _yielded(path: Path) -> Any:
     except MemoryError:
         raise  # of which the worker says how much there was
     except Exception as error:  # noqa: BLE001 - code of the user's
-        raise OperatorError(f"{path.name} failed: {type(error).__name__}: {error}") from None
+        raise OperatorError(
+            f"{path.name} failed: {type(error).__name__}: {error}", hint=_line(error, path.parent)
+        ) from None
+
+
+def _line(error: Exception, folder: Path) -> str:
+    """The last line of the user's own code that ran; where there is none, of any code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent == folder] or list(frames)
+    return f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}"
 
 
 def _example(item: Any, name: str) -> dict[str, Array]:

@@ -22,6 +22,7 @@ def look(
     *,
     cache: Cache | None = None,
     trust_pickle: bool = False,
+    toolchain: Path | None = None,
     progress: Progress = lambda _: None,
     key: Signer | None = None,
 ) -> tuple[SearchReport, ...]:
@@ -36,7 +37,7 @@ def look(
     if not targets:
         raise OperatorError("the recipe has no int8 target to search for")
     with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, cache=cache or Cache(None), key=key)
+        bench = Bench(recipe, Path(scratch), progress, toolchain, cache or Cache(None), key)
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         truth = opened.held_out.classes(
             find_labels(recipe, opened.named, opened.answers), opened.answers
