@@ -179,10 +179,11 @@ def test_the_paired_interval_holds_its_drop(pairs: list[tuple[bool, bool]]) -> N
 
 
 def test_every_candidate_has_a_name_of_its_own() -> None:
-    full = Graph(0, 0, ("a", "b"), tuple(Ranges), tuple(Operators), is_dynamic=True)
+    ways = (Operators.ALL, Operators.MATRIX)
+    full = Graph(0, 0, ("a", "b"), tuple(Ranges), tuple(Operators), ways, has_old_dense=True)
     graphs = {alpha: replace(full, alpha=alpha, links=1) for alpha in (0.0, 0.5, 0.75)}
     found = candidates(graphs)
-    assert len(found) == 3 * (3 * 3 + 2 + 1)
+    assert len(found) == 3 * (3 * 7 + 4 + 4)
     assert len({one.name for one in found}) == len(found)
     assert candidates({0.0: full, 0.5: replace(full, links=0)}) == candidates({0.0: full})
     assert Candidate(0.5, floats=("a", "b")).name == "eq0.5-minmax-all-float(a+b)"

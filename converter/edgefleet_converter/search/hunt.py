@@ -15,7 +15,6 @@ import numpy as np
 from backports import zstd
 from numpy.typing import NDArray
 
-from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate, metrics
@@ -25,6 +24,7 @@ from edgefleet_converter.boards.asking import asker_of
 from edgefleet_converter.boards.figures import BoardReport
 from edgefleet_converter.opening import Opened
 from edgefleet_converter.search import mixing, ranking
+from edgefleet_converter.search.barred import why_barred
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
 from edgefleet_converter.search.figures import (
@@ -37,25 +37,27 @@ from edgefleet_converter.search.figures import (
 )
 from edgefleet_converter.search.on_boards import speeds
 from edgefleet_converter.search.split import part, rows_of
+from edgefleet_converter.search.wishes import Objective
 from edgefleet_converter.search.workshop import Made, Workshop
 from edgefleet_converter.targets import Target
 from edgefleet_converter.variants import RUNTIMES
 
 ZSTD_LEVEL: Final = 19
-BATCH_DEPENDS: Final = "its answers depend on what else is in the batch"
-OLD_RUNTIME: Final = "tflite-runtime 2.14, which the bundle allows, computes it wrongly"
-NEVER: Final = frozenset({BATCH_DEPENDS, OLD_RUNTIME})
 _TIMING_S: Final = 8.0
 _KEPT: Final = "confirm.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The choice of a search: its file, the largest step of its output, and the account."""
+    """The choice of a search: its file, the largest step of its output, and the account.
+
+    `is_dynamic`: ranges of activations are taken at each inference.
+    """
 
     model: bytes
     quantum: float
     report: SearchReport
+    is_dynamic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,10 @@ class Examples:
 
 @dataclass(slots=True)
 class Hunt:
-    """A search that runs. What was made is in `made`, in the order in which it was made."""
+    """A search that runs. What was made is in `made`, in the order in which it was made.
+
+    `barred` may not be taken, however good they are.
+    """
 
     shop: Workshop
     target: Target
@@ -90,6 +95,7 @@ class Hunt:
     is_batch_fixed: bool
     made: dict[Candidate, Made] = field(default_factory=dict)
     told: dict[Candidate, CandidateReport] = field(default_factory=dict)
+    barred: set[Candidate] = field(default_factory=set)
     is_complete: bool = True
 
     def try_all(self, wanted: Sequence[Candidate]) -> None:
@@ -124,11 +130,10 @@ class Hunt:
         self.try_all([one])
         return one in self.told and not self.told[one].outside
 
-    def _never(self) -> str:
-        """Why dynamic ranges are not taken, however good they are; empty where they may be."""
-        if self.shop.kind is Format.TFLITE:
-            return OLD_RUNTIME
-        return "" if self.is_batch_fixed else BATCH_DEPENDS
+    def _barred(self, made: Made) -> str:
+        kind, classes = self.shop.kind, self.shop.bench.recipe.hardware.wanted
+        fixed = self.is_batch_fixed
+        return why_barred(kind, made.needs, RUNTIMES[kind], classes, is_batch_fixed=fixed)
 
     def _scores(self, outputs: Sequence[Arrays]) -> Sequence[float | None]:
         if not self.shop.bench.recipe.search.metric or not outputs:
@@ -137,8 +142,9 @@ class Hunt:
 
     def _report(self, one: Candidate, made: Made, fidelity: Fidelity | None) -> CandidateReport:
         why = made.error if fidelity is None else ranking.outside(fidelity, self.bounds)
-        if one.is_dynamic and not made.error:
-            why = self._never() or why
+        if one.is_dynamic and not made.error and (barred := self._barred(made)):
+            self.barred.add(one)
+            why = barred
         size = len(zstd.compress(made.model, level=ZSTD_LEVEL)) if made.model else 0
         return CandidateReport(one.name, len(made.model), size, fidelity, why)
 
@@ -188,7 +194,7 @@ def hunt(
     graphs = _graphs(shop)
     run.try_all(candidates(graphs))
     layers = None
-    if ranking.best(list(run.told.values()), search.objective.SIZE) is None:
+    if ranking.best(list(run.told.values()), Objective.SIZE) is None:
         layers = _mix(run, graphs)
     hardware, boards = _time(run, shown) if bench.recipe.measure.enabled else (None, ())
     chosen = ranking.best(list(run.told.values()), search.objective)
@@ -213,7 +219,7 @@ def hunt(
         sensitivity=layers,
         boards=boards,
     )
-    return Found(run.made[one].model, run.made[one].quantum, report)
+    return Found(run.made[one].model, run.made[one].quantum, report, one.is_dynamic)
 
 
 def fidelity_of(examples: Examples, outputs: Arrays, metric: float | None) -> Fidelity:
@@ -269,8 +275,25 @@ def _graphs(shop: Workshop) -> dict[float, Graph]:
 
 
 def _mix(run: Hunt, graphs: dict[float, Graph]) -> Sensitivity | None:
-    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins."""
-    fixed = {one: told for one, told in run.told.items() if told.outside not in NEVER}
+    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins.
+
+    Of the most exact candidate with static ranges; where that does not do, of one with dynamic
+    ranges that may be taken.
+    """
+    found = None
+    for is_dynamic in (False, True):
+        found = _mix_one(run, graphs, is_dynamic=is_dynamic) or found
+        if ranking.best(list(run.told.values()), Objective.SIZE) is not None:
+            break
+    return found
+
+
+def _mix_one(run: Hunt, graphs: dict[float, Graph], *, is_dynamic: bool) -> Sensitivity | None:
+    fixed = {
+        one: told
+        for one, told in run.told.items()
+        if one.is_dynamic is is_dynamic and one not in run.barred
+    }
     exact = ranking.most_exact(list(fixed.values()))
     if exact is None:
         return None
@@ -362,7 +385,7 @@ def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Fidelity:
 
 
 def _nothing(run: Hunt) -> OperatorError:
-    told = [one for one in run.told.values() if one.outside not in NEVER]
+    told = [told for one, told in run.told.items() if one not in run.barred]
     nearest = ranking.most_exact(told)
     if nearest is None:
         why = next((one.outside for one in told), "the time limit came first")
