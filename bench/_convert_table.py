@@ -178,9 +178,7 @@ def page(rows: Sequence[Row], found: dict[str, Any], versions: str) -> str:
     head += ("CPU s", "MB", "recipe")
     text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     text += [_cells(row) for row in rows]
-    notes = dict.fromkeys(
-        f"{row.model}: {words}" for row in rows for words in (row.published, row.labelled) if words
-    )
+    notes = dict.fromkeys(f"{row.model}: {row.labelled}" for row in rows if row.labelled)
     return "\n".join([*text, "", *(f"- {note}" for note in notes)])
 
 
@@ -203,6 +201,7 @@ def _cells(row: Row) -> str:
         failed = f"failed: {_plain(row.error[:120])}"
         return f"{head}| {failed} | | | | | | {row.cpu_s or 0:.0f} | {row.peak_mb or 0:.0f} | |"
     share = "-" if row.accuracy is None else "{:.4f} ({:.4f}-{:.4f})".format(*row.accuracy)
+    share += f"; publisher: {row.published}" if row.published else ""
     agree = "-" if row.agreement is None else f"{row.agreement[0]:.4f}"
     took = " | " if row.cpu_s is None else f"{row.cpu_s:.0f} | {row.peak_mb:.0f}"
     over = " **over**" if row.is_over else " *float again*" if row.is_float_again else ""
