@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.measuring import MAX_CANDIDATES
 from edgefleet_converter.fitting import Needs, Operator
 from edgefleet_converter.hardware import BOARDS, HardwareClass
 from edgefleet_converter.metrics import wilson
@@ -22,6 +23,7 @@ from edgefleet_converter.search import figures, mixing
 from edgefleet_converter.search.barred import BATCH_DEPENDS, OLD_RUNTIME, why_barred
 from edgefleet_converter.search.candidate import Candidate, Graph, Operators, Ranges, candidates
 from edgefleet_converter.search.figures import CandidateReport, Fidelity, paired_drop
+from edgefleet_converter.search.on_boards import sendable
 from edgefleet_converter.search.ranking import Bounds, best, outside, with_front
 from edgefleet_converter.search.split import part
 from edgefleet_converter.search.wishes import Objective
@@ -192,6 +194,15 @@ def test_every_candidate_has_a_name_of_its_own() -> None:
     assert len({one.name for one in found}) == len(found)
     assert candidates({0.0: full, 0.5: replace(full, links=0)}) == candidates({0.0: full})
     assert Candidate(0.5, floats=("a", "b")).name == "eq0.5-minmax-all-float(a+b)"
+
+
+def test_a_job_for_boards_has_those_that_may_be_taken_before_others() -> None:
+    many = [told(f"c{place:02}", 20, 100 + place) for place in range(60)]
+    over = [replace(told(f"o{place}", 5, place), outside="over") for place in range(9)]
+    sent = sendable([*over, *many])
+    assert len(sent) == MAX_CANDIDATES
+    assert sent[:60] == many
+    assert [one.name for one in sent[60:]] == ["o0", "o1", "o2", "o3"]
 
 
 OLD = HardwareClass("armhf", {"tflite-runtime": "2.14.0"})

@@ -2,5 +2,5 @@
 
 wishes, candidate, figures, ranking, mixing, barred    [core]
 cache, entry                                           what was made once is not made again
-workshop, hunt                                         the shell: worker processes in, a choice out
+workshop, running, hunt                                the shell: worker processes in, a choice out
 """
