@@ -25,6 +25,7 @@ EXACT_DB = 100.0
 class Row:
     """A file of one model. Shares with their 95 % intervals.
 
+    `takes_int8`: the client rounds what it sends, which is in no time here.
     `drop`: accuracy that is lost; where no class is known, the share decided otherwise.
     """
 
@@ -44,6 +45,7 @@ class Row:
     cpu_s: float | None = None
     peak_mb: float | None = None
     is_over: bool = False
+    takes_int8: bool = False
     published: str = ""
     labelled: str = ""
 
@@ -135,6 +137,8 @@ def why(mine: Row, best: Row, what: str) -> str:
         found.append("theirs has dynamic ranges, which tflite-runtime 2.14 computes wrongly")
     if "float" in mine.recipe or "linear" in mine.recipe:
         found.append(f"ours leaves something in float32 ({mine.recipe})")
+    if what == "latency" and best.takes_int8:
+        found.append("theirs takes and gives int8, and leaves the rounding to the client")
     if what == "latency" and (mine.size_zstd or 0) < (best.size_zstd or 0):
         found.append("ours is smaller")
     noise = (mine.sqnr_db or 0) - (best.sqnr_db or 0)
@@ -174,9 +178,7 @@ def page(rows: Sequence[Row], found: dict[str, Any], versions: str) -> str:
     head += ("CPU s", "MB", "recipe")
     text += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     text += [_cells(row) for row in rows]
-    notes = dict.fromkeys(
-        f"{row.model}: {words}" for row in rows for words in (row.published, row.labelled) if words
-    )
+    notes = dict.fromkeys(f"{row.model}: {row.labelled}" for row in rows if row.labelled)
     return "\n".join([*text, "", *(f"- {note}" for note in notes)])
 
 
@@ -199,6 +201,7 @@ def _cells(row: Row) -> str:
         failed = f"failed: {_plain(row.error[:120])}"
         return f"{head}| {failed} | | | | | | {row.cpu_s or 0:.0f} | {row.peak_mb or 0:.0f} | |"
     share = "-" if row.accuracy is None else "{:.4f} ({:.4f}-{:.4f})".format(*row.accuracy)
+    share += f"; publisher: {row.published}" if row.published else ""
     agree = "-" if row.agreement is None else f"{row.agreement[0]:.4f}"
     took = " | " if row.cpu_s is None else f"{row.cpu_s:.0f} | {row.peak_mb:.0f}"
     over = " **over**" if row.is_over else " *float again*" if row.is_float_again else ""

@@ -96,7 +96,7 @@ def make_variant(
     name, vectors = f"{target}/model.{kind}", f"{target}/golden.npz"
     path = folder / name
     path.parent.mkdir()
-    quantum, searched = _write_model(bench, opened, target, base, path, truth)
+    quantum, searched, precision = _write_model(bench, opened, target, base, path, truth)
     answers = None
     if base.answers is not None:
         answers = bench.run(kind, path, what=f"running {target}")
@@ -152,7 +152,7 @@ def make_variant(
     variant = Variant(
         name=target.value,
         format=kind,
-        precision=Precision.INT8 if came_int8 else target.precision or Precision.FLOAT32,
+        precision=Precision.INT8 if came_int8 else precision or Precision.FLOAT32,
         model=name,
         golden=vectors,
         max_abs_err_e6=tried.chosen.max_abs_err_e6,
@@ -273,18 +273,20 @@ def _write_model(
     base: FloatModel,
     path: Path,
     truth: NDArray[np.int64] | None,
-) -> tuple[float, SearchReport | None]:
-    """Put the model file in place: the quantum that the quantizer named, else 0; its search."""
+) -> tuple[float, SearchReport | None, Precision | None]:
+    """Put the model file in place: the quantum that the quantizer named, else 0; its search; and
+    what it computes with, None where that is what came in."""
     kind = target.kind
     if not target.is_quantized or (base.answers is not None and base.answers.is_int8):
         path.write_bytes(base.path.read_bytes())
-        return 0.0, None
+        return 0.0, None, target.precision
     if bench.recipe.search.enabled and target.is_int8:
         from edgefleet_converter.search.hunt import hunt
 
         found = hunt(bench, opened, target, truth)
         path.write_bytes(found.model)
-        return found.quantum, found.report
+        dynamic = Precision.DYNAMIC if found.is_dynamic else target.precision
+        return found.quantum, found.report, dynamic
     files = {f"model.{kind}": base.path}
     if target.needs_calibration:
         files["calibration.npz"] = bench.scratch / CALIBRATION
@@ -295,7 +297,7 @@ def _write_model(
         {f"made.{kind}": path},
         way=target.precision,
     )
-    return number(says["quantum"]), None
+    return number(says["quantum"]), None, target.precision
 
 
 def levels_of(target: Target) -> int:

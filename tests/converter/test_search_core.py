@@ -12,15 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import OperatorError
+from edgefleet_contract.measuring import MAX_CANDIDATES
+from edgefleet_converter.fitting import Needs, Operator
+from edgefleet_converter.hardware import BOARDS, HardwareClass
 from edgefleet_converter.metrics import wilson
 from edgefleet_converter.recipe import parse_recipe
 from edgefleet_converter.search import figures, mixing
+from edgefleet_converter.search.barred import BATCH_DEPENDS, OLD_RUNTIME, why_barred
 from edgefleet_converter.search.candidate import Candidate, Graph, Operators, Ranges, candidates
 from edgefleet_converter.search.figures import CandidateReport, Fidelity, paired_drop
+from edgefleet_converter.search.on_boards import sendable
 from edgefleet_converter.search.ranking import Bounds, best, outside, with_front
 from edgefleet_converter.search.split import part
 from edgefleet_converter.search.wishes import Objective
+from edgefleet_converter.variants import RUNTIMES
 
 BOUNDS = Bounds(max_accuracy_drop=0.02, min_sqnr_db=10.0, min_agreement=0.9)
 
@@ -179,13 +186,56 @@ def test_the_paired_interval_holds_its_drop(pairs: list[tuple[bool, bool]]) -> N
 
 
 def test_every_candidate_has_a_name_of_its_own() -> None:
-    full = Graph(0, 0, ("a", "b"), tuple(Ranges), tuple(Operators), is_dynamic=True)
+    ways = (Operators.ALL, Operators.MATRIX)
+    full = Graph(0, 0, ("a", "b"), tuple(Ranges), tuple(Operators), ways, has_old_dense=True)
     graphs = {alpha: replace(full, alpha=alpha, links=1) for alpha in (0.0, 0.5, 0.75)}
     found = candidates(graphs)
-    assert len(found) == 3 * (3 * 3 + 2 + 1)
+    assert len(found) == 3 * (3 * 7 + 4 + 4)
     assert len({one.name for one in found}) == len(found)
     assert candidates({0.0: full, 0.5: replace(full, links=0)}) == candidates({0.0: full})
     assert Candidate(0.5, floats=("a", "b")).name == "eq0.5-minmax-all-float(a+b)"
+
+
+def test_a_job_for_boards_has_those_that_may_be_taken_before_others() -> None:
+    many = [told(f"c{place:02}", 20, 100 + place) for place in range(60)]
+    over = [replace(told(f"o{place}", 5, place), outside="over") for place in range(9)]
+    sent = sendable([*over, *many])
+    assert len(sent) == MAX_CANDIDATES
+    assert sent[:60] == many
+    assert [one.name for one in sent[60:]] == ["o0", "o1", "o2", "o3"]
+
+
+OLD = HardwareClass("armhf", {"tflite-runtime": "2.14.0"})
+BY_CHANNEL, BY_TENSOR = (
+    Needs((Operator("c", "CONV_2D", 5), Operator("d", "FULLY_CONNECTED", version)))
+    for version in (12, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("needs", "classes", "says"),
+    [
+        (BY_CHANNEL, {}, OLD_RUNTIME),
+        (BY_TENSOR, {}, ""),
+        (BY_CHANNEL, {"rpi4": BOARDS["rpi4"]}, ""),
+        (BY_CHANNEL, {"rpi4": BOARDS["rpi4"], "old": OLD}, "old cannot run it: node 'd'"),
+        (BY_TENSOR, {"rpi4": BOARDS["rpi4"], "old": OLD}, ""),
+    ],
+)
+def test_dynamic_tflite_is_taken_where_every_board_has_the_kernels(
+    needs: Needs, classes: dict[str, HardwareClass], says: str
+) -> None:
+    lowest = RUNTIMES[Format.TFLITE]
+    found = why_barred(Format.TFLITE, needs, lowest, classes, is_batch_fixed=False)
+    assert says in found
+    assert bool(says) == bool(found)
+
+
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_dynamic_onnx_is_taken_one_example_at_a_time_alone(is_fixed: bool) -> None:
+    needs, lowest = Needs(()), RUNTIMES[Format.ONNX]
+    found = why_barred(Format.ONNX, needs, lowest, {}, is_batch_fixed=is_fixed)
+    assert found == ("" if is_fixed else BATCH_DEPENDS)
 
 
 @given(count=st.integers(20, 3000), share=st.floats(0.1, 0.9))

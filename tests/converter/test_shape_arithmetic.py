@@ -19,6 +19,7 @@ from edgefleet_converter.passes.tflite_file import TfliteFile, parse
 from edgefleet_converter.passes.tflite_versions import NAMES, version_of
 from edgefleet_converter.passes.try_tflite import make_candidates, read_layers
 from edgefleet_converter.runners import open_model, run_all
+from edgefleet_converter.search.candidate import Candidate
 from edgefleet_converter.search.entry import read_entry
 from tests.converter.models import examples, weights
 
@@ -83,10 +84,15 @@ def test_what_reckons_shapes_is_quantized_and_computes_the_model(way: Way, here:
 def test_a_search_finds_the_layers_of_such_a_model(here: Path) -> None:
     keras_like(Path("model.tflite"))
     read_layers()
-    assert read_entry(Path("graph")).said == {"layers": ["y;"]}
+    assert read_entry(Path("graph")).said == {
+        "layers": ["y;"],
+        "operators": ["all"],
+        "dynamic": ["all"],
+        "has_dense": True,
+    }
     Path("model.tflite").rename("graph.tflite")
     save_tensors(Path("examples.npz"), "input", [examples(4, 8, 1)])
-    make_candidates(candidates=[{"is_dynamic": False, "by_tensor": False, "floats": []}])
+    make_candidates(candidates=[Candidate().params()])
     assert "error" not in read_entry(Path("made.0")).said
 
 

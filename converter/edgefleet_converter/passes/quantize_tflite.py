@@ -7,6 +7,7 @@ and computes garbage silently: the versions are stamped afterwards.
 
 from __future__ import annotations
 
+import copy
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -24,8 +25,28 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Arrays, load_tensors
 from edgefleet_converter.passes.stamp_tflite import stamp
 from edgefleet_converter.passes.tflite_file import SIGNATURE_KEY, parse, serialize
+from edgefleet_converter.search.candidate import Operators
 
 _ALL: Final = ".*"
+_EVERY: Final = TFLOperationName.ALL_SUPPORTED
+_DEPTHWISE: Final = TFLOperationName.DEPTHWISE_CONV_2D
+_CURVES: Final = (
+    *(TFLOperationName.SOFTMAX, TFLOperationName.LOGISTIC, TFLOperationName.TANH),
+    *(TFLOperationName.HARD_SWISH, TFLOperationName.GELU),
+)
+_MATRIX: Final = (
+    *(TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED, TFLOperationName.BATCH_MATMUL),
+)
+_TAKEN: Final[dict[Operators, tuple[TFLOperationName, ...]]] = {
+    Operators.LINEAR: (*_MATRIX, _DEPTHWISE),
+    Operators.MATRIX: _MATRIX,
+}
+"""The kinds that become 8-bit; those of a set that is not here: all that can."""
+_LEFT: Final[dict[Operators, tuple[TFLOperationName, ...]]] = {
+    Operators.STRAIGHT: _CURVES,
+    Operators.STRAIGHT_MATRIX: (*_CURVES, _DEPTHWISE),
+}
+"""The kinds that stay float32."""
 _ALWAYS_FLOAT: Final = (TFLOperationName.DIV, TFLOperationName.SQRT)
 """The quantizer takes them, and runtimes that devices have do not."""
 _TENSOR: Final = QuantGranularity.TENSORWISE
@@ -62,6 +83,8 @@ def quantize_file(
     way: Way = Way.INT8,
     by_tensor: bool = False,
     floats: tuple[str, ...] = (),
+    operators: Operators = Operators.ALL,
+    ranges: Any = None,
 ) -> float:
     """Write the quantized file; the largest step of an output, 0 where outputs are computed float.
 
@@ -69,21 +92,17 @@ def quantize_file(
         source: the float file; static ranges are taken from `calibration.npz` beside it.
         made: where it goes.
         way: what is quantized.
-        by_tensor: weights have one scale a tensor, not one a channel.
+        by_tensor: weights have one scale a tensor, not one a channel; with dynamic ranges those of
+            dense layers alone.
         floats: scopes of the operators that stay float32.
+        operators: which kinds become 8-bit.
+        ranges: those of `ranges_of`, where they were taken before.
     """
     raw = source.read_bytes()
-    wanted = _recipe(way, floats, by_tensor=by_tensor)
-    qt = quantizer.Quantizer(bytearray(raw), wanted)
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(wanted)
-    ranges = None
-    if way.is_static:
-        calibrator = Calibrator(raw, num_threads=1, qsv_update_func=min_max_update)
-        examples = feeds_of(parse(raw), load_tensors(Path("calibration.npz"), "input"))
-        calibrator.calibrate({SIGNATURE_KEY: examples}, manager)
-        ranges = calibrator.get_model_qsvs()
-    result = qt.quantize(ranges, enable_progress_report=False)
+    qt = quantizer.Quantizer(bytearray(raw), _recipe(way, floats, operators, by_tensor=by_tensor))
+    if way.is_static and ranges is None:
+        ranges = ranges_of(source, way)
+    result = qt.quantize(copy.deepcopy(ranges), enable_progress_report=False)
     if result.quantized_model is None:
         raise OperatorError("nothing to quantize")
     model = parse(bytes(result.quantized_model))
@@ -93,30 +112,48 @@ def quantize_file(
     return output_quantum(model)
 
 
-def _recipe(way: Way, floats: tuple[str, ...], *, by_tensor: bool) -> Any:
+def ranges_of(source: Path, way: Way = Way.INT8) -> Any:
+    """The smallest and largest value of each tensor over `calibration.npz`, as the quantizer has
+    them; the same whatever is left float."""
+    raw = source.read_bytes()
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(_recipe(way, (), Operators.ALL, by_tensor=False))
+    calibrator = Calibrator(raw, num_threads=1, qsv_update_func=min_max_update)
+    examples = feeds_of(parse(raw), load_tensors(Path("calibration.npz"), "input"))
+    calibrator.calibrate({SIGNATURE_KEY: examples}, manager)
+    return calibrator.get_model_qsvs()
+
+
+def _recipe(way: Way, floats: tuple[str, ...], operators: Operators, *, by_tensor: bool) -> Any:
     """Everything that the way can, but what crosses the border of the model and is left float."""
     manager = recipe_manager.RecipeManager()
-    every = TFLOperationName.ALL_SUPPORTED
     if way is Way.DYNAMIC:
-        manager.add_dynamic_config(regex=_ALL, operation_name=every, num_bits=8)
+        for kind in _TAKEN.get(operators, (_EVERY,)):
+            manager.add_dynamic_config(regex=_ALL, operation_name=kind, num_bits=8)
+        if by_tensor:
+            manager.add_dynamic_config(
+                _ALL, TFLOperationName.FULLY_CONNECTED, num_bits=8, granularity=_TENSOR
+            )
     elif way is Way.FLOAT16:
         manager.add_weight_only_config(
-            _ALL, every, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
+            _ALL, _EVERY, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
         )
     elif way is Way.INT4:
-        manager.add_weight_only_config(_ALL, every, num_bits=4, algorithm_key=AlgorithmName.MSE)
+        manager.add_weight_only_config(_ALL, _EVERY, num_bits=4, algorithm_key=AlgorithmName.MSE)
         # No runtime has kernels for depthwise weights of four bits.
-        manager.add_weight_only_config(_ALL, TFLOperationName.DEPTHWISE_CONV_2D, num_bits=8)
+        manager.add_weight_only_config(_ALL, _DEPTHWISE, num_bits=8)
     else:
-        manager.add_static_config(
-            regex=_ALL,
-            operation_name=every,
-            activation_num_bits=16 if way is Way.INT16X8 else 8,
-            weight_num_bits=8,
-            weight_granularity=_TENSOR if by_tensor else _CHANNEL,
-        )
-    for border in (TFLOperationName.INPUT, TFLOperationName.OUTPUT, *_ALWAYS_FLOAT):
-        manager.add_quantization_config(_ALL, border, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        for kind in _TAKEN.get(operators, (_EVERY,)):
+            manager.add_static_config(
+                regex=_ALL,
+                operation_name=kind,
+                activation_num_bits=16 if way is Way.INT16X8 else 8,
+                weight_num_bits=8,
+                weight_granularity=_TENSOR if by_tensor else _CHANNEL,
+            )
+    border = (TFLOperationName.INPUT, TFLOperationName.OUTPUT)
+    for kind in (*border, *_ALWAYS_FLOAT, *_LEFT.get(operators, ())):
+        manager.add_quantization_config(_ALL, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
     for scope in floats:
         manager.add_quantization_config(
             f"^{re.escape(scope)}",

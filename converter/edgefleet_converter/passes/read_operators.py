@@ -15,7 +15,7 @@ def read(*, format: str) -> dict[str, Json]:  # noqa: A002 - the manifest's word
     The version of an ONNX operator is the opset that it is of since; opset and IR version are 0 for
     TFLite, where a node is called what it gives.
     """
-    return _onnx() if Format(format) is Format.ONNX else _tflite()
+    return _onnx() if Format(format) is Format.ONNX else operators_of(Path("model"))
 
 
 def _onnx() -> dict[str, Json]:
@@ -40,12 +40,13 @@ def _onnx() -> dict[str, Json]:
     }
 
 
-def _tflite() -> dict[str, Json]:
+def operators_of(path: Path) -> dict[str, Json]:
+    """As `read`, of a TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
 
     from edgefleet_converter.passes.tflite_versions import NAMES
 
-    root: Any = schema.ModelT.InitFromPackedBuf(Path("model").read_bytes(), 0)
+    root: Any = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     operators: list[Json] = []
     for graph in root.subgraphs:
         for operator in graph.operators:

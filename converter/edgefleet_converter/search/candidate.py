@@ -22,14 +22,26 @@ class Ranges(StrEnum):
 
 
 class Operators(StrEnum):
-    """Which operators become 8-bit: all that can, the linear ones alone, or all with float ends.
+    """Which operators become 8-bit: all that can, or fewer, since not every 8-bit kernel is fast.
 
-    `float-out`: as `all`, but what the dense layers give stays float32.
+    `linear`: convolutions, products and dense layers. `float-out`, `linear-float-out`: what dense
+    layers give stays float32. `straight`: all but curves (softmax, hard-swish and the like).
+    `matrix`: linear without depthwise convolutions; `straight-matrix`: straight without them.
     """
 
     ALL = "all"
     LINEAR = "linear"
     FLOAT_OUT = "float-out"
+    LINEAR_FLOAT_OUT = "linear-float-out"
+    STRAIGHT = "straight"
+    MATRIX = "matrix"
+    STRAIGHT_MATRIX = "straight-matrix"
+
+
+BY_TENSOR: Final = frozenset(
+    {Operators.ALL, Operators.FLOAT_OUT, Operators.LINEAR_FLOAT_OUT, Operators.STRAIGHT}
+)
+"""Sets of operators that are tried with one scale a tensor as well: those that make small files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,9 @@ class Graph:
     """A float graph that candidates start from, and what is known of it.
 
     `layers` are its linear operators in order; `ranges` those that differ from one another,
-    `operators` the sets that do. `links` is how many layers were rescaled.
+    `operators` the sets that do, `dynamic` those that dynamic ranges are tried for. `links` is how
+    many layers were rescaled. `has_old_dense`: dense layers with dynamic ranges and one scale a
+    tensor are tried, which older runtimes have a kernel for.
     """
 
     alpha: float
@@ -45,7 +59,8 @@ class Graph:
     layers: tuple[str, ...]
     ranges: tuple[Ranges, ...] = (Ranges.MINMAX,)
     operators: tuple[Operators, ...] = (Operators.ALL,)
-    is_dynamic: bool = False
+    dynamic: tuple[Operators, ...] = ()
+    has_old_dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,8 @@ class Candidate:
     """A recipe of int8. `floats` names the layers that stay float32.
 
     Dynamic: weights are 8-bit, ranges of activations are taken at each inference. By tensor:
-    weights have one scale a tensor, not one a channel: coarser, and smaller when compressed.
+    weights have one scale a tensor, not one a channel: coarser, and smaller when compressed. With
+    dynamic ranges those of dense layers alone have: runtimes compute no such convolution rightly.
     """
 
     alpha: float = 0.0
@@ -67,7 +83,11 @@ class Candidate:
     def name(self) -> str:
         """Short words in a fixed order; two candidates of a search have two names."""
         words = [f"eq{self.alpha:g}"] if self.alpha else []
-        words += ["dynamic"] if self.is_dynamic else [self.ranges.value, self.operators.value]
+        if self.is_dynamic:
+            words += ["dynamic"]
+            words += [self.operators.value] if self.operators is not Operators.ALL else []
+        else:
+            words += [self.ranges.value, self.operators.value]
         words += ["tensor"] if self.by_tensor else []
         words += [f"float({'+'.join(self.floats)})"] if self.floats else []
         return "-".join(words)
@@ -101,8 +121,11 @@ def candidates(graphs: Mapping[float, Graph]) -> tuple[Candidate, ...]:
         found += [
             Candidate(alpha, operators=operators, by_tensor=True)
             for operators in graph.operators
-            if operators is not Operators.LINEAR
+            if operators in BY_TENSOR
         ]
-        if graph.is_dynamic:
-            found.append(Candidate(alpha, is_dynamic=True))
+        found += [
+            Candidate(alpha, operators=operators, is_dynamic=True, by_tensor=by_tensor)
+            for by_tensor in (False, True)[: 1 + graph.has_old_dense]
+            for operators in graph.dynamic
+        ]
     return tuple(found)

@@ -6,16 +6,13 @@ Only the time limit and, where the objective asks for speed, measured times make
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from backports import zstd
 from numpy.typing import NDArray
 
-from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate, metrics
@@ -28,119 +25,34 @@ from edgefleet_converter.search import mixing, ranking
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
 from edgefleet_converter.search.figures import (
-    CandidateReport,
     Fidelity,
     SearchReport,
     Sensitivity,
-    paired_drop,
     sensitivity_of,
 )
-from edgefleet_converter.search.on_boards import speeds
+from edgefleet_converter.search.on_boards import sendable, speeds
+from edgefleet_converter.search.running import Examples, Hunt, fidelity_of
 from edgefleet_converter.search.split import part, rows_of
-from edgefleet_converter.search.workshop import Made, Workshop
+from edgefleet_converter.search.wishes import Objective
+from edgefleet_converter.search.workshop import Workshop
 from edgefleet_converter.targets import Target
 from edgefleet_converter.variants import RUNTIMES
 
-ZSTD_LEVEL: Final = 19
-BATCH_DEPENDS: Final = "its answers depend on what else is in the batch"
-OLD_RUNTIME: Final = "tflite-runtime 2.14, which the bundle allows, computes it wrongly"
-NEVER: Final = frozenset({BATCH_DEPENDS, OLD_RUNTIME})
 _TIMING_S: Final = 8.0
 _KEPT: Final = "confirm.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The choice of a search: its file, the largest step of its output, and the account."""
+    """The choice of a search: its file, the largest step of its output, and the account.
+
+    `is_dynamic`: ranges of activations are taken at each inference.
+    """
 
     model: bytes
     quantum: float
     report: SearchReport
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Examples of one part: what the float model says, and what is known of them.
-
-    `has_classes`: whether decisions count. `scored` is the truth as it was brought, or nothing.
-    """
-
-    answers: Arrays
-    truth: NDArray[np.int64] | None
-    has_classes: bool
-    scored: Arrays = ()
-
-    @property
-    def before(self) -> NDArray[np.bool_] | None:
-        """Whether the float model is right, [N], where that is known."""
-        if self.truth is None or not self.has_classes:
-            return None
-        return np.asarray(metrics.decide(self.answers[0]) == self.truth, np.bool_)
-
-
-@dataclass(slots=True)
-class Hunt:
-    """A search that runs. What was made is in `made`, in the order in which it was made."""
-
-    shop: Workshop
-    target: Target
-    seen: Examples
-    bounds: ranking.Bounds
-    until: float
-    is_batch_fixed: bool
-    made: dict[Candidate, Made] = field(default_factory=dict)
-    told: dict[Candidate, CandidateReport] = field(default_factory=dict)
-    is_complete: bool = True
-
-    def try_all(self, wanted: Sequence[Candidate]) -> None:
-        """Make and judge what was not made before, until the time is up."""
-        new = [one for one in wanted if one not in self.made]
-        begun = time.monotonic()
-
-        def on(done: int) -> bool:
-            now = time.monotonic()
-            left = f", about {(now - begun) / done * (len(new) - done):.0f} s left" if done else ""
-            self.shop.bench.progress(f"searching {self.target}: {done} of {len(new)}{left}")
-            return now < self.until
-
-        found = self.shop.make(new, on)
-        self.is_complete &= len(found) == len(new)
-        found = {one: found[one] for one in new if one in found}
-        fit = [one for one, made in found.items() if not made.error]
-        scores = self._scores([found[one].outputs for one in fit])
-        fidelity = {
-            one: fidelity_of(self.seen, found[one].outputs, score)
-            for one, score in zip(fit, scores, strict=True)
-        }
-        for one, made in found.items():
-            self.made[one] = made
-            self.told[one] = self._report(one, made, fidelity.get(one))
-
-    def is_inside(self, one: Candidate) -> bool:
-        """Whether a candidate is inside the budget; made now if it was not."""
-        if one not in self.told and time.monotonic() >= self.until:
-            self.is_complete = False
-            return False
-        self.try_all([one])
-        return one in self.told and not self.told[one].outside
-
-    def _never(self) -> str:
-        """Why dynamic ranges are not taken, however good they are; empty where they may be."""
-        if self.shop.kind is Format.TFLITE:
-            return OLD_RUNTIME
-        return "" if self.is_batch_fixed else BATCH_DEPENDS
-
-    def _scores(self, outputs: Sequence[Arrays]) -> Sequence[float | None]:
-        if not self.shop.bench.recipe.search.metric or not outputs:
-            return [None] * len(outputs)
-        return self.shop.scores(outputs, self.seen.scored)
-
-    def _report(self, one: Candidate, made: Made, fidelity: Fidelity | None) -> CandidateReport:
-        why = made.error if fidelity is None else ranking.outside(fidelity, self.bounds)
-        if one.is_dynamic and not made.error:
-            why = self._never() or why
-        size = len(zstd.compress(made.model, level=ZSTD_LEVEL)) if made.model else 0
-        return CandidateReport(one.name, len(made.model), size, fidelity, why)
+    is_dynamic: bool = False
 
 
 def hunt(
@@ -188,7 +100,7 @@ def hunt(
     graphs = _graphs(shop)
     run.try_all(candidates(graphs))
     layers = None
-    if ranking.best(list(run.told.values()), search.objective.SIZE) is None:
+    if ranking.best(list(run.told.values()), Objective.SIZE) is None:
         layers = _mix(run, graphs)
     hardware, boards = _time(run, shown) if bench.recipe.measure.enabled else (None, ())
     chosen = ranking.best(list(run.told.values()), search.objective)
@@ -213,26 +125,7 @@ def hunt(
         sensitivity=layers,
         boards=boards,
     )
-    return Found(run.made[one].model, run.made[one].quantum, report)
-
-
-def fidelity_of(examples: Examples, outputs: Arrays, metric: float | None) -> Fidelity:
-    """The figures of a candidate that said `outputs`; NaN and infinity are the worst noise."""
-    pairs = zip(examples.answers, outputs, strict=True)
-    sqnr = min(metrics.sqnr_db(a, b) if _is_finite(b) else -metrics.EXACT_DB for a, b in pairs)
-    before = examples.before
-    if not examples.has_classes:
-        return Fidelity(sqnr, metric=metric)
-    same = metrics.agreement(examples.answers[0], outputs[0])
-    if before is None:
-        return Fidelity(sqnr, agreement=same, metric=metric)
-    after = np.asarray(metrics.decide(outputs[0]) == examples.truth, np.bool_)
-    right = metrics.wilson(int(after.sum()), len(after))
-    return Fidelity(sqnr, right, paired_drop(before, after), same, metric)
-
-
-def _is_finite(array: NDArray[np.generic]) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    return Found(run.made[one].model, run.made[one].quantum, report, one.is_dynamic)
 
 
 def _examples(
@@ -269,8 +162,25 @@ def _graphs(shop: Workshop) -> dict[float, Graph]:
 
 
 def _mix(run: Hunt, graphs: dict[float, Graph]) -> Sensitivity | None:
-    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins."""
-    fixed = {one: told for one, told in run.told.items() if told.outside not in NEVER}
+    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins.
+
+    Of the most exact candidate with static ranges; where that does not do, of one with dynamic
+    ranges that may be taken.
+    """
+    found = None
+    for is_dynamic in (False, True):
+        found = _mix_one(run, graphs, is_dynamic=is_dynamic) or found
+        if ranking.best(list(run.told.values()), Objective.SIZE) is not None:
+            break
+    return found
+
+
+def _mix_one(run: Hunt, graphs: dict[float, Graph], *, is_dynamic: bool) -> Sensitivity | None:
+    fixed = {
+        one: told
+        for one, told in run.told.items()
+        if one.is_dynamic is is_dynamic and one not in run.barred
+    }
     exact = ranking.most_exact(list(fixed.values()))
     if exact is None:
         return None
@@ -314,9 +224,12 @@ def _time(run: Hunt, inputs: Path) -> tuple[str | None, tuple[BoardReport, ...]]
     ]
     if not wanted:
         return None, ()
-    models = [run.made[one].model for one in wanted]
     bench = run.shop.bench
     asker = asker_of(bench.recipe, bench.key)
+    if asker is not None:
+        sent = sendable([run.told[one] for one in wanted])
+        wanted = [one for one in wanted if run.told[one] in sent]
+    models = [run.made[one].model for one in wanted]
     if asker is not None:
         kind = run.shop.kind
         found = speeds(bench, asker, kind, models, inputs, RUNTIMES[kind])
@@ -362,7 +275,7 @@ def _confirm(run: Hunt, one: Candidate, kept: Examples) -> Fidelity:
 
 
 def _nothing(run: Hunt) -> OperatorError:
-    told = [one for one in run.told.values() if one.outside not in NEVER]
+    told = [told for one, told in run.told.items() if one not in run.barred]
     nearest = ranking.most_exact(told)
     if nearest is None:
         why = next((one.outside for one in told), "the time limit came first")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefleet_contract.bundle import Digest, Format, Variant, sha256
-from edgefleet_contract.measuring import ANY_ANSWER_E6, Candidate
+from edgefleet_contract.measuring import ANY_ANSWER_E6, MAX_CANDIDATES, Candidate
 from edgefleet_converter.bench import Bench, specs
 from edgefleet_converter.boards.asking import Asker
 from edgefleet_converter.boards.figures import BoardReport, first_trouble, slowest_p50
 from edgefleet_converter.boards.packing import Pack
+from edgefleet_converter.search.figures import CandidateReport
 
 _MODEL, _GOLDEN = "model", "golden.npz"
 
@@ -23,6 +24,11 @@ class Speeds:
     p50_us: tuple[float | None, ...]
     troubles: tuple[str, ...]
     boards: tuple[BoardReport, ...]
+
+
+def sendable(found: Sequence[CandidateReport]) -> Sequence[CandidateReport]:
+    """As many as one job takes: those inside the budget first, of them the smallest."""
+    return sorted(found, key=lambda one: (bool(one.outside), one.size_zstd))[:MAX_CANDIDATES]
 
 
 def speeds(

@@ -13,32 +13,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
 from edgefleet_converter.assembly import tool_versions
 from edgefleet_converter.bench import CALIBRATION, Bench, number, texts
+from edgefleet_converter.fitting import Needs
 from edgefleet_converter.search.cache import Cache, digest_of
 from edgefleet_converter.search.candidate import Candidate, Graph, Operators, Ranges
 from edgefleet_converter.search.entry import Entry, read_entry
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Rises when the same job gives something else than before: old entries are not found then."""
 
 _BATCH: Final = 6
+_NOTHING: Final = Needs(())
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
     """A candidate that was made: its file, what it says to the examples, its quantum.
 
-    `error` says why there is none.
+    `needs` is what a TFLite file asks of a runtime. `error` says why there is none.
     """
 
     model: bytes = b""
     outputs: Arrays = ()
     quantum: float = 0.0
+    needs: Needs = _NOTHING
     error: str = ""
 
 
@@ -70,7 +74,15 @@ class Workshop:
         assert entry is not None  # the task wrote it just now
         self._graphs[alpha] = path
         self._keys[alpha] = {**self._common("tflite"), "graph": _sha256(path)}
-        return Graph(alpha, int(alpha > 0), texts(entry.said["layers"]), is_dynamic=True)
+        said = entry.said
+        return Graph(
+            alpha,
+            int(alpha > 0),
+            texts(said["layers"]),
+            operators=_operators(said["operators"]),
+            dynamic=_operators(said["dynamic"]),
+            has_old_dense=said["has_dense"] is True,
+        )
 
     def make(
         self, wanted: Sequence[Candidate], told: Callable[[int], bool] = lambda _: True
@@ -226,8 +238,8 @@ class Workshop:
             links,
             texts(said["layers"]),
             tuple(Ranges(one) for one in texts(said["ranges"])),
-            tuple(Operators(one) for one in texts(said["operators"])),
-            said["is_dynamic"] is True,
+            _operators(said["operators"]),
+            _operators(said["dynamic"]),
         )
 
     def _tflite_graph(self, alpha: float) -> Path | None:
@@ -248,6 +260,10 @@ class Workshop:
         return path
 
 
+def _operators(said: Json) -> tuple[Operators, ...]:
+    return tuple(Operators(one) for one in texts(said))
+
+
 def _read(entry: Entry, scratch: Path) -> Made | None:
     if "error" in entry.said:
         return Made(error=str(entry.said["error"]))
@@ -256,7 +272,9 @@ def _read(entry: Entry, scratch: Path) -> Made | None:
     path = scratch / "entry.npz"
     path.write_bytes(entry.files["outputs.npz"])
     outputs = load_tensors(path, "output")
-    return Made(entry.files["model"], outputs, number(entry.said["quantum"]))
+    told = entry.said.get("needs")
+    needs = _NOTHING if told is None else codec.decode(Needs, told, what="operators")
+    return Made(entry.files["model"], outputs, number(entry.said["quantum"]), needs)
 
 
 def _sha256(path: Path) -> str:
