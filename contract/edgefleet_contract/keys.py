@@ -126,14 +126,14 @@ class PrivateKey:
         return cls(PublicKey.wrap(key.public_key(), what=what), key)
 
     @classmethod
-    def load(cls, path: Path, *, passphrase: bytes | None = None) -> PrivateKey:
+    def load(cls, path: Path | str, *, passphrase: bytes | None = None) -> PrivateKey:
         """The key in a PKCS#8 PEM file.
 
         Raises:
             OperatorError: no such file, not readable, wrong passphrase, or not such a key.
         """
         try:
-            raw = path.read_bytes()
+            raw = Path(path).read_bytes()
         except OSError as error:
             raise OperatorError(f"cannot read the key {path}: {error.strerror}") from None
         try:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from errno import ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -412,4 +413,5 @@ def _foreseen() -> Iterator[None]:
     except OSError as error:
         place = error.filename2 or error.filename
         told = error.strerror or str(error) or type(error).__name__
-        raise OperatorError(f"{place}: {told}" if place else told) from error
+        hint = "room in --out, in TMPDIR and in the cache folder" if error.errno == ENOSPC else ""
+        raise OperatorError(f"{place or 'writing a file'}: {told}", hint=hint) from error

@@ -44,6 +44,7 @@ class Pool:
     held_out: tuple[Arrays, tuple[Arrays, ...]]
     nudges: tuple[Arrays, ...] = ()
     is_drawn: bool = True
+    must_move: bool = True
 
 
 def model_pool(
@@ -118,7 +119,8 @@ def whole_pool(
     starts = (*one.starts, *(count + start for start in sequence.starts))
     apart = replace(sequence, starts=starts)
     others = wholes.compare_whole(bench, whole, both, apart, quanta, rows=count)
-    return _split(drawn.taken, drawn.arrays, others.kernels, others.nudges, found.arrays)
+    pool = _split(drawn.taken, drawn.arrays, others.kernels, others.nudges, found.arrays)
+    return replace(pool, must_move=not sequence.hidden)  # its first calls may well be quiet
 
 
 def kept(pool: Pool, rows: tuple[int, ...], held_out: Arrays) -> tuple[Arrays, Arrays]:
@@ -134,7 +136,7 @@ def kept(pool: Pool, rows: tuple[int, ...], held_out: Arrays) -> tuple[Arrays, A
     """
     chosen = list(rows)
     vectors = tuple(a[chosen] for a in pool.taken), tuple(a[chosen] for a in pool.given)
-    if pool.is_drawn and len(chosen) >= _FEW:
+    if pool.is_drawn and pool.must_move and len(chosen) >= _FEW:
         refuse_idle(vectors[1], held_out)
     return vectors
 

@@ -295,3 +295,4 @@ def test_a_full_disk_is_said_and_nothing_is_left(
     assert code == 1
     assert told.err.startswith("edge-convert: error: ")
     assert "No space left on device" in told.err
+    assert "hint: room in --out, in TMPDIR and in the cache folder" in told.err
