@@ -6,6 +6,7 @@ function another way; where both agree, another processor will as well.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,11 @@ _ONNX_DTYPES = {
 } | {
     f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+
+
+_BUILTINS: Final = (
+    "devices know TFLITE_BUILTINS alone: convert it without SELECT_TF_OPS and custom operators"
+)
 
 
 Weights: TypeAlias = "Mapping[str, NDArray[np.uint8]]"
@@ -208,8 +214,7 @@ class TfliteRunner:
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            text = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-            raise OperatorError(f"LiteRT does not load it: {text}") from None
+            raise _not_loaded(str(error) or type(error).__name__) from None
         self._in = self._interpreter.get_input_details()
         self._out = self._interpreter.get_output_details()
         self.inputs = tuple(_tflite_spec(detail) for detail in self._in)
@@ -232,6 +237,18 @@ class TfliteRunner:
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()
         return tuple(self._interpreter.get_tensor(detail["index"]) for detail in self._out)
+
+
+def _not_loaded(text: str) -> OperatorError:
+    """What LiteRT says, in short: the operator where it is one that no device has."""
+    line = text.splitlines()[0]
+    flex = re.search(r"Node number (\d+) \((Flex\w+)\)", text)
+    if flex is not None:
+        line = f"node {flex[1]} is {flex[2]}, an operator of TensorFlow"
+    is_strange = flex is not None or "custom op" in line
+    return OperatorError(
+        f"LiteRT does not load it: {line[:300]}", hint=_BUILTINS if is_strange else ""
+    )
 
 
 def _placed(raw: bytes, weights: Weights) -> dict[str, Array]:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from onnx import helper, numpy_helper
 
 from edgefleet_contract.bundle import Format, Role, parse_manifest
@@ -335,6 +337,24 @@ class Trap:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (open, (str(self.path), "w"))
+
+
+def test_a_tflite_with_an_operator_of_tensorflow_names_it(
+    built: Built, digits: Digits, key: PrivateKey, tmp_path: Path
+) -> None:
+    raw = (built.path / "tflite-float32" / "model.tflite").read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
+    code = model.operatorCodes[0]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = b"FlexErfinv"
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "flex.tflite").write_bytes(builder.Output())
+    error = refused(
+        tmp_path / "flex.tflite", recipe_for(digits.folder, "tflite-as-is"), tmp_path / "out", key
+    )
+    assert "node 0 is FlexErfinv, an operator of TensorFlow" in error.message
+    assert "SELECT_TF_OPS" in error.hint
 
 
 def test_a_pickle_is_refused_unless_trusted_and_never_loaded_before(
