@@ -116,7 +116,7 @@ def _datasets(report: Report, card: Card) -> list[Json]:
         found.append({"type": "dataset", "name": "training", "description": card.training_data})
     for name, file, purpose in (
         ("calibration", report.calibration, "what the ranges of 8-bit numbers are taken from"),
-        ("held-out", report.held_out, "what the figures and the golden vectors are taken from"),
+        ("held-out", report.held_out, "what the figures are measured on"),
     ):
         if file is None:
             continue
