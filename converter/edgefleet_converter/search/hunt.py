@@ -174,21 +174,20 @@ def _mix(run: Hunt, graphs: dict[float, Graph]) -> Sensitivity | None:
 
 def _bases(run: Hunt) -> Iterator[Candidate]:
     """Where layers may be left float: the most exact candidate with static ranges; where that does
-    not do, the same with 8 bits behind dense layers, which ranks layers otherwise; then the most
-    exact with dynamic ranges that may be taken."""
-    for is_dynamic in (False, True):
-        fixed = {
-            one: told
-            for one, told in run.told.items()
-            if one.is_dynamic is is_dynamic and one not in run.barred and not one.floats
-        }
-        exact = ranking.most_exact(list(fixed.values()))
-        if exact is None:
-            continue
-        base = next(one for one, told in fixed.items() if told is exact)
-        yield base
-        if base.operators is Operators.LINEAR_FLOAT_OUT:
-            yield replace(base, operators=Operators.LINEAR)
+    not do, the most exact of all others but those with linear operators and float ends, which
+    ranks layers otherwise; then the most exact with dynamic ranges that may be taken."""
+    whole = {o: t for o, t in run.told.items() if o not in run.barred and not o.floats}
+    static = {one: told for one, told in whole.items() if not one.is_dynamic}
+    few = Operators.LINEAR_FLOAT_OUT
+    others = {one: told for one, told in static.items() if one.operators is not few}
+    dynamic = {one: told for one, told in whole.items() if one.is_dynamic}
+    tried: list[Candidate] = []
+    for group in (static, others, dynamic):
+        exact = ranking.most_exact(list(group.values()))
+        base = next((one for one, told in group.items() if told is exact), None)
+        if base is not None and base not in tried:
+            tried.append(base)
+            yield base
 
 
 def _mix_one(run: Hunt, graphs: dict[float, Graph], base: Candidate) -> Sensitivity | None:
