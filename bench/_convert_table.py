@@ -25,7 +25,7 @@ EXACT_DB = 100.0
 class Row:
     """A file of one model. Shares with their 95 % intervals.
 
-    `takes_int8`: the client rounds what it sends, which is in no time here.
+    `takes_int8`: its caller has to round; it is timed with TFLite's own rounding in front.
     `drop`: accuracy that is lost; where no class is known, the share decided otherwise.
     """
 
@@ -137,8 +137,6 @@ def why(mine: Row, best: Row, what: str) -> str:
         found.append("theirs has dynamic ranges, which tflite-runtime 2.14 computes wrongly")
     if "float" in mine.recipe or "linear" in mine.recipe:
         found.append(f"ours leaves something in float32 ({mine.recipe})")
-    if what == "latency" and best.takes_int8:
-        found.append("theirs takes and gives int8, and leaves the rounding to the client")
     if what == "latency" and (mine.size_zstd or 0) < (best.size_zstd or 0):
         found.append("ours is smaller")
     noise = (mine.sqnr_db or 0) - (best.sqnr_db or 0)

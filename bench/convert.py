@@ -23,12 +23,12 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from ai_edge_litert import schema_py_generated as schema
 from backports import zstd
 
 from bench._anchors import ANCHORS, CACHE, WAYS, Job, Made, run_anchor, script, versions
 from bench._convert_page import PAGE, keep_rows, write_page
 from bench._convert_table import FAST, FIXED, FLOAT, OURS, Row, lines, summary
+from bench._float_ends import takes_int8, with_float_ends
 from bench._kept import Kept, digest_of
 from bench._ours import MAX_DROP, RECIPE, Ours, open_task
 from bench._quant_models import Task
@@ -38,7 +38,6 @@ from edgefleet_contract.bundle import Format
 from edgefleet_contract.errors import EdgefleetError
 from edgefleet_converter.arrays import save_tensors
 from edgefleet_converter.metrics import accuracy, agreement, sqnr_db
-from edgefleet_converter.passes.tflite_file import parse
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.wishes import Objective
 from edgefleet_converter.search.workshop import Workshop
@@ -46,7 +45,7 @@ from tests.models.cache import Unavailable
 
 ROOT = Path(__file__).parents[1]
 OURS_IS = (ROOT / "converter", ROOT / "contract" / "edgefleet_contract")
-SCHEMA = 5
+SCHEMA = 6
 _TIMING_S = 15.0
 
 
@@ -151,6 +150,7 @@ def _judge(ours: Ours, kind: Format, made: dict[str, Made]) -> list[Row]:
     save_tensors(some, "input", (task.held_out[:32],))
     shop = Workshop(bench, kind, {}, some, Cache(bench.scratch / "none"))
     fit = [(row, path.read_bytes()) for row, path in zip(rows, files, strict=True) if not row.error]
+    fit = [(row, with_float_ends(raw) if row.takes_int8 else raw) for row, raw in fit]
     models = list(dict.fromkeys(raw for _, raw in fit))  # equal files take equally long
     times = dict(zip(models, shop.times(models, some, _TIMING_S), strict=True))
     for row, raw in fit:
@@ -163,7 +163,7 @@ def _figures(ours: Ours, kind: Format, row: Row, path: Path) -> None:
         return
     task, before = ours.task, ours.says(kind)
     after = ours.bench.run(kind, path, what=f"running {row.by}").arrays[0]
-    row.takes_int8 = kind is Format.TFLITE and _takes_int8(path)
+    row.takes_int8 = kind is Format.TFLITE and takes_int8(path.read_bytes())
     row.sqnr_db = round(sqnr_db(before, after), 1)
     if ours.has_classes:
         same = agreement(before, after)
@@ -180,11 +180,6 @@ def _figures(ours: Ours, kind: Format, row: Row, path: Path) -> None:
     row.is_over = not is_exact and ((row.drop or 0) > MAX_DROP or row.sqnr_db < least)
     raw = path.read_bytes()
     row.size, row.size_zstd = len(raw), len(zstd.compress(raw, level=19))
-
-
-def _takes_int8(path: Path) -> bool:
-    graph = parse(path.read_bytes()).subgraphs[0]
-    return any(graph.tensors[index].type == schema.TensorType.INT8 for index in graph.inputs)
 
 
 def _right(ours: Ours, kind: Format, path: Path) -> str:

@@ -224,9 +224,9 @@ def _distinct(ranges: dict[Ranges, dict[str, tuple[float, float]]]) -> list[Rang
 
 
 def _operator_sets(present: set[str]) -> list[Operators]:
-    """Float ends of dense layers cost no accuracy and no time: `linear` is tried without any."""
     has_more = bool((present & set(OPERATORS)) - {*LINEAR, *_CARRIERS})
+    few = [Operators.LINEAR] if has_more else []
     if not present & set(_DENSE):
-        return [Operators.ALL, *([Operators.LINEAR] if has_more else [])]
-    few = [Operators.LINEAR_FLOAT_OUT] if has_more else []
+        return [Operators.ALL, *few]
+    few += [Operators.LINEAR_FLOAT_OUT] if has_more else []
     return [Operators.ALL, *few, Operators.FLOAT_OUT]

@@ -6,6 +6,7 @@ Only the time limit and, where the objective asks for speed, measured times make
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -162,29 +163,38 @@ def _graphs(shop: Workshop) -> dict[float, Graph]:
 
 
 def _mix(run: Hunt, graphs: dict[float, Graph]) -> Sensitivity | None:
-    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins.
-
-    Of the most exact candidate with static ranges; where that does not do, of one with dynamic
-    ranges that may be taken.
-    """
+    """Leave layers float, as few as bring a candidate inside the budget; what each layer wins."""
     found = None
-    for is_dynamic in (False, True):
-        found = _mix_one(run, graphs, is_dynamic=is_dynamic) or found
+    for base in _bases(run):
+        found = _mix_one(run, graphs, base) or found
         if ranking.best(list(run.told.values()), Objective.SIZE) is not None:
             break
     return found
 
 
-def _mix_one(run: Hunt, graphs: dict[float, Graph], *, is_dynamic: bool) -> Sensitivity | None:
-    fixed = {
-        one: told
-        for one, told in run.told.items()
-        if one.is_dynamic is is_dynamic and one not in run.barred
-    }
-    exact = ranking.most_exact(list(fixed.values()))
-    if exact is None:
+def _bases(run: Hunt) -> Iterator[Candidate]:
+    """Where layers may be left float: the most exact candidate with static ranges; where that does
+    not do, the most exact of all others but those with linear operators and float ends, which
+    ranks layers otherwise; then the most exact with dynamic ranges that may be taken."""
+    whole = {o: t for o, t in run.told.items() if o not in run.barred and not o.floats}
+    static = {one: told for one, told in whole.items() if not one.is_dynamic}
+    few = Operators.LINEAR_FLOAT_OUT
+    others = {one: told for one, told in static.items() if one.operators is not few}
+    dynamic = {one: told for one, told in whole.items() if one.is_dynamic}
+    tried: list[Candidate] = []
+    for group in (static, others, dynamic):
+        exact = ranking.most_exact(list(group.values()))
+        base = next((one for one, told in group.items() if told is exact), None)
+        if base is not None and base not in tried:
+            tried.append(base)
+            yield base
+
+
+def _mix_one(run: Hunt, graphs: dict[float, Graph], base: Candidate) -> Sensitivity | None:
+    run.try_all([base])
+    exact = run.told.get(base)
+    if exact is None or exact.fidelity is None:
         return None
-    base = next(one for one, told in fixed.items() if told.name == exact.name)
     layers = graphs[base.alpha].layers
     if len(layers) < 2:
         return None
@@ -195,7 +205,6 @@ def _mix_one(run: Hunt, graphs: dict[float, Graph], *, is_dynamic: bool) -> Sens
         if (told := run.told.get(replace(base, floats=(layer,)))) is not None
         and told.fidelity is not None
     }
-    assert exact.fidelity is not None  # the most exact one has figures
     found = sensitivity_of(exact.name, exact.fidelity.sqnr_db, gains, len(gains) == len(layers))
     order = mixing.rank(layers, gains)
     sets = dict.fromkeys((base.operators, *graphs[base.alpha].operators, Operators.LINEAR))
