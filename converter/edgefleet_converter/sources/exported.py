@@ -5,6 +5,8 @@ Used inside the toolchain's worker, so it needs onnx and numpy alone.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, Final
@@ -18,6 +20,9 @@ OPSET: Final = 18
 """What is asked of exporters. That of PyTorch writes 18 at least, whatever it is asked for."""
 
 ROWS: Final = 32  # examples a call of the source
+
+
+_COUNTED: Final = re.compile(r"(.*)__\d+((?::\d+)?)", re.DOTALL)
 
 
 def clean(model: Any) -> None:
@@ -40,6 +45,43 @@ def clean(model: Any) -> None:
         for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
             _strip(part)
         graph.ClearField("value_info")
+    _number_anew(model.graph)
+
+
+def _number_anew(whole: Any) -> None:
+    """Count `stem__7` up in the order of use, and put constants into it.
+
+    tf2onnx counts such names while it folds constants in an order that differs from run to run;
+    with other names the same model would be another file.
+    """
+    fixed = {value.name for value in (*whole.input, *whole.output)}
+    anew: dict[str, str] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for graph in graphs(whole):
+        for node in graph.node:
+            for name in (*node.input, *node.output, node.name):
+                found = _COUNTED.fullmatch(name)
+                if found and name not in anew and name not in fixed:
+                    stem, port = found.groups()
+                    counts[stem, port] += 1
+                    anew[name] = f"{stem}__{counts[stem, port]}{port}"
+    used: dict[str, int] = {}
+    for graph in graphs(whole):
+        for node in graph.node:
+            node.name = anew.get(node.name, node.name)
+            for names in (node.input, node.output):
+                names[:] = [anew.get(name, name) for name in names]
+            for name in node.input:
+                used.setdefault(name, len(used))
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = anew.get(value.name, value.name)
+    for graph in graphs(whole):
+        ordered = sorted(
+            graph.initializer, key=lambda one: (used.get(one.name, len(used)), one.name)
+        )
+        copies = [type(one).FromString(one.SerializeToString()) for one in ordered]
+        graph.ClearField("initializer")
+        graph.initializer.extend(copies)
 
 
 def graphs(graph: Any) -> Iterator[Any]:
