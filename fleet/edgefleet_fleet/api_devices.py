@@ -20,7 +20,7 @@ from edgefleet_contract.enrolment import (
 )
 from edgefleet_contract.errors import Malformed
 from edgefleet_contract.messages import parse
-from edgefleet_fleet import api_resources, shapes, shapes_models, views
+from edgefleet_fleet import api_resources, rollout_views, shapes, shapes_models, views
 from edgefleet_fleet.access import address_of
 from edgefleet_fleet.admission import MAX_LISTED, Listed
 from edgefleet_fleet.api_common import (
@@ -257,7 +257,7 @@ def retry_bundle(device: str, body: RetryBody, services: TheServices, actor: Ope
     """Let a device try a quarantined bundle again: the rollout that asks it."""
     made = lift(services.room, services.deployments, device, body.bundle, actor=actor)
     with services.room.store.begin() as tx:
-        return views.rollout(tx, made, now=int(services.room.clock()))
+        return rollout_views.rollout(tx, made, now=int(services.room.clock()))
 
 
 @router.post("/devices/{device}/decommission", status_code=204, tags=["devices"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from edgefleet_fleet import device_views, views
+from edgefleet_fleet import device_views, rollout_views, views
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.groups import devices_of, meant
@@ -68,7 +68,7 @@ RESOURCES: Final[dict[str, tuple[str, View]]] = {
     "/api/v1/groups/{name}": ("name", group),
     "/api/v1/rollouts/{rollout}": (
         "rollout",
-        lambda services, tx, name: views.rollout(tx, name, now=int(services.room.clock())),
+        lambda services, tx, name: rollout_views.rollout(tx, name, now=int(services.room.clock())),
     ),
     "/api/v1/users/{name}": ("name", user),
     "/api/v1/webhooks/{name}": ("name", webhook),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_contract import codec
 from edgefleet_contract.order_policy import Policy
-from edgefleet_fleet import shapes_models, views
+from edgefleet_fleet import rollout_views, shapes_models
 from edgefleet_fleet.api_common import Operator, Reader, Route, Since, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.cohort import parse_waves
@@ -120,7 +120,7 @@ def begin(body: RolloutBody, services: TheServices, actor: Operator) -> Any:
 @router.post("/rehearse", responses=said(shapes_models.Rehearsal))
 def rehearse(body: RolloutBody, services: TheServices, _actor: Operator) -> Any:
     """A dry run: who would get it, in which wave, and when at the earliest."""
-    return {"devices": views.visits(services.deployments.rehearse(body.wish()))}
+    return {"devices": rollout_views.visits(services.deployments.rehearse(body.wish()))}
 
 
 @router.get("", responses=said(shapes_models.Rollouts))
@@ -139,7 +139,7 @@ def list_rollouts(
             limit=pages.limit + 1, before=before, state=state, model=model, since=since
         )
         page = page_of(rows, lambda row: (row.number,), limit=pages.limit)
-        return pages.answer("rollouts", page, views.rollouts(tx, page.rows))
+        return pages.answer("rollouts", page, rollout_views.rollouts(tx, page.rows))
 
 
 @router.get("/{rollout}", responses=said(shapes_models.Rollout))
@@ -183,4 +183,4 @@ def label(rollout: str, body: LabelBody, services: TheServices, actor: Operator)
 
 def _view(services: TheServices, rollout: str) -> Any:
     with services.room.store.begin() as tx:
-        return views.rollout(tx, rollout, now=int(services.room.clock()))
+        return rollout_views.rollout(tx, rollout, now=int(services.room.clock()))

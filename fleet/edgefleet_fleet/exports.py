@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from edgefleet_fleet import views
+from edgefleet_fleet import rollout_views, views
 from edgefleet_fleet.adapters.sql.store import Store
 from edgefleet_fleet.export_columns import Noun
 
@@ -47,7 +47,7 @@ def _rollouts(store: Store, since: int) -> Iterator[Any]:
     number = 0
     while True:
         with store.begin() as tx:
-            piece = views.rollouts_after(tx, number, limit=_PIECE)
+            piece = rollout_views.rollouts_after(tx, number, limit=_PIECE)
         if not piece:
             return
         number = piece[-1][0]

@@ -18,7 +18,7 @@ from edgefleet_fleet.device_traits import traits_of
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.filters import Filter
 from edgefleet_fleet.groups import devices_of
-from edgefleet_fleet.views import View
+from edgefleet_fleet.rollout_views import View
 from edgefleet_fleet.wishes import Wish
 from edgefleet_fleet.work import Actor, Room
 

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from typing import Any, TypeAlias
 
 from edgefleet_contract import codec
 from edgefleet_contract.bundle import Role, sha256
 from edgefleet_contract.keys import PublicKey
-from edgefleet_contract.orders import Target
-from edgefleet_contract.reasons import Reason, explain
 from edgefleet_contract.reported import Event
 from edgefleet_fleet import device_views, tuf_repo
 from edgefleet_fleet.adapters.sql.store import Transaction
-from edgefleet_fleet.cohort import wave_words
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.happenings import Entry, Happening, HistoryKind
 from edgefleet_fleet.papers import papers
@@ -31,24 +26,18 @@ from edgefleet_fleet.records import (
     Claim,
     Device,
     EnrolmentRequest,
-    MemberRow,
     OrderRow,
-    RolloutRow,
     User,
 )
-from edgefleet_fleet.rehearsal import Visit
-from edgefleet_fleet.roster import AT_IT, UNDONE, Outcome
-from edgefleet_fleet.waiting import gate_views, waits_for
+from edgefleet_fleet.rollout_views import View, member, reason, target
 from edgefleet_fleet.webhooks import Webhook
 
-View: TypeAlias = dict[str, Any]
 _OTHER: View = {
     **dict.fromkeys(("boot_id", "seq", "order_seq", "rollout", "phase", "reason")),
     "models": [],
     "measurements": {},
     "reason_text": "",
 }
-_FAILED = (Outcome.BAD, Outcome.SILENT, *UNDONE)
 
 
 def devices(tx: Transaction, rows: Sequence[Device] | None = None) -> list[View]:
@@ -95,8 +84,7 @@ def device(
         event_view(entry) for entry in tx.history.page(name, limit=events, kinds=kinds)
     ]
     view["rollouts"] = [
-        _member(member) | {"rollout": row.id}
-        for row, member in reversed(tx.rollouts.of_device(name))
+        member(part) | {"rollout": row.id} for row, part in reversed(tx.rollouts.of_device(name))
     ]
     return view
 
@@ -139,43 +127,10 @@ def event_view(entry: Entry) -> View:
                 "models": list(step.models),
                 "detail": step.detail,
                 "measurements": step.measurements or {},
-                **_reason(step.reason),
+                **reason(step.reason),
             }
         case Happening() as other:
             return {**head, **_OTHER, **asdict(other)}
-
-
-def rollouts(tx: Transaction, rows: Sequence[RolloutRow] | None = None) -> list[View]:
-    """The newest rollouts, newest first, or these; without their devices."""
-    known = tx.rollouts.list() if rows is None else rows
-    return [_rollout(tx, row) for row in known]
-
-
-def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[int, View]]:
-    """The rollouts behind a number, oldest first, without their devices; each with its number."""
-    rows = tx.rollouts.after(number, limit=limit)
-    return [(row.number, _rollout(tx, row)) for row in rows]
-
-
-def rollout(tx: Transaction, rollout_id: str, *, now: int) -> View:
-    """One rollout with its devices, what it waits for, and what its gates read.
-
-    Raises:
-        NotFound: there is no such rollout.
-    """
-    row = tx.rollouts.get(rollout_id)
-    if row is None:
-        raise NotFound(f"there is no rollout {rollout_id!r}", hint="fleet rollouts list")
-    members = tx.rollouts.members(row.id)
-    online = {device.id: device.online for device in tx.devices.list()}
-    view = _rollout(tx, row)
-    view["devices"] = [
-        _member(member) | {"online": online.get(member.device, False)} for member in members
-    ]
-    found = tx.rollouts.machine(row.id) if row.plan is not None else None
-    view["waits_for"] = list(waits_for(found, now=now)) if found is not None else []
-    view["gates"] = [asdict(gate) for gate in gate_views(found)] if found is not None else []
-    return view
 
 
 def user(found: User) -> View:
@@ -343,7 +298,7 @@ def _device(found: Device, order: OrderRow | None) -> View:
         "rollout": reported.rollout if reported else "",
         "models": [codec.encode(model) for model in reported.models] if reported else [],
         "desired": _order(order) if order else None,
-        **_reason(reported.reason if reported else None),
+        **reason(reported.reason if reported else None),
     }
 
 
@@ -353,100 +308,7 @@ def _order(order: OrderRow) -> View:
         "rollout": order.rollout,
         "issued": order.issued,
         "expires": order.expires,
-        "targets": [_target(target) for target in order.targets],
-    }
-
-
-def _target(target: Target) -> View:
-    return {
-        "slot": target.slot,
-        "model": target.model,
-        "version": target.version,
-        "bundle_sha256": target.bundle_sha256,
-        "sealed": target.sealed is not None,
-    }
-
-
-def _rollout(tx: Transaction, row: RolloutRow) -> View:
-    outcomes: Counter[Outcome] = Counter()
-    reasons: Counter[str] = Counter()
-    for outcome, reason, count in tx.rollouts.endings(row.id):
-        outcomes[outcome] += count
-        if outcome in _FAILED:
-            reasons[reason.value if reason else "unnamed"] += count
-    plan = row.plan
-    at_it = sum(outcomes[outcome] for outcome in AT_IT)
-    return {
-        "id": row.id,
-        "state": row.state.value,
-        "cause": row.cause.value if row.cause else None,
-        "why": row.why,
-        **_target(row.target),
-        "signature_sha256": row.target.signature_sha256,
-        "to": row.to,
-        "canaries": list(plan.canaries) if plan else [],
-        "waves": wave_words(plan.waves) if plan else [],
-        "wave": row.wave,
-        "wave_count": plan.wave_count if plan else 1,
-        "max_failures": plan.gate.max_failures if plan else None,
-        "plan": codec.encode(plan) if plan else None,
-        **_standing(tx, row),
-        "policy": codec.encode(row.policy),
-        "allow_downgrade": row.allow_downgrade,
-        "created_at": row.created_at,
-        "created_by": row.created_by,
-        "ended_at": row.ended_at,
-        "counts": {
-            "total": outcomes.total(),
-            **{outcome.value: outcomes[outcome] for outcome in Outcome},
-            "asked": at_it,
-        },
-        "by_reason": dict(reasons),
-    }
-
-
-def _standing(tx: Transaction, row: RolloutRow) -> View:
-    if row.plan is None:
-        return {"wave_states": [], "blocked": [], "approved_by": "", "evidence": {}, "excused": 0}
-    found = tx.rollouts.machine(row.id)
-    seen = found.excused.by_outcome()
-    return {
-        "wave_states": [state.value for state in found.wave_states()],
-        "blocked": list(found.blocked),
-        "approved_by": found.approved_by,
-        "evidence": {kind: codec.encode(told) for kind, told in found.evidence.items()},
-        "excused": seen[Outcome.BAD] + seen[Outcome.SILENT],
-    }
-
-
-def visits(found: tuple[Visit, ...]) -> list[View]:
-    """A dry run, in the order in which devices would be asked."""
-    return [
-        {"device": visit.device, "kind": visit.kind, "wave": visit.wave, "at": visit.at}
-        for visit in found
-    ]
-
-
-def _member(member: MemberRow) -> View:
-    return {
-        "device": member.device,
-        "wave": member.wave,
-        "kind": member.kind,
-        "outcome": "asked" if member.outcome in AT_IT else member.outcome.value,
-        "order_seq": member.order_seq,
-        "phase": member.phase.value if member.phase else None,
-        "detail": member.detail,
-        "updated_at": member.updated_at,
-        "tries": member.tries,
-        "retry_at": member.retry_at,
-        **_reason(member.reason),
-    }
-
-
-def _reason(reason: Reason | None) -> View:
-    return {
-        "reason": reason.value if reason else None,
-        "reason_text": explain(reason) if reason else "",
+        "targets": [target(one) for one in order.targets],
     }
 
 

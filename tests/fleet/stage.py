@@ -19,7 +19,7 @@ from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_contract.reported import RunningModel
 from edgefleet_contract.topics import Channel, topic
-from edgefleet_fleet import ceremony, views
+from edgefleet_fleet import ceremony, rollout_views, views
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.mqtt_link import is_under
 from edgefleet_fleet.adapters.sql.store import Store
@@ -137,7 +137,7 @@ def files_of(body: dict[str, object]) -> dict[str, bytes]:
     return {path: base64.b64decode(text) for path, text in files.items()}
 
 
-def trust_view(services: Services) -> views.View:
+def trust_view(services: Services) -> rollout_views.View:
     with services.room.store.begin() as tx:
         return views.trust(services.publications, tx)
 
@@ -253,9 +253,9 @@ class Stage:
             open_command(raw, ring) for at, raw, _ in self.services.room.link.sent if at == where
         ]
 
-    def view(self, rollout: str) -> views.View:
+    def view(self, rollout: str) -> rollout_views.View:
         with self.services.room.store.begin() as tx:
-            return views.rollout(tx, rollout, now=int(self.services.room.clock()))
+            return rollout_views.rollout(tx, rollout, now=int(self.services.room.clock()))
 
     def state(self, rollout: str) -> str:
         return str(self.view(rollout)["state"])

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from edgefleet_contract import __version__
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet import device_views, views
+from edgefleet_fleet import device_views, rollout_views, views
 from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
@@ -81,12 +81,14 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
     services.access.actor(request, Permission.READ)
     user = services.access.user(request)
     with services.room.store.begin() as tx:
-        devices, rollouts = views.devices(tx), views.rollouts(tx)
+        devices, rollouts = views.devices(tx), rollout_views.rollouts(tx)
         waiting = [views.request(r) for r in tx.requests.open(at=int(services.room.clock()))]
         current = next((r for r in rollouts if r["state"] in ("running", "paused")), None)
         current = current or (rollouts[0] if rollouts else None)
         shown = (
-            views.rollout(tx, current["id"], now=int(services.room.clock())) if current else None
+            rollout_views.rollout(tx, current["id"], now=int(services.room.clock()))
+            if current
+            else None
         )
     running: Counter[str] = Counter()
     for device in devices:
@@ -130,7 +132,7 @@ def device_page(
 def rollouts_page(request: Request, services: TheServices, _actor: Reader) -> Response:
     """All rollouts."""
     with services.room.store.begin() as tx:
-        return _render(request, "rollouts.html", rollouts=views.rollouts(tx))
+        return _render(request, "rollouts.html", rollouts=rollout_views.rollouts(tx))
 
 
 @router.get("/rollouts/{rollout}")
@@ -138,7 +140,7 @@ def rollout_page(rollout: str, request: Request, services: TheServices, _actor: 
     """One rollout: what a person may do now, its waves, its devices, refusals by reason."""
     may_operate = may(services.access.user(request).role, Permission.OPERATE)
     with services.room.store.begin() as tx:
-        view = views.rollout(tx, rollout, now=int(services.room.clock()))
+        view = rollout_views.rollout(tx, rollout, now=int(services.room.clock()))
     return _render(request, "rollout.html", rollout=view, may_operate=may_operate)
 
 
@@ -224,7 +226,7 @@ def _environment(services: Services) -> jinja2.Environment:
     return environment
 
 
-def _charts(series: views.View) -> list[dict[str, Any]]:
+def _charts(series: rollout_views.View) -> list[dict[str, Any]]:
     system = series["system"]
     charts = []
     for label, key, low, show in (
