@@ -287,17 +287,17 @@ def commit(device: Device, chosen: tuple[Installed, ...]) -> Outcome:
         slots=slots,
         previous=previous,
         fallback=fallback,
-        committed=remember(device, order, chosen),
+        committed=remember(device, order),
     )
     return move(after, Phase.COMMITTED, detail=""), (Settle(dropped),)
 
 
-def remember(device: Device, order: Order, chosen: tuple[Installed, ...]) -> dict[str, int]:
-    """The version of each model that was committed last; it falls only where the order says so."""
+def remember(device: Device, order: Order) -> dict[str, int]:
+    """The version of each model that was committed last; it falls only where the order says so,
+    and no lower than the newest that the order has in any slot."""
     newest: dict[str, int] = {}
-    for item in chosen:
-        model = item.target.model
-        newest[model] = max(newest.get(model, 0), item.target.version)
+    for target in order.targets:
+        newest[target.model] = max(newest.get(target.model, 0), target.version)
     if not order.allow_downgrade:
         newest = {name: max(n, device.committed.get(name, 0)) for name, n in newest.items()}
     return {**device.committed, **newest}

@@ -125,9 +125,9 @@ def test_a_blocked_port_and_a_forgotten_connection_are_silent_and_others_are_not
             server = opened.enter_context(socket.create_server((FLEET, 80)))
         with device.entered():
             first = opened.enter_context(socket.create_connection((FLEET, 80), timeout=2))
+        accepted = opened.enter_context(server.accept()[0])  # now both ends have the connection
         link.forget()
         first.send(b"anybody there?")
-        accepted = opened.enter_context(server.accept()[0])
         assert received(accepted) == []
         with device.entered():
             second = opened.enter_context(socket.create_connection((FLEET, 80), timeout=2))
