@@ -88,7 +88,7 @@ class Attack(RuleBasedStateMachine):
         }
         if fresh:
             self.check_commit(before, fresh)
-        if before.phase is Phase.PROBATION and after.phase is Phase.COMMITTED:
+        if after.phase is Phase.COMMITTED and before.phase is not Phase.COMMITTED:
             self.remember(before)
         if isinstance(event, OrderTaken):
             self.passed = self.passed if before.phase in CRITICAL else frozenset()
@@ -117,7 +117,7 @@ class Attack(RuleBasedStateMachine):
             assert item.target.version >= least or order.allow_downgrade
 
     def remember(self, before: Device) -> None:
-        """What was committed, also where it is what served before."""
+        """What was committed, also where all of it served before: that order is done at once."""
         assert before.install is not None
         order = before.install.order
         top = max((target.version for target in order.targets), default=0)

@@ -120,10 +120,9 @@ class ChildProcess:
     async def wait(self) -> int:
         """Its exit code once it has ended (negative: the signal), reaped, with its pipes closed."""
         await self._ended.wait()
-        self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
-        await asyncio.wait([self._listening])  # not awaited itself: our cancellation is not its
+        # Tasks, which are not awaited themselves: one that waits here and is cancelled would cancel
+        # what the others wait for.
+        await asyncio.wait([asyncio.ensure_future(self._hang_up()), self._listening])
         assert self._process.returncode is not None
         return self._process.returncode
 
@@ -152,6 +151,11 @@ class ChildProcess:
             how = f"killed by {signal.Signals(-code).name}"
         said = " | ".join(self._tail)
         return f"{how}: {said}" if said else how
+
+    async def _hang_up(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     def _reap(self) -> None:
         if self._process.poll() is not None:
