@@ -66,6 +66,7 @@ class Attack(RuleBasedStateMachine):
         self.device = Device()
         self.passed: frozenset[Digest] = frozenset()
         self.newest = 0  # of the one model, committed last in any slot
+        self.oldest = dict.fromkeys(SLOTS, 0)  # that an order taken now may bring to a slot
 
     def feed(self, event: Event) -> None:
         """One step, held against what must be so of every step."""
@@ -90,6 +91,8 @@ class Attack(RuleBasedStateMachine):
             self.check_commit(before, fresh)
         if after.phase is Phase.COMMITTED and before.phase is not Phase.COMMITTED:
             self.remember(before)
+        if isinstance(event, OrderTaken) and after.phase is Phase.ACCEPTED:
+            self.oldest = {slot: self.least(slot, before) for slot in SLOTS}
         if isinstance(event, OrderTaken):
             self.passed = self.passed if before.phase in CRITICAL else frozenset()
         for command in commands:
@@ -112,9 +115,12 @@ class Attack(RuleBasedStateMachine):
             assert item.target in order.targets
             assert item.target.bundle_sha256 in self.passed
             assert item.target.bundle_sha256 not in before.quarantined
-            old = before.slots.get(slot)
-            least = old.target.version if old else self.newest
-            assert item.target.version >= least or order.allow_downgrade
+            assert item.target.version >= self.oldest[slot] or order.allow_downgrade
+
+    def least(self, slot: str, before: Device) -> int:
+        """What serves when an order is taken: what takes its place later was had before."""
+        old = before.slots.get(slot)
+        return old.target.version if old else self.newest
 
     def remember(self, before: Device) -> None:
         """What was committed, also where all of it served before: that order is done at once."""
