@@ -1,0 +1,162 @@
+"""What a device costs the control room, and whether more devices cost more each.
+
+A real `fleet serve` with its Mosquitto and scripted devices on connections of their own, all at
+once: they connect, follow a rollout through every step, and send telemetry. For each part: CPU of
+the service and of the broker for each device (ms) and the messages that the service kept each
+second, on a machine that the devices share. `growth`: the CPU of a device with the most devices
+over that with the fewest: 1 where it does not matter how many there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import requests
+
+from bench._crowd import Scripted, each, enrolled
+from edgefleet_contract.keys import PrivateKey
+from tests.contract.makers import write_bundle
+from tests.fleet.postgres import Cluster
+from tests.fleet.running import Fleet, free_port, require
+
+SAMPLES: Final = 10
+_LOOK_S: Final = 1.0
+
+
+@dataclass
+class Meter:
+    """The CPU seconds of the service and its broker."""
+
+    service: psutil.Process
+    broker: psutil.Process
+
+    def read(self) -> tuple[float, float, int, int]:
+        """CPU seconds so far, of each, and the bytes that each has written."""
+        both = (self.service, self.broker)
+        times = [process.cpu_times() for process in both]
+        bytes_ = [process.io_counters().write_bytes for process in both]
+        return (*(spent.user + spent.system for spent in times), *bytes_)  # type: ignore[return-value] # two of each
+
+
+@contextmanager
+def control_room(folder: Path, url: str) -> Iterator[Fleet]:
+    """A service on a data base; SQLite in its own folder where none is named."""
+    folder.mkdir()
+    environ = {"FLEET_DATABASE_URL": url} if url else {}
+    fleet = Fleet(folder / "fleet", free_port(), free_port(), environ=environ)
+    fleet.start()
+    try:
+        fleet.trust(PrivateKey.generate_p256())
+        yield fleet
+    finally:
+        fleet.stop()
+
+
+def taken(fleet: Fleet) -> int:
+    """The messages of devices that the service has stored, as it tells Prometheus."""
+    told = requests.get(f"{fleet.url}/metrics", timeout=60).text
+    return sum(
+        int(line.rpartition(" ")[2])
+        for line in told.splitlines()
+        if line.startswith("edgefleet_messages_total{")
+    )
+
+
+async def parts(fleet: Fleet, devices: list[Scripted], folder: Path) -> dict[str, Any]:
+    """The figures of one crowd."""
+    service = psutil.Process(fleet.process.pid if fleet.process else 0)
+    meter = Meter(service, psutil.Process(fleet.broker_pid()))
+    found: dict[str, Any] = {}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        begun, before = time.perf_counter(), meter.read()
+        said = sum(device.said for device in devices)
+        yield
+        took = time.perf_counter() - begun
+        messages = sum(device.said for device in devices) - said
+        spent = [now - then for now, then in zip(meter.read(), before, strict=True)]
+        found[name] = {
+            "service_ms": round(1e3 * spent[0] / len(devices), 2),
+            "broker_ms": round(1e3 * spent[1] / len(devices), 2),
+            "service_written_kib": round(spent[2] / 1024 / len(devices), 1),
+            "broker_written_kib": round(spent[3] / 1024 / len(devices), 1),
+            "messages": messages,
+            "messages_per_s": round(messages / took, 1),
+            "seconds": round(took, 2),
+        }
+
+    async def all_taken() -> None:
+        """Wait until the service has stored what was said; the devices go on meanwhile."""
+        while await asyncio.to_thread(taken, fleet) < sum(each.said for each in devices):
+            await asyncio.sleep(_LOOK_S)
+
+    with part("connect"):
+        await each(devices, Scripted.connect)
+        await all_taken()
+    bundle = await asyncio.to_thread(
+        write_bundle, folder / "bundle", PrivateKey.load(fleet.key), version=1
+    )
+    with part("rollout"):
+        rollout = await asyncio.to_thread(fleet.push, bundle, waves=[100])
+        while (await asyncio.to_thread(fleet.client.get, f"/rollouts/{rollout}"))[
+            "state"
+        ] != "completed":
+            await asyncio.sleep(_LOOK_S)
+        await all_taken()
+    with part("telemetry"):
+        for ts in range(1, SAMPLES + 1):
+            for device in devices:
+                device.measured(ts)
+            await asyncio.sleep(0)
+        await all_taken()
+    found["rss_mib"] = round(service.memory_info().rss / 2**20)
+    return found
+
+
+def crowd(count: int, database: str) -> dict[str, Any]:
+    """One crowd at one control room."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = ""
+        if database == "postgresql":
+            url = stack.enter_context(Cluster.start()).new_database()
+        fleet = stack.enter_context(control_room(folder / "room", url))
+        begun = time.perf_counter()
+        claim = fleet.client.post("/claims", {"uses": count, "hours": 1})["claim"]
+        devices = enrolled(fleet.url, claim, count, folder / "devices")
+        took = time.perf_counter() - begun
+
+        async def run() -> dict[str, Any]:
+            found = await parts(fleet, devices, folder)
+            await each(devices, Scripted.leave)
+            return found
+
+        return {"devices": count, "enrolled_per_s": round(count / took, 1), **asyncio.run(run())}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench crowd", description=__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=[250, 1000])
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(argv)
+    require("mosquitto", "mosquitto")
+    crowds = [crowd(count, asked.database) for count in sorted(asked.devices)]
+    few, many = crowds[0], crowds[-1]
+    growth = {
+        name: round(many[name]["service_ms"] / few[name]["service_ms"], 2)
+        for name in ("connect", "rollout", "telemetry")
+    }
+    print(json.dumps({"database": asked.database, "growth": growth, "crowds": crowds}, indent=2))
+    return 0
