@@ -15,7 +15,7 @@ CORES = {
         *("install", "install_events", "install_commands", "transitions", "recovery", "device"),
         *("policy", "windows", "commanding"),
         *("telemetry", "shadowing", "canarying", "runtime/choice", "runtime/chain"),
-        *("runtime/drift_watch", "serving/drift"),
+        *("runtime/drift_watch", "serving/drift", "transfer/flight", "transfer/window"),
     ),
     "fleet/edgefleet_fleet": (
         *("rollout", "rollout_states", "rollout_plan", "rollout_events", "rounds", "roster"),

@@ -320,7 +320,7 @@ async def _daily(reporter: FleetReporter) -> None:
 
 
 def _greet(reporter: FleetReporter, renewals: list[Renewal]) -> None:
-    reporter.state()
+    reporter.greet()
     for renewal in renewals:
         renewal.ask_if_due()
 

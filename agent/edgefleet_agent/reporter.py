@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edgefleet_contract import __version__, messages
 from edgefleet_contract.capabilities import Capabilities
@@ -16,6 +17,10 @@ from edgefleet_contract.topics import Channel
 
 if TYPE_CHECKING:  # the installer reports through this module
     from edgefleet_agent.installer import Installer
+
+
+RECENT: Final = 16
+"""So many events are told again on a new link; an install has eight, and what its progress adds."""
 
 
 class Link(Protocol):
@@ -34,6 +39,7 @@ class FleetReporter:
         self._numbers = itertools.count(1)
         self._installer: Installer | None = None
         self._link: Link | None = None
+        self._recent: deque[bytes] = deque(maxlen=RECENT)
 
     def attach(self, installer: Installer, link: Link) -> None:
         """Say whose state is reported, and where to."""
@@ -62,11 +68,18 @@ class FleetReporter:
             detail=detail,
             measurements=measurements or None,
         )
-        self._send(Channel.EVENT, messages.render(event))
+        self._recent.append(messages.render(event))
+        self._send(Channel.EVENT, self._recent[-1])
+        self.state()
+
+    def greet(self) -> None:
+        """The link is up. [wire-3.10]"""
+        for payload in self._recent:
+            self._send(Channel.EVENT, payload)
         self.state()
 
     def state(self) -> None:
-        """See `ports.Reporter`; also called whenever the link comes up."""
+        """See `ports.Reporter`."""
         if self._installer is None:
             return
         device = self._installer.device

@@ -280,6 +280,19 @@ def test_the_window_halves_on_loss_and_grows_by_one_a_window() -> None:
     assert (window.size, window.wait_s) == (1, WAITS_S[1])
 
 
+def test_a_guess_lengthens_the_first_wait_and_is_not_heard_after_a_measurement() -> None:
+    window = Window(8)
+    window.guess(0.001)
+    assert window.wait_s == FIRST_WAIT_S
+    window.guess(5.0)
+    assert window.wait_s == 15.0
+    window.guess(50.0)
+    assert window.wait_s == WAITS_S[1]
+    window.came(0.05)
+    window.guess(50.0)
+    assert window.wait_s == WAITS_S[0]
+
+
 def test_a_blob_that_only_the_fleet_lacks_fails_at_once(
     tmp_path: Path, store: Store, shelf: Shelf
 ) -> None:

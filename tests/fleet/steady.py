@@ -1,8 +1,8 @@
 """A scripted device that comes back by itself, whatever dies at the other end.
 
-It connects again, says its state anew, and sends what was not acknowledged; it does what it is
-ordered as its script says, and keeps what it was asked and what the broker acknowledged. One thread
-does all that; paho's only brings it messages.
+It connects again, tells its newest events [wire-3.10] and its state anew, and sends what was not
+acknowledged; it does what it is ordered as its script says, and keeps what it was asked and what
+the broker acknowledged. One thread does all that; paho's only brings it messages.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import queue
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,11 +19,12 @@ from typing import Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgefleet_agent.reporter import RECENT
 from edgefleet_contract.messages import Message, open_order, render
 from edgefleet_contract.orders import Order, Target
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
-from edgefleet_contract.reported import Presence, RunningModel
+from edgefleet_contract.reported import Event, Presence, RunningModel
 from edgefleet_contract.topics import Channel, topic
 from tests.fleet.device import Identity, event_of, reported_of, running
 
@@ -50,6 +52,7 @@ class Steady:
         self.boot = f"boot-{time.monotonic_ns()}"
         self._work: queue.Queue[bytes | None] = queue.Queue()
         self._published: dict[int, threading.Event] = {}
+        self._recent: deque[Event] = deque(maxlen=RECENT)
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
@@ -98,6 +101,8 @@ class Steady:
         self._client.subscribe(self._topic(Channel.DESIRED), qos=1)
         here = Presence(self.name, self.boot, online=True, agent="0.1.0", ts=1)
         self._say(Channel.ONLINE, here, retain=True)
+        for event in tuple(self._recent):
+            self._say(Channel.EVENT, event)
         if self.order is not None:
             self._report()
 
@@ -123,6 +128,7 @@ class Steady:
         self._phase, self._reason = phase, reason
         self._seq += 1
         event = event_of(self.name, self.order, phase, reason, boot=self.boot, seq=self._seq)
+        self._recent.append(event)
         if self._say(Channel.EVENT, event):
             self.acknowledged.add((self.boot, event.seq))
 

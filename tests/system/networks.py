@@ -211,7 +211,12 @@ def http_is_blocked(site: FarSite, bundle: Path) -> None:
     site.link.weather = replace(FAIR, blocked=frozenset({site.http_port}))
 
 
+def slow_and_in_band(site: FarSite, bundle: Path) -> None:
+    site.link.weather = replace(SLOWEST, blocked=frozenset({site.http_port}))
+
+
 SLOW = Weather(delay_s=0.02, rate=1_000_000)
+SLOWEST = Weather(delay_s=0.05, rate=64_000)
 CUT = replace(FAIR, is_cut=True)
 SCENARIOS = (
     Scenario("fair weather", FAIR),
@@ -220,7 +225,8 @@ SCENARIOS = (
     Scenario("loss 30 %", Weather(delay_s=0.01, loss=0.30), MEGABYTE // 5, limit_s=600),
     Scenario("2 s round trip", Weather(delay_s=0.9, jitter_s=0.2)),
     Scenario("1 Mbit/s", SLOW),
-    Scenario("64 kbit/s", Weather(delay_s=0.05, rate=64_000), MEGABYTE // 5),
+    Scenario("64 kbit/s", SLOWEST, MEGABYTE // 5),
+    Scenario("64 kbit/s, HTTP blocked", CUT, MEGABYTE // 5, trouble=slow_and_in_band),
     Scenario("duplicates 20 %", Weather(delay_s=0.01, duplicate=0.2)),
     Scenario("reordering 20 %", Weather(delay_s=0.01, reorder=0.2)),
     Scenario("corruption 5 %", Weather(delay_s=0.01, corrupt=0.05)),

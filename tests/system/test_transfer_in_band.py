@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -71,14 +72,26 @@ def refused(store: Store, chunks: MqttChunks) -> Reason:
     return caught.value.reason
 
 
-def test_a_file_arrives_in_a_window_of_blocks(
+def runs_asked(teller: Teller, raw: bytes) -> list[range]:
+    """The runs of bytes of a blob that were asked for, in that order."""
+    requests = [request for request in teller.asked if request.sha256 == b.sha256(raw)]
+    return [range(o, o + request.length) for request in requests for o in request.offsets]
+
+
+def blocks(raw: bytes) -> list[range]:
+    """A short block, the rest of its chunk, and chunk by chunk."""
+    starts = [0, 4096, *range(b.CHUNK_SIZE, len(raw), b.CHUNK_SIZE)]
+    return [range(*both) for both in itertools.pairwise([*starts, len(raw)])]
+
+
+def test_a_file_arrives_in_a_window_of_blocks_after_a_short_one(
     store: Store, chunks: MqttChunks, teller: Teller
 ) -> None:
     assert fetch(store, chunks) == len(RAW)
     assert store.read(b.sha256(RAW)) == RAW
-    asked = [o for r in teller.asked if r.sha256 == b.sha256(RAW) for o in r.offsets]
-    assert asked == list(range(0, len(RAW), b.CHUNK_SIZE))  # each block once
-    assert max(len(r.offsets) for r in teller.asked) == 8
+    assert runs_asked(teller, RAW) == blocks(RAW)  # each byte once
+    asked = [len(r.offsets) for r in teller.asked if r.sha256 == b.sha256(RAW)]
+    assert asked[:3] == [1, 1, 7]  # all eight of the first window at once, in two requests
 
 
 def test_a_cap_holds_in_band_and_nothing_beyond_it_is_asked_for(
@@ -100,9 +113,10 @@ def test_a_cap_holds_in_band_and_nothing_beyond_it_is_asked_for(
     )
     took = time.monotonic() - began
     assert (len(raw) - cap) / cap <= took < 10
-    asked = [o for r in teller.asked if r.sha256 == b.sha256(raw) for o in r.offsets]
-    assert asked == list(range(0, len(raw), b.CHUNK_SIZE))  # each once
-    assert max(len(r.offsets) for r in teller.asked) == cap // b.CHUNK_SIZE
+    assert runs_asked(teller, raw) == blocks(raw)  # each byte once
+    asked = [len(r.offsets) for r in teller.asked if r.sha256 == b.sha256(raw)]
+    assert asked[:3] == [1, 1, cap // b.CHUNK_SIZE - 1]
+    assert set(asked[3:]) <= {1}  # one for each that came
 
 
 def test_blocks_fit_the_largest_packet_that_the_broker_takes(
@@ -113,7 +127,8 @@ def test_blocks_fit_the_largest_packet_that_the_broker_takes(
         made = MqttChunks("a")
         with linked(identity_of(broker[0], port), made):
             assert fetch(store, made) == len(RAW)
-    assert {request.length for request in teller.asked} == {16_384}
+    lengths = [run.stop - run.start for run in runs_asked(teller, RAW)]
+    assert lengths == [4096, 12_288, *[16_384] * 79, 77]
     assert store.read(b.sha256(RAW)) == RAW
 
 
@@ -124,9 +139,8 @@ def test_what_is_good_on_disk_is_not_asked_for(
     spoilt[4 * b.CHUNK_SIZE] ^= 1
     store.part_path(b.sha256(RAW)).write_bytes(spoilt)
     assert fetch(store, chunks) == len(RAW) - 8 * b.CHUNK_SIZE
-    asked = [o for r in teller.asked if r.sha256 == b.sha256(RAW) for o in r.offsets]
-    assert asked[0] == 4 * b.CHUNK_SIZE
-    assert asked[1] == 9 * b.CHUNK_SIZE
+    found = [run.start for run in runs_asked(teller, RAW)]
+    assert found[:3] == [4 * b.CHUNK_SIZE, 4 * b.CHUNK_SIZE + 4096, 9 * b.CHUNK_SIZE]
 
 
 def test_blocks_may_come_twice_and_in_any_order(

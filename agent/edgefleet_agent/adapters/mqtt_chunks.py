@@ -2,19 +2,21 @@
 
 Nothing here trusts the broker: blocks that were not asked for are dropped, what was lost is asked
 for again, and the sink holds every chunk against what was signed. When the link goes, the transfer
-waits for it for a while and asks again for what was on its way.
+waits for it for a while and asks again for what was on its way. The first block is a short one: how
+long it takes says how long to wait for the others, on links where one takes ten seconds.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 import queue
 import random
 import time
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edgefleet_agent.transfer.flight import Flight
 from edgefleet_agent.transfer.transport import Intake, Wish
 from edgefleet_agent.transfer.window import Window
 from edgefleet_contract.blocks import HEADER_BYTES, MAX_OFFSETS, BlobRequest, Block, Status
@@ -32,7 +34,7 @@ SILENCE_S: Final = 60.0
 AWAY_S: Final = 30.0
 """How long the link may be gone."""
 SMALLEST: Final = 4096
-"""Bytes of a block, where the broker's packets are small."""
+"""Bytes of a block, where the broker's packets are small; and of the first one, everywhere."""
 _OVERHEAD: Final = HEADER_BYTES + 512  # the topic and what MQTT puts around it
 _LOOK_S: Final = 0.25
 SOURCE: Final = "mqtt"
@@ -128,12 +130,6 @@ class MqttChunks:
             return None
 
 
-@dataclass(slots=True)
-class _Asked:
-    at: float
-    again: bool
-
-
 class _Pull:
     """The transfer of one blob or delta: what is missing, and what of it was asked for."""
 
@@ -144,18 +140,16 @@ class _Pull:
         self._sink, self._window = sink, window
         self._number = random.getrandbits(32)
         self._length = _block_length(link.largest_packet)
+        self._flight = Flight(window, self._length)
         self._missing: dict[int, int] = {}
         self._to_ask: list[int] = []
-        self._asked: dict[int, _Asked] = {}
-        self._was_asked: set[int] = set()
         self._size = sink.size
-        if self._size is None:  # its first block tells how long it is
-            (gap,) = sink.wanted
-            self._missing[gap.start] = min(self._length, len(gap))
-            self._to_ask.append(gap.start)
-        else:
-            for gap in sink.wanted:
-                self._add(gap)
+        self._later = list(sink.wanted)
+        """What is missing and waits for the first block: nothing is asked for beside it."""
+        if self._later:
+            first = self._later[0]
+            self._add(first[:SMALLEST])
+            self._later[0] = first[SMALLEST:]
 
     @property
     def is_done(self) -> bool:
@@ -171,7 +165,7 @@ class _Pull:
     @property
     def patience(self) -> float:
         """How long to wait for the next block before looking around, s."""
-        has_room = len(self._asked) < min(self._room, len(self._missing))
+        has_room = len(self._flight) < min(self._room, len(self._missing))
         return 0.0 if has_room and self._link.is_connected else _LOOK_S
 
     def ask(self, *, all_seen: bool) -> None:
@@ -181,28 +175,25 @@ class _Pull:
         wait here.
         """
         now = time.monotonic()
-        late = [o for o, asked in self._asked.items() if now - asked.at > self._window.wait_s]
-        if late and all_seen:
-            self._forget(late)
-            self._window.lost()
+        if all_seen:
+            self._ask_again(self._flight.take_late(now=now))
         offsets: list[int] = []
         room = self._room
-        while self._to_ask and len(self._asked) < room and len(offsets) < MAX_OFFSETS:
+        while self._to_ask and len(self._flight) < room and len(offsets) < MAX_OFFSETS:
             offset = heapq.heappop(self._to_ask)
             if offset in self._missing:
-                self._asked[offset] = _Asked(now, offset in self._was_asked)
-                self._was_asked.add(offset)
+                self._flight.ask(offset, self._missing[offset], now=now)
                 offsets.append(offset)
-        if offsets:
+        for length, same in itertools.groupby(offsets, self._missing.__getitem__):
             request = BlobRequest(
-                *(self._device, self._number, self._wish.blob, self._length, tuple(offsets)),
+                *(self._device, self._number, self._wish.blob, length, tuple(same)),
                 base=self._wish.base,
             )
             self._link.publish(Channel.BLOB_GET, render(request), qos=0)
 
     def link_is_away(self) -> None:
         """What was on its way will not come."""
-        self._forget(list(self._asked))
+        self._ask_again(self._flight.take_all())
 
     def take(self, raw: bytes | None) -> bool:
         """Give a message to the sink; whether it was a block that was missing.
@@ -226,13 +217,14 @@ class _Pull:
         if block.status is Status.BUSY:
             raise TransientError("the fleet is busy", retry_after_s=float(block.wait_s) or None)
         self._learn_size(block)
+        now = time.monotonic()
         if self._missing.get(block.offset) != len(block.data):
+            self._flight.hear(now=now)
             return False
         del self._missing[block.offset]
-        asked = self._asked.pop(block.offset, None)
-        self._window.came(
-            time.monotonic() - asked.at if asked is not None and not asked.again else None
-        )
+        self._flight.came(block.offset, now=now)
+        while self._later:
+            self._add(self._later.pop(0))
         self._sink.take(block.offset, block.data)
         return True
 
@@ -247,17 +239,19 @@ class _Pull:
                 reason=Reason.TOO_LARGE,
             )
         self._size = block.size
-        self._missing = {gap.start: min(self._length, block.size - gap.start)}
-        self._add(range(gap.start + self._length, block.size))
+        self._missing = {gap.start: min(SMALLEST, block.size - gap.start)}
+        self._later = [range(gap.start + SMALLEST, block.size)]
 
     def _add(self, gap: range) -> None:
-        for offset in range(gap.start, gap.stop, self._length):
-            self._missing[offset] = min(self._length, gap.stop - offset)
+        offset = gap.start
+        while offset < gap.stop:
+            end = min(gap.stop, offset - offset % self._length + self._length)
+            self._missing[offset] = end - offset
             heapq.heappush(self._to_ask, offset)
+            offset = end
 
-    def _forget(self, offsets: list[int]) -> None:
+    def _ask_again(self, offsets: list[int]) -> None:
         for offset in offsets:
-            del self._asked[offset]
             heapq.heappush(self._to_ask, offset)
 
 

@@ -2,7 +2,8 @@
 
 The window grows by one for each window that came whole, and halves when a block does not come
 (additive increase, multiplicative decrease). How long a block is waited for follows the round trip
-as in RFC 6298, section 2. No clock: times are given.
+as in RFC 6298, section 2; until a whole block was timed, it is guessed from a short one. No clock:
+times are given.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class Window:
         if rtt_s is not None:
             self._measure(rtt_s)
 
+    def guess(self, rtt_s: float) -> None:
+        """A whole block may take so long, or less: none was timed as yet."""
+        if self._mean_s is None:
+            self.wait_s = max(self.wait_s, _within(3 * rtt_s))  # as after a first measurement
+
     def lost(self) -> None:
         """Blocks did not come in time."""
         self._came = 0
@@ -46,5 +52,8 @@ class Window:
         else:
             self._deviation_s += (abs(self._mean_s - rtt_s) - self._deviation_s) / 4
             self._mean_s += (rtt_s - self._mean_s) / 8
-        wait_s = self._mean_s + max(0.1, 4 * self._deviation_s)
-        self.wait_s = min(max(wait_s, WAITS_S[0]), WAITS_S[1])
+        self.wait_s = _within(self._mean_s + max(0.1, 4 * self._deviation_s))
+
+
+def _within(wait_s: float) -> float:
+    return min(max(wait_s, WAITS_S[0]), WAITS_S[1])
