@@ -33,11 +33,20 @@ _MOVES: Final = ("TBackward", "TransposeBackward", "PermuteBackward", "ViewBackw
 
 
 def cut(
-    *, factory: str, search: str, finetune: str, ratio: float, steps: int, round_to: int
+    *,
+    factory: str,
+    search: str,
+    finetune: str,
+    ratio: float,
+    steps: int,
+    round_to: int,
+    max_accuracy_drop: float | None = None,
 ) -> dict[str, Json]:
     """`whole.onnx` and `cut.onnx` of the model that the factory gives, for `inputs.npz`.
 
-    Returns the parameters and the multiply-adds of one example, before and after.
+    With a `max_accuracy_drop`, which is held elsewhere, there is `cut.1.onnx` … after each step
+    instead of the one file at the end. Returns the parameters and the multiply-adds of one example,
+    `before` and after each file that was written.
     """
     sys.path.insert(0, search)
     model = _call(factory)()
@@ -59,20 +68,32 @@ def cut(
         round_to=round_to,
         ignored_layers=_last_layers(model, example),
     )
-    for _ in range(steps):
+    wish: dict[str, Json] = {
+        "finetune": finetune,
+        "ratio": ratio,
+        "round_to": round_to,
+        "steps": steps,
+    }
+    if max_accuracy_drop is not None:
+        wish["max_accuracy_drop"] = max_accuracy_drop
+    stamp = json.dumps(wish, sort_keys=True)
+    after: list[Json] = []
+    for step in range(1, steps + 1):
         pruner.step()
         if train is not None:
             train(model)
             model.eval()
-    if _shapes(model, example) != gives:
-        raise OperatorError(f"cutting channels changed the outputs of {factory}")
-    after = _size(model, example)
-    if after["parameters"] == before["parameters"]:
+        if max_accuracy_drop is None and step < steps:
+            continue
+        if _shapes(model, example) != gives:
+            raise OperatorError(f"cutting channels changed the outputs of {factory}")
+        after.append(_size(model, example))
+        name = "cut.onnx" if max_accuracy_drop is None else f"cut.{step}.onnx"
+        _export(model, example, name, stamp)
+    if _size(model, example)["parameters"] == before["parameters"]:
         raise OperatorError(
             f"nothing was cut: no layer of {factory} has channels to spare at this ratio"
         )
-    stamp = {"finetune": finetune, "ratio": ratio, "round_to": round_to, "steps": steps}
-    _export(model, example, "cut.onnx", json.dumps(stamp, sort_keys=True))
     return {"before": before, "after": after}
 
 
