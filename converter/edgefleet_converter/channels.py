@@ -6,8 +6,6 @@ measured in one run, so that speeds compare. The file that comes out is a source
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from edgefleet_converter.opening import open_source
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import Measured
+from edgefleet_converter.scratch import scratch, write_whole
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.figures import Proof
 from edgefleet_converter.search.proving import first_proven, halve
@@ -101,9 +100,8 @@ def prune_channels(
     if out.exists():
         raise OperatorError(f"{out} exists already")
     wanted = replace(recipe, targets=(Target.ONNX_INT8,), prune=Prune())
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as name:
-        scratch = Path(name)
-        bench = Bench(wanted, scratch, progress, cache=cache or Cache(None))
+    with scratch() as place:
+        bench = Bench(wanted, place, progress, cache=cache or Cache(None))
         held_out = load_data(wanted)[1]
         count = len(held_out.names)
         inputs = ("input",) if count == 1 else held_out.names
@@ -115,8 +113,8 @@ def prune_channels(
             "torch_prune",
             what="cutting channels",
             limits=wanted.worker,
-            inputs={"inputs.npz": scratch / HELD_OUT},
-            outputs={name: scratch / name for name in ("whole.onnx", *names)},
+            inputs={"inputs.npz": place / HELD_OUT},
+            outputs={name: place / name for name in ("whole.onnx", *names)},
             params={
                 "factory": factory,
                 "search": str((search or Path.cwd()).absolute()),
@@ -127,11 +125,14 @@ def prune_channels(
         sizes = says["after"] if isinstance(says["after"], list) else []
         taken, proof = len(names), None
         if wish.max_accuracy_drop is not None:
-            taken, proof = _most_steps(bench, held_out, scratch, names, wish.max_accuracy_drop)
-        made = scratch / names[taken - 1]
-        rows = _rows(bench, {"whole": scratch / "whole.onnx", "cut": made})
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, out)
+            taken, proof = _most_steps(bench, held_out, place, names, wish.max_accuracy_drop)
+        made = place / names[taken - 1]
+        rows = _rows(bench, {"whole": place / "whole.onnx", "cut": made})
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(out, made.read_bytes())
+        except OSError as error:
+            raise OperatorError(f"cannot write {out}: {error.strerror}") from None
     before, after = _counts(says["before"]), _counts(sizes[taken - 1])
     return Channels(
         str(out),
@@ -147,19 +148,17 @@ def prune_channels(
 
 
 def _most_steps(
-    bench: Bench, held_out: Examples, scratch: Path, names: list[str], most: float
+    bench: Bench, held_out: Examples, folder: Path, names: list[str], most: float
 ) -> tuple[int, Proof]:
     """How many of the steps, whose models are in `names`, cost no more than `most`."""
-    reference = bench.run(
-        Format.ONNX, scratch / "whole.onnx", what="running the whole model"
-    ).arrays
+    reference = bench.run(Format.ONNX, folder / "whole.onnx", what="running the whole model").arrays
     truth = held_out.classes(find_labels(bench.recipe, (), reference[0]), reference[0])
     halves = halve(reference, truth, most, what=_BUDGET)
 
     def fewer() -> Iterator[tuple[int, Arrays]]:
         for steps in range(len(names), 0, -1):
             what = f"the model after step {steps}"
-            found = bench.run(Format.ONNX, scratch / names[steps - 1], what=f"running {what}")
+            found = bench.run(Format.ONNX, folder / names[steps - 1], what=f"running {what}")
             gate.refuse_not_finite(found.arrays, what=what)
             yield steps, found.arrays
 

@@ -6,7 +6,6 @@ The figures are of held-out data, for a person to choose a lambda by.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from edgefleet_converter.pruning import BUDGET
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import DataFile, Point
+from edgefleet_converter.scratch import scratch
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.figures import Proof
 from edgefleet_converter.search.proving import first_proven, halve
@@ -81,8 +81,8 @@ def sweep(
     wanted = replace(
         recipe, targets=(Target.ONNX_INT8,), prune=Prune(), state={}, hidden_state=False
     )
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(wanted, Path(scratch), progress, toolchain, cache or Cache(None))
+    with scratch() as place:
+        bench = Bench(wanted, place, progress, toolchain, cache or Cache(None))
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         if Format.ONNX not in opened.models:
             raise OperatorError(
