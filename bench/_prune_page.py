@@ -91,14 +91,14 @@ def _channels(cuts: Sequence[Cut]) -> str:
 
 def _proof(held: Sequence[Kept]) -> str:
     lines = [
-        "| budget | a part | chosen alone | proven | lost, 95th | zeros | looks | refused |",
+        "| budget | a part | over: chosen | over: proven | lost, 95th | zeros | looks | held |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {100 * one.most:g} | {one.size} | {100 * one.alone:.1f} % | {100 * one.proven:.1f} % "
-        f"| {100 * one.worst_alone:.2f} → {100 * one.worst_proven:.2f} "
-        f"| {100 * one.zeros_alone:.0f} % → {100 * one.zeros_proven:.0f} % "
-        f"| {one.looks:.1f} | {100 * one.refused:.1f} % |"
+        f"| {100 * one.most:g} | {one.size} | {100 * one.alone:.0f} % | {100 * one.proven:.0f} % "
+        f"| {100 * one.worst_alone:.1f} → {100 * one.worst_proven:.1f} "
+        f"| {100 * one.zeros_alone:.0f} → {100 * one.zeros_proven:.0f} % "
+        f"| {one.looks:.1f} | {100 * one.covered:.1f} % |"
         for one in held
     ]
     return "\n".join(lines) + "\n"

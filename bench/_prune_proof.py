@@ -38,7 +38,8 @@ class Kept:
     """Of one budget and one size of the parts: how often the fresh part is over, and by how much.
 
     `alone` is a choice without a proof, `proven` the rule; `worst` are 95th percentiles of what is
-    lost. `refused`: how often nothing was inside. `looks`: the mean.
+    lost. `refused`: how often nothing was inside. `looks`: the mean. `covered`: how often the
+    interval that is told holds what the cut loses over all examples.
     """
 
     most: float
@@ -50,6 +51,7 @@ class Kept:
     zeros_alone: float
     zeros_proven: float
     looks: float
+    covered: float
     refused: float
 
 
@@ -74,7 +76,9 @@ def _hold(right: NDArray[np.bool_], most: float, size: int) -> Kept:
     lost: list[tuple[float, float]] = []
     zeros: list[tuple[float, float]] = []
     looks: list[int] = []
+    covered: list[bool] = []
     refused = 0
+    whole = right[0].mean() - right.mean(axis=1)
     for _ in range(PARTINGS):
         order = rng.permutation(right.shape[1])[: 3 * size]
         seen, kept, fresh = order.reshape(3, size)
@@ -91,6 +95,9 @@ def _hold(right: NDArray[np.bool_], most: float, size: int) -> Kept:
             refused += 1
             continue
         looks.append(proof.looks)
+        told = proof.proven.accuracy_drop
+        assert told is not None
+        covered.append(bool(told.low <= whole[taken] <= told.high))
         lost.append((float(fall[best]), float(fall[taken])))
         zeros.append((MOST * best / GRID, MOST * taken / GRID))
     table, cut = np.array(lost), np.array(zeros)
@@ -103,6 +110,7 @@ def _hold(right: NDArray[np.bool_], most: float, size: int) -> Kept:
         *map(float, worst),
         *map(float, cut.mean(axis=0)),
         float(np.mean(looks)),
+        float(np.mean(covered)),
         refused / PARTINGS,
     )
 
