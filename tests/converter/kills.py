@@ -4,17 +4,18 @@
 
 Real commands on the digits network: `build` with pruning and a search, `search` with its page,
 `prune` with its page; with a toolchain, a build of a PyTorch factory and `prune-channels`. Each
-runs once undisturbed, with a cache of its own. Then, with another cache, it is killed again and
-again (the process alone, as the kernel does when memory runs out) at moments drawn over the time
-that it takes, and at last runs to its end. After each kill it is judged:
+runs once undisturbed, with a cache of its own. Then, with another cache, it is killed (the process
+alone, as the kernel does when memory runs out) at moments drawn over the time that it takes. Where
+it was faster, since it goes on from what is kept, it is held against the undisturbed run and begins
+anew from an empty cache. At last it runs to its end. After each kill it is judged:
 
 - half_written: something stands at an output path that the undisturbed run did not write so.
 - left: a process of the command runs on, though it is gone.
 
-and after the last run:
+and after each run to the end:
 
 - unlike: its outputs are other bytes than those of the undisturbed run.
-- remade: a result that was kept before the last run was made once more.
+- remade: a result that was kept before it was made once more.
 - wreckage: something is left in the folder for temporary files or beside the outputs.
 
 Prints `{"kills": …, "half_written": …, …}`; exit code 1 unless all but the kills are 0.
@@ -188,15 +189,17 @@ def storm(
     calm = Desk(data, home / "calm", toolchain)
     takes = calm.finish(case)
     right = calm.outputs()
-    desk = Desk(data, home / "storm", toolchain)
     wrong: Counter[str] = Counter()
-    for _ in range(kills):
+    desk = Desk(data, home / "storm", toolchain)
+    while wrong["kills"] < kills:
+        kept = desk.entries()
         process = desk.start(case)
         with suppress(subprocess.TimeoutExpired):
             process.wait(chance.uniform(0.0, takes))
-        if process.poll() is not None:  # it was faster than the one before
-            shutil.rmtree(desk.out)
-            desk.out.mkdir()
+        if process.poll() is not None:
+            wrong.update(_judge(desk, right, kept))
+            shutil.rmtree(home / "storm")
+            desk = Desk(data, home / "storm", toolchain)
             continue
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -205,26 +208,37 @@ def storm(
         found = {name: raw for name, raw in desk.outputs().items() if name != "said"}
         whole = {name: raw for name, raw in right.items() if name != "said"}
         wrong["half_written"] += bool(found) and found != whole
-        if found:
+        if found:  # it was killed with its work done
             shutil.rmtree(desk.out)
             desk.out.mkdir()
         for path in desk.wreckage():
             os.utime(path, (time.time() - _OLD_S,) * 2)  # as if it had died long ago
     kept = desk.entries()
     again = desk.finish(case)
-    wrong["kept"] += len(kept)
-    wrong["unlike"] += desk.outputs() != right
-    wrong["remade"] += sum(desk.entries().get(name) != node for name, node in kept.items())
-    wrong["wreckage"] += len(desk.wreckage())
-    told = {name: desk.outputs().get(name) == raw for name, raw in right.items()}
-    unlike = ", ".join(sorted(name for name, same in told.items() if not same))
+    wrong.update(_judge(desk, right, kept))
     print(
-        f"{case.name}: {wrong['kills']} kills, {takes:.0f} s undisturbed, {again:.0f} s at last "
-        f"with {len(kept)} results kept; unlike: {unlike or 'none'}; {dict(wrong)}",
+        f"{case.name}: {takes:.0f} s undisturbed, {again:.0f} s at last with {len(kept)} results "
+        f"kept; {dict(wrong)}",
         file=sys.stderr,
         flush=True,
     )
     return dict(wrong)
+
+
+def _judge(desk: Desk, right: dict[str, bytes], kept: dict[str, int]) -> dict[str, int]:
+    """What is wrong with a command that ran to its end."""
+    found, entries = desk.outputs(), desk.entries()
+    unlike = sorted(name for name in {*found, *right} if found.get(name) != right.get(name))
+    left = desk.wreckage()
+    if unlike or left:
+        print(f"unlike: {unlike}; left: {left}", file=sys.stderr, flush=True)
+    return {
+        "ended": 1,
+        "kept": len(kept),
+        "unlike": len(unlike),
+        "remade": sum(entries.get(name) != node for name, node in kept.items()),
+        "wreckage": len(left),
+    }
 
 
 def _outlive(desk: Desk) -> int:

@@ -139,7 +139,8 @@ def test_a_sweep_tells_what_each_lambda_costs(
     recipe = digits.folder / "sweep.toml"
     recipe.write_text(DATA)
     line = ["prune", str(digits.model), "--recipe", str(recipe), "--set", "measure.runs=10"]
-    line += ["--set", "prune.max_accuracy_drop=0.7"]
+    page = tmp_path / "sweep.html"
+    line += ["--set", "prune.max_accuracy_drop=0.7", "--report", str(page)]
     assert cli.run([*line, "--lambdas", "1000,0,0.0005", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     none, some, every = found["points"]
@@ -159,6 +160,7 @@ def test_a_sweep_tells_what_each_lambda_costs(
     # of the three it is the largest that loses no more than that
     assert found["chosen"] == 0.0005
     assert found["proof"]["looks"] == 1
+    assert "\u03bb 0.0005: 70.00 points are allowed: chosen by 270" in page.read_text("utf-8")
     assert found["proof"]["proven"]["accuracy_drop"]["value"] <= 0.7
 
 

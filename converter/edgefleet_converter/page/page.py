@@ -22,8 +22,8 @@ from edgefleet_converter.papers import Papers
 from edgefleet_converter.sbom import timestamp
 
 if TYPE_CHECKING:
-    from edgefleet_converter.proof_words import proof_in_words
 from edgefleet_converter.sweep import Sweep
+from edgefleet_converter.proof_words import proof_in_words
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
