@@ -15,7 +15,7 @@ API_FUZZ ?= 100
 
 .PHONY: help demo test check lint types imports format env broker tracing bench bench-peers bench-convert
 .PHONY: bench-prune bench-precisions bench-cost arm64
-.PHONY: models streams channels toolchains same-bytes hostile fuzz networks
+.PHONY: models streams channels toolchains same-bytes convert-kills hostile fuzz networks
 .PHONY: fleet-kills fleet-starts crash-states kill-matrix powercut
 .PHONY: memory device-tests api-fuzz lock clean
 
@@ -144,6 +144,9 @@ toolchains: env ## a model of every framework, converted and held against it (TO
 
 same-bytes: env ## builds with searches, pruning, steps and joins, twice in unlike environments
 	@$(BIN)/python -m tests.converter.same_bytes
+
+convert-kills: env ## kill -9 of build, search and pruning at random moments (TOOLCHAIN=venv: those of PyTorch, too)
+	@$(BIN)/python -m tests.converter.kills $(if $(TOOLCHAIN),--toolchain $(TOOLCHAIN))
 
 arm64: env ## the device's code and runtimes on an emulated 64-bit ARM board (root)
 	@sh tools/system-packages.sh qemu-user-static binfmt-support mmdebstrap

@@ -103,7 +103,9 @@ def prune(
         },
         python=python_of(toolchain),
     )
-    return _counts(says["before"]), _counts(says["after"])
+    after = says["after"]
+    assert isinstance(after, list)
+    return _counts(says["before"]), _counts(after[-1])
 
 
 def _counts(told: object) -> dict[str, int]:

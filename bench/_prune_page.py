@@ -7,13 +7,14 @@ from pathlib import Path
 
 from bench._prune_channels import Cut
 from bench._prune_lambda import Row
+from bench._prune_proof import Kept
 from bench._prune_shop import Figures
 
 PAGE = Path(__file__).parents[1] / "docs" / "design" / "pruning.md"
 END = "<!-- end -->\n"
 
 
-def tables(rows: Sequence[Row], cuts: Sequence[Cut]) -> dict[str, str]:
+def tables(rows: Sequence[Row], cuts: Sequence[Cut], held: Sequence[Kept]) -> dict[str, str]:
     """Markdown by the name of its mark; of what was measured alone."""
     found: dict[str, str] = {}
     if rows:
@@ -21,13 +22,15 @@ def tables(rows: Sequence[Row], cuts: Sequence[Cut]) -> dict[str, str]:
         found["layers"] = _layers(rows)
     if cuts:
         found["channels"] = _channels(cuts)
+    if held:
+        found["proof"] = _proof(held)
     return found
 
 
-def write(rows: Sequence[Row], cuts: Sequence[Cut]) -> None:
+def write(rows: Sequence[Row], cuts: Sequence[Cut], held: Sequence[Kept]) -> None:
     """Put the tables between their marks."""
     text = PAGE.read_text("utf-8")
-    for name, table in tables(rows, cuts).items():
+    for name, table in tables(rows, cuts, held).items():
         begin = f"<!-- measured: python -m bench prune ({name}) -->\n"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(END)
@@ -83,6 +86,21 @@ def _channels(cuts: Sequence[Cut]) -> str:
             f"| {cut.float_.size_zstd / 1000:.0f} → {cut.int8.size_zstd / 1000:.0f} "
             f"| {first / cut.float_.p50_us:.1f} · {first / cut.int8.p50_us:.1f} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _proof(held: Sequence[Kept]) -> str:
+    lines = [
+        "| budget | a part | over: chosen | over: proven | lost, 95th | zeros | looks | held |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {100 * one.most:g} | {one.size} | {100 * one.alone:.0f} % | {100 * one.proven:.0f} % "
+        f"| {100 * one.worst_alone:.1f} → {100 * one.worst_proven:.1f} "
+        f"| {100 * one.zeros_alone:.0f} → {100 * one.zeros_proven:.0f} % "
+        f"| {one.looks:.1f} | {100 * one.covered:.1f} % |"
+        for one in held
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -6,16 +6,18 @@ measured in one run, so that speeds compare. The file that comes out is a source
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from edgefleet_contract.bundle import Format
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter import gate, metrics
+from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Bench, Progress
+from edgefleet_converter.examples import Examples
 from edgefleet_converter.feeding import lay_out, load_data
 from edgefleet_converter.isolation import run_task
 from edgefleet_converter.labels import find_labels
@@ -24,9 +26,15 @@ from edgefleet_converter.opening import open_source
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import Measured
+from edgefleet_converter.scratch import scratch, write_whole
 from edgefleet_converter.search.cache import Cache
+from edgefleet_converter.search.figures import Proof
+from edgefleet_converter.search.proving import first_proven, halve
 from edgefleet_converter.targets import Target
 from edgefleet_converter.toolchain import python_of
+
+_BUDGET: Final = "prune.structured.max_accuracy_drop"
+_PARAMS: Final = ("finetune", "ratio", "steps", "round_to", "max_accuracy_drop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """What cutting did: parameters and multiply-adds of one example, and four files, measured."""
+    """What cutting did: parameters and multiply-adds of one example, and four files, measured.
+
+    `steps` of `of_steps` were taken; where the recipe has a budget, as many as it allows, with the
+    `proof`.
+    """
 
     path: str
     parameters_before: int
@@ -50,6 +62,9 @@ class Channels:
     multiply_adds_before: int
     multiply_adds_after: int
     rows: tuple[Row, ...]
+    steps: int = 0
+    of_steps: int = 0
+    proof: Proof | None = None
 
 
 def prune_channels(
@@ -85,34 +100,40 @@ def prune_channels(
     if out.exists():
         raise OperatorError(f"{out} exists already")
     wanted = replace(recipe, targets=(Target.ONNX_INT8,), prune=Prune())
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as name:
-        scratch = Path(name)
-        bench = Bench(wanted, scratch, progress, cache=cache or Cache(None))
+    with scratch() as place:
+        bench = Bench(wanted, place, progress, cache=cache or Cache(None))
         held_out = load_data(wanted)[1]
         count = len(held_out.names)
         inputs = ("input",) if count == 1 else held_out.names
         lay_out(bench, None, held_out, inputs)
         progress("cutting channels and training")
+        has_budget = wish.max_accuracy_drop is not None
+        names = [f"cut.{i + 1}.onnx" for i in range(wish.steps)] if has_budget else ["cut.onnx"]
         says = run_task(
             "torch_prune",
             what="cutting channels",
             limits=wanted.worker,
-            inputs={"inputs.npz": scratch / HELD_OUT},
-            outputs={"whole.onnx": scratch / "whole.onnx", "cut.onnx": scratch / "cut.onnx"},
+            inputs={"inputs.npz": place / HELD_OUT},
+            outputs={name: place / name for name in ("whole.onnx", *names)},
             params={
                 "factory": factory,
                 "search": str((search or Path.cwd()).absolute()),
-                "finetune": wish.finetune,
-                "ratio": wish.ratio,
-                "steps": wish.steps,
-                "round_to": wish.round_to,
+                **{name: getattr(wish, name) for name in _PARAMS},
             },
             python=python_of(toolchain),
         )
-        rows = _rows(bench, scratch)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(scratch / "cut.onnx", out)
-    before, after = _counts(says["before"]), _counts(says["after"])
+        sizes = says["after"] if isinstance(says["after"], list) else []
+        taken, proof = len(names), None
+        if wish.max_accuracy_drop is not None:
+            taken, proof = _most_steps(bench, held_out, place, names, wish.max_accuracy_drop)
+        made = place / names[taken - 1]
+        rows = _rows(bench, {"whole": place / "whole.onnx", "cut": made})
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(out, made.read_bytes())
+        except OSError as error:
+            raise OperatorError(f"cannot write {out}: {error.strerror}") from None
+    before, after = _counts(says["before"]), _counts(sizes[taken - 1])
     return Channels(
         str(out),
         before["parameters"],
@@ -120,22 +141,43 @@ def prune_channels(
         before["multiply_adds"],
         after["multiply_adds"],
         rows,
+        taken if has_budget else wish.steps,
+        wish.steps,
+        proof,
     )
 
 
-def _rows(bench: Bench, scratch: Path) -> tuple[Row, ...]:
+def _most_steps(
+    bench: Bench, held_out: Examples, folder: Path, names: list[str], most: float
+) -> tuple[int, Proof]:
+    """How many of the steps, whose models are in `names`, cost no more than `most`."""
+    reference = bench.run(Format.ONNX, folder / "whole.onnx", what="running the whole model").arrays
+    truth = held_out.classes(find_labels(bench.recipe, (), reference[0]), reference[0])
+    halves = halve(reference, truth, most, what=_BUDGET)
+
+    def fewer() -> Iterator[tuple[int, Arrays]]:
+        for steps in range(len(names), 0, -1):
+            what = f"the model after step {steps}"
+            found = bench.run(Format.ONNX, folder / names[steps - 1], what=f"running {what}")
+            gate.refuse_not_finite(found.arrays, what=what)
+            yield steps, found.arrays
+
+    return first_proven(fewer(), halves, what=_BUDGET)
+
+
+def _rows(bench: Bench, paths: dict[str, Path]) -> tuple[Row, ...]:
     """The whole and the cut model, each as float and int8."""
     rows: list[Row] = []
     reference = truth = None
-    for name in ("whole", "cut"):
-        opened = open_source(bench, scratch / f"{name}.onnx", trust_pickle=False)
+    for name, source in paths.items():
+        opened = open_source(bench, source, trust_pickle=False)
         base = opened.models[Format.ONNX]
         assert base.answers is not None  # it is not stateful
         if reference is None:
             reference = base.answers.arrays[0]
             labels = find_labels(bench.recipe, opened.named, reference)
             truth = opened.held_out.classes(labels, reference)
-        made = scratch / "int8.onnx"
+        made = bench.scratch / "int8.onnx"
         bench.task(
             "quantize_onnx",
             f"quantizing the {name} model",

@@ -70,9 +70,9 @@ def prune(
         )
     if page is not None:
         from edgefleet_converter.page import render_sweep_page
-        from edgefleet_converter.showing import write_whole
+        from edgefleet_converter.showing import write_file
 
-        write_whole(page, render_sweep_page(source.name, found))
+        write_file(page, render_sweep_page(source.name, found))
     if as_json:
         print_json(codec.encode(found))
     else:

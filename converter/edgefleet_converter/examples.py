@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from edgefleet_converter.isolation import run_task
 from edgefleet_converter.readers.reading import Form, form_of
 from edgefleet_converter.recipe import Data, Worker
 from edgefleet_converter.report import DataFile
+from edgefleet_converter.scratch import scratch
 
 TRUTH: Final = "y"
 SEQUENCE: Final = "sequence"
@@ -144,8 +144,8 @@ def _found(path: Path, wish: Wish, what: str) -> tuple[dict[str, Array], DataFil
     if form is Form.ARRAYS:
         return load_examples(path, what=what), describe(path)
     data = wish.data
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as folder:
-        read = Path(folder) / "examples.npz"
+    with scratch() as folder:
+        read = folder / "examples.npz"
         says = run_task(
             "read_data",
             what=f"reading the {what} data",

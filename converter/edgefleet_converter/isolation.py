@@ -17,7 +17,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +25,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.reasons import Reason
 from edgefleet_converter.recipe import Worker
+from edgefleet_converter.scratch import scratch
 
 if TYPE_CHECKING:
     from edgefleet_converter.keeping import Keeper
@@ -74,8 +74,7 @@ def run_task(
     """
     wanted = outputs or {}
     given = dict(params or {})
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         for local, path in inputs.items():
             try:
                 _copy(path, folder / local)
@@ -136,7 +135,7 @@ def _run(folder: Path, *, timeout_s: int, what: str, python: Path | None) -> int
             command,
             cwd=folder,
             env=variables,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: it closes when this process dies
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -153,6 +152,8 @@ def _run(folder: Path, *, timeout_s: int, what: str, python: Path | None) -> int
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 def _result(folder: Path, code: int, *, limits: Worker, what: str) -> dict[str, Json]:

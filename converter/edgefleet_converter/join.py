@@ -8,7 +8,6 @@ examples of all its inputs.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from edgefleet_contract.bundle import Manifest, Role, sha256
@@ -27,6 +26,7 @@ from edgefleet_converter.parts import open_parts
 from edgefleet_converter.program import LABELS, place_files
 from edgefleet_converter.provenance import render_join_provenance
 from edgefleet_converter.report import DataFile, Report, VariantReport
+from edgefleet_converter.scratch import scratch
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.setting import refuse_unlike
 from edgefleet_converter.variants import Made
@@ -69,8 +69,8 @@ def join(
     refuse_existing(target)
     date = stamp(created)
     recipe = wish.as_recipe()
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, cache=cache or Cache(None))
+    with scratch() as place:
+        bench = Bench(recipe, place, progress, cache=cache or Cache(None))
         parts = open_parts(wish, trusted)
         labels = find_labels(recipe, parts.labels, None)
         held_out = load_held_out(

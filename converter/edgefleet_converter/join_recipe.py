@@ -1,6 +1,7 @@
 """What is wished of a join: models that answer as one, and the graph between them, read from TOML.
 
-Sections that a recipe has, too, mean the same here: data, golden, measure, limits, worker, card.
+Sections that a recipe has, too, mean the same here: data, golden, measure, limits, drift, worker,
+card.
 The format is docs/spec/recipe.md, section 9.
 """
 
@@ -25,6 +26,7 @@ from edgefleet_converter.recipe import (
     Worker,
     plain_json,
 )
+from edgefleet_converter.recipe_drift import Drift, drift_checks
 from edgefleet_converter.recipe_golden import Golden
 from edgefleet_converter.recipe_steps import AskedStep, step_table
 from edgefleet_converter.targets import Target
@@ -80,6 +82,7 @@ class JoinRecipe:
     golden: Golden = field(default_factory=Golden)
     measure: Measure = field(default_factory=Measure)
     limits: Headroom = field(default_factory=Headroom)
+    drift: Drift = field(default_factory=Drift)
     worker: Worker = field(default_factory=Worker)
     card: Card = field(default_factory=Card)
     folder: str = field(default=".", metadata={"is_inner": True})
@@ -102,6 +105,7 @@ class JoinRecipe:
             ),
             ("budget.min_accuracy: 0 to 1", 0 <= self.budget.min_accuracy <= 1),
             ("budget.max_accuracy_drop: 0 to 1", 0 <= self.budget.max_accuracy_drop <= 1),
+            *drift_checks(self.drift),
         ):
             if not holds:
                 raise Malformed(says)
@@ -119,6 +123,7 @@ class JoinRecipe:
             golden=self.golden,
             measure=self.measure,
             limits=self.limits,
+            drift=self.drift,
             worker=self.worker,
             card=self.card,
             after=self.steps,

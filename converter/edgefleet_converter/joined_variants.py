@@ -25,6 +25,7 @@ from edgefleet_converter import gate, golden, metrics, wholes
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Bench
 from edgefleet_converter.decisions import decided
+from edgefleet_converter.drift_file import write_drift
 from edgefleet_converter.examples import Examples
 from edgefleet_converter.golden_pool import kept, whole_pool
 from edgefleet_converter.join_recipe import JoinRecipe
@@ -94,6 +95,16 @@ def make_joined(
     )
     write_golden(folder / f"{kind}/golden.npz", *kept(pool, chosen.rows, answers.arrays))
     roles[f"{kind}/golden.npz"] = Role.GOLDEN
+    drift = write_drift(
+        folder,
+        kind.value,
+        list(zip(answers.inputs, examples.inputs, strict=True)),
+        list(zip(answers.outputs, answers.arrays, strict=True)),
+        labels=joined.labels,
+        wish=wish.drift,
+    )
+    if drift is not None:
+        roles[drift] = Role.DRIFT
     measured = wholes.measure_whole(bench, whole, answers, _NO_STATE, what=f"measuring {kind}")
     before = None if first is None else decided(first.arrays, joined.labels)
     raws = [(folder / path).read_bytes() for path in dict.fromkeys(models)]
@@ -110,6 +121,7 @@ def make_joined(
         accuracy=_share(classes, truth),
         agreement=_share(classes, before),
         measured=measured,
+        drift_bytes=(folder / drift).stat().st_size if drift else None,
     )
     variant = Variant(
         name=kind.value,
@@ -123,6 +135,7 @@ def make_joined(
         runtimes=_runtimes(kind, parts),
         limits=limits_of(measured, wish.limits),
         program=Program(nodes),
+        drift=drift,
     )
     return Made(variant, told, roles), answers
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgefleet_contract.bundle import Format
 from edgefleet_converter import gate, metrics
-from edgefleet_converter.arrays import Array
+from edgefleet_converter.arrays import Array, Arrays
 from edgefleet_converter.bench import CALIBRATION, Bench
 from edgefleet_converter.examples import width
 from edgefleet_converter.loss import cross_entropy
@@ -36,7 +36,7 @@ def sweep_for_report(
     for lambda_ in grid:
         if points and time.monotonic() >= until:
             break
-        points.append(make_point(bench, path, lambda_, reference, truth))
+        points.append(make_point(bench, path, lambda_, reference, truth)[0])
     return LambdaSweep(len(points) == len(grid), tuple(points))
 
 
@@ -50,8 +50,8 @@ def choose_grid(bench: Bench, path: Path) -> list[float]:
 
 def make_point(
     bench: Bench, path: Path, lambda_: float, reference: Array, truth: NDArray[np.int64] | None
-) -> Point:
-    """A float ONNX model pruned by a lambda, made int8 and measured.
+) -> tuple[Point, Arrays]:
+    """A float ONNX model pruned by a lambda, made int8 and measured; and what that says.
 
     Args:
         bench: does the work; its scratch folder has the calibration data.
@@ -77,7 +77,7 @@ def make_point(
     own = answers.arrays[0]
     raw = made.read_bytes()
     has_classes = truth is not None or metrics.are_probabilities(reference)
-    return Point(
+    point = Point(
         lambda_=lambda_,
         norm0=tried.norm0,
         weights=tried.weights,
@@ -90,6 +90,7 @@ def make_point(
         measured=bench.measure(Format.ONNX, made, what=f"measuring at {at}"),
         layers=tried.layers,
     )
+    return point, answers.arrays
 
 
 def loss_of(outputs: Array, truth: NDArray[np.int64] | None) -> float | None:

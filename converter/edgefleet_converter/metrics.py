@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 EXACT_DB = 200.0
 """Stands for the noise of a perfect copy, which has no finite ratio."""
 
-_Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+_ERR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,23 @@ class Share:
     n: int
 
 
-def wilson(successes: int, n: int) -> Share:
-    """The share `successes / n` and its 95 % interval.
+def z_of(look: int = 0) -> float:
+    """How many standard deviations an interval of 95 % reaches from the middle.
+
+    Where candidates are held against the same examples one after another until one fits, intervals
+    have to hold for all of them together: that of the k-th `look` may err by 5 % / (k (k + 1)),
+    which is half of the 5 % for the first, a sixth for the second, and no more than 5 % in all
+    however many there are (Bonferroni, with shares that sum to one). 0: nothing walks.
+
+    >>> [round(z_of(k), 2) for k in (0, 1, 2, 8)]
+    [1.96, 2.24, 2.64, 3.39]
+    """
+    err = _ERR / (look * (look + 1)) if look else _ERR
+    return NormalDist().inv_cdf(1 - err / 2)
+
+
+def wilson(successes: int, n: int, *, look: int = 0) -> Share:
+    """The share `successes / n` and its 95 % interval; see `z_of`.
 
     >>> share = wilson(95, 100)
     >>> round(share.low, 4), round(share.high, 4)
@@ -34,9 +50,10 @@ def wilson(successes: int, n: int) -> Share:
     if n < 1:
         raise ValueError("a share of no trials")
     share = successes / n
-    z2 = _Z95 * _Z95
+    z = z_of(look)
+    z2 = z * z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return Share(share, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
@@ -61,9 +78,9 @@ def accuracy(outputs: NDArray[np.generic], labels: NDArray[np.generic]) -> Share
     return wilson(int((decide(outputs) == labels).sum()), len(labels))
 
 
-def agreement(a: NDArray[np.generic], b: NDArray[np.generic]) -> Share:
+def agreement(a: NDArray[np.generic], b: NDArray[np.generic], *, look: int = 0) -> Share:
     """The share of rows in which two models choose the same class."""
-    return wilson(int((decide(a) == decide(b)).sum()), len(a))
+    return wilson(int((decide(a) == decide(b)).sum()), len(a), look=look)
 
 
 def sqnr_db(reference: NDArray[np.generic], copy: NDArray[np.generic]) -> float:

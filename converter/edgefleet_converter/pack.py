@@ -5,16 +5,10 @@ An existing bundle is never touched: a version is made once.
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
 
 from edgefleet_contract.bundle import (
     MANIFEST,
@@ -28,8 +22,7 @@ from edgefleet_contract.bundle import (
 from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import Signer
 from edgefleet_contract.model_signature import sign_bundle
-
-_YOUNG_S: Final = 10
+from edgefleet_converter.scratch import locked_folder
 
 
 def refuse_existing(path: Path) -> None:
@@ -54,37 +47,13 @@ def staging(out: Path, name: str) -> Iterator[Path]:
     Raises:
         OperatorError: `out` cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _sweep(out, name)
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
-    except OSError as error:
-        raise OperatorError(f"cannot write to {out}: {error.strerror}") from None
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(locked_folder(out, f".{name}."))
+        except OSError as error:
+            raise OperatorError(f"cannot write to {out}: {error.strerror}") from None
         yield folder
-    finally:
-        os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(out: Path, name: str) -> None:
-    """Remove the folders of this bundle in which nobody works."""
-    for left in out.glob(f".{glob.escape(name)}.*"):
-        try:
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            if time.time() - os.fstat(lock).st_mtime < _YOUNG_S:
-                continue  # it may have been made, and not locked yet
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue  # somebody works in it
-        finally:
-            os.close(lock)
 
 
 def describe_files(folder: Path, roles: dict[str, Role]) -> tuple[BundleFile, ...]:

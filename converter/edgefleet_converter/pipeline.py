@@ -6,7 +6,6 @@ say what to make of the answers. Nothing stands in the output folder until all o
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from edgefleet_converter.pack import refuse_existing, staging
 from edgefleet_converter.provenance import render_provenance
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.report import DataFile, Report, VariantReport
+from edgefleet_converter.scratch import scratch
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.setting import refuse_unlike, set_up
 from edgefleet_converter.variants import make_variant
@@ -68,8 +68,8 @@ def build(
     target = Path(out) / name
     refuse_existing(target)
     date = stamp(created)
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, toolchain, cache or Cache(None), key)
+    with scratch() as place:
+        bench = Bench(recipe, place, progress, toolchain, cache or Cache(None), key)
         opened = open_source(bench, Path(source), trust_pickle=trust_pickle)
         labels = find_labels(recipe, opened.named, opened.answers)
         truth = opened.held_out.classes(labels, opened.answers)
@@ -82,7 +82,7 @@ def build(
             finished, boards = on_boards(bench, made, roles, folder, key)
             variants = tuple(one.variant for one in finished)
             anchors = measure_anchors(bench, opened, setting, truth)
-            came = describe_source(Path(source), opened.kind, Path(scratch) / "source.onnx")
+            came = describe_source(Path(source), opened.kind, place / "source.onnx")
             told = tuple(one.told for one in finished)
             report = replace(_report(came, opened, model, version, told, boards), anchors=anchors)
 

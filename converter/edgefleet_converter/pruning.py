@@ -1,13 +1,14 @@
 """Pruning inside a build: the float ONNX model with zeros, by a lambda or by what it may cost.
 
-The largest lambda inside a budget is looked for by bisection over the share of weights to zero.
-It is chosen on every other held-out example, and the report has the figures of the rest, since the
-best of several tries looks better than it is on what it was chosen by.
+The largest lambda inside a budget is looked for by bisection over the share of weights to zero, on
+one half of the held-out examples, and proven on the other, since the best of several tries looks
+better than it is on what it was chosen by (`search/proving.py`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,13 +25,16 @@ from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.bench import Answers, Bench, number
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import PrunedLayer, PruneReport
+from edgefleet_converter.search.figures import Proof
+from edgefleet_converter.search.proving import Halves, first_proven, halve
 
 STEPS: Final = 8
 """Halvings: the share of zeros is found to 1/256."""
 
-_ALL: Final = slice(None)
-_CHOSEN_ON: Final = slice(0, None, 2)
-_TOLD_OF: Final = slice(1, None, 2)
+RUNGS: Final = 8
+"""Into so many even steps that share is parted, to step back by."""
+
+BUDGET: Final = "prune.max_accuracy_drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +69,22 @@ def prune_model(
         truth: the class of each, [N], if it is known.
 
     Raises:
-        OperatorError: nothing can be pruned, or a budget is asked for where nothing can be counted.
+        OperatorError: nothing can be pruned, or a budget is asked for where nothing can be counted
+            or nothing is inside it.
     """
     wanted = bench.recipe.prune
+    rows: NDArray[np.int64] | slice = slice(None)
+    proof = None
     if wanted.max_accuracy_drop is None:
         tried = write_pruned(bench, path, lambda_=wanted.lambda_)
-        rows = _ALL
     else:
-        if truth is None and not metrics.are_probabilities(before[0]):
-            raise OperatorError(
-                "prune.max_accuracy_drop: without classes there is no accuracy to hold it to",
-                hint="an array y in the held-out data, or prune.lambda",
-            )
-        if len(before[0]) < 2:
-            raise OperatorError("prune.max_accuracy_drop: needs two held-out examples or more")
-        tried = _largest(bench, path, before, truth, wanted.max_accuracy_drop)
-        rows = _TOLD_OF
+        halves = halve(before, truth, wanted.max_accuracy_drop, what=BUDGET)
+        rows = halves.split.kept
+        tried, proof = _largest(bench, path, halves)
     answers = _answers(bench, tried)
     shares = _shares(before, answers.arrays, truth, rows)
     return PrunedModel(
-        tried.path, answers, PruneReport(tried.lambda_, tried.norm0, tried.weights, *shares)
+        tried.path, answers, PruneReport(tried.lambda_, tried.norm0, tried.weights, *shares, proof)
     )
 
 
@@ -133,20 +133,24 @@ def _layers(told: Json) -> tuple[PrunedLayer, ...]:
     )
 
 
-def _largest(
-    bench: Bench, path: Path, before: Arrays, truth: NDArray[np.int64] | None, most: float
-) -> Tried:
-    """The pruning of the largest share that stays within `most`; none at all always does."""
+def _largest(bench: Bench, path: Path, halves: Halves) -> tuple[Tried, Proof]:
+    """The pruning of the largest share that is inside on one half, or the next smaller that is
+    proven on the other: of eight, even steps apart."""
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         share = (low + high) / 2
-        answers = _answers(bench, write_pruned(bench, path, share=share))
-        shares = _shares(before, answers.arrays, truth, _CHOSEN_ON)
-        if gate.accuracy_drop(*shares) <= most:
-            low = share
-        else:
+        outputs = _answers(bench, write_pruned(bench, path, share=share)).arrays
+        if halves.why_outside(halves.on_choice(outputs)):
             high = share
-    return write_pruned(bench, path, share=low)
+        else:
+            low = share
+
+    def smaller() -> Iterator[tuple[Tried, Arrays]]:
+        for eighths in range(RUNGS, 0, -1) if low else ():
+            tried = write_pruned(bench, path, share=low * eighths / RUNGS)
+            yield tried, _answers(bench, tried).arrays
+
+    return first_proven(smaller(), halves, what=BUDGET)
 
 
 def _answers(bench: Bench, tried: Tried) -> Answers:
@@ -156,7 +160,7 @@ def _answers(bench: Bench, tried: Tried) -> Answers:
 
 
 def _shares(
-    before: Arrays, after: Arrays, truth: NDArray[np.int64] | None, rows: slice
+    before: Arrays, after: Arrays, truth: NDArray[np.int64] | None, rows: NDArray[np.int64] | slice
 ) -> tuple[metrics.Share | None, metrics.Share | None, metrics.Share | None]:
     """Accuracy before and after where classes are known, and agreement where there are classes."""
     mine, theirs = before[0][rows], after[0][rows]

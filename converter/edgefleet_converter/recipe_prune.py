@@ -14,13 +14,15 @@ class Structured:
 
     `finetune` is `module:function`, called with the model after each step. What a layer keeps is a
     multiple of `round_to`: runtimes work on eight channels at a time, and widths that are none make
-    them fall back to slow kernels.
+    them fall back to slow kernels. With `max_accuracy_drop` (a share), as many of the steps are
+    taken as cost the float model no more.
     """
 
     ratio: float = 0.5
     steps: int = 3
     round_to: int = 8
     finetune: str = ""
+    max_accuracy_drop: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -29,6 +31,8 @@ class Structured:
             raise Malformed("steps: 1 to 100")
         if not 1 <= self.round_to <= 64:
             raise Malformed("round_to: 1 to 64")
+        if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop <= 1:
+            raise Malformed("max_accuracy_drop: 0 to 1")
         module, colon, function = self.finetune.partition(":")
         if self.finetune and not (module and colon and function.isidentifier()):
             raise Malformed(f"finetune: {self.finetune[:80]!r} is not module:function")

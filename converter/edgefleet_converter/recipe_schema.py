@@ -40,6 +40,8 @@ _RULES: Final[Mapping[str, Schema]] = {
     "parity.max_abs_err": {"exclusiveMinimum": 0},
     "budget.max_accuracy_drop": _SHARE,
     "budget.min_accuracy": _SHARE,
+    "prune.max_accuracy_drop": _SHARE,
+    "prune.structured.max_accuracy_drop": _SHARE,
     "limits.p95_factor": {"minimum": 1},
     "limits.load_factor": {"minimum": 1},
     "limits.p95_floor_ms": {"minimum": 0},

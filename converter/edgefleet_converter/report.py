@@ -14,7 +14,7 @@ from edgefleet_contract.bundle import Digest
 from edgefleet_converter.boards.figures import BoardReport, OnBoard
 from edgefleet_converter.golden import Stray
 from edgefleet_converter.metrics import Share
-from edgefleet_converter.search.figures import SearchReport, Sensitivity
+from edgefleet_converter.search.figures import Proof, SearchReport, Sensitivity
 
 SCHEMA: Final = "edgefleet.report/1"
 MAX_FLIPS: Final = 200
@@ -134,7 +134,8 @@ class PruneReport:
 
     `lambda_`: weights with `w^2 < 2 lambda` became zero; `norm0` of `weights` are left. The shares
     are of the float model before and after, over the examples that the choice of lambda did not
-    see: all of them where it was given. `agreement` compares the two.
+    see: all of them where it was given. `agreement` compares the two. `proof` is there where a
+    budget chose lambda.
     """
 
     lambda_: float
@@ -143,6 +144,7 @@ class PruneReport:
     accuracy_before: Share | None = None
     accuracy_after: Share | None = None
     agreement: Share | None = None
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True, slots=True)

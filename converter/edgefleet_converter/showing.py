@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +13,7 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_contract.keys import KeyRing
 from edgefleet_converter.page import Shown, render_page
 from edgefleet_converter.papers import read_papers
+from edgefleet_converter.scratch import write_whole
 
 MAX_REPORT: Final = 16 * 1024 * 1024
 _MAX_LABELS: Final = 4 * 1024 * 1024
@@ -62,27 +61,18 @@ def write_page(path: Path, shown: Shown, *, bundle: Path) -> None:
         OperatorError: it cannot be written, or would lie in the bundle, which then were no bundle.
     """
     check_place(path, bundle)
-    write_whole(path, render_page(shown))
+    write_file(path, render_page(shown))
 
 
-def write_whole(path: Path, raw: bytes) -> None:
+def write_file(path: Path, raw: bytes) -> None:
     """Write a file whole or not at all. One that is there is replaced.
 
     Raises:
         OperatorError: it cannot be written.
     """
-    place = path.resolve()
     try:
-        fd, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        write_whole(path, raw)
     except OSError as error:
-        raise OperatorError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(raw)
-        Path(name).chmod(0o644)
-        Path(name).replace(place)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise OperatorError(f"cannot write {path}: {error.strerror}") from None
 
 

@@ -6,7 +6,6 @@ The figures are of held-out data, for a person to choose a lambda by.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,22 +18,33 @@ from edgefleet_converter.labels import find_labels
 from edgefleet_converter.lambda_points import choose_grid, loss_of, make_point
 from edgefleet_converter.metrics import Share
 from edgefleet_converter.opening import open_source
+from edgefleet_converter.pruning import BUDGET
 from edgefleet_converter.recipe import Recipe
 from edgefleet_converter.recipe_prune import Prune
 from edgefleet_converter.report import DataFile, Point
+from edgefleet_converter.scratch import scratch
 from edgefleet_converter.search.cache import Cache
+from edgefleet_converter.search.figures import Proof
+from edgefleet_converter.search.proving import first_proven, halve
 from edgefleet_converter.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """All points, by rising lambda, and the float model that they are of."""
+    """All points, by rising lambda, and the float model that they are of.
+
+    Where the recipe says what pruning may cost, `chosen` is the largest lambda whose int8 file is
+    inside, with its `proof`, or `none_inside` says why there is none.
+    """
 
     source: DataFile
     size: int
     points: tuple[Point, ...]
     loss: float | None = None
     accuracy: Share | None = None
+    chosen: float | None = None
+    proof: Proof | None = None
+    none_inside: str = ""
 
 
 def sweep(
@@ -51,8 +61,8 @@ def sweep(
 
     Args:
         source: a model file that int8 ONNX can be made of.
-        recipe: its data, limits and settings; targets, steps behind the model and budgets do not
-            matter here.
+        recipe: its data, limits and settings, and `prune.max_accuracy_drop`; targets, steps behind
+            the model and all else of budgets and pruning do not matter here.
         lambdas: 0 or more each.
         trust_pickle: as for `build`.
         toolchain: as for `build`.
@@ -71,8 +81,8 @@ def sweep(
     wanted = replace(
         recipe, targets=(Target.ONNX_INT8,), prune=Prune(), state={}, hidden_state=False
     )
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(wanted, Path(scratch), progress, toolchain, cache or Cache(None))
+    with scratch() as place:
+        bench = Bench(wanted, place, progress, toolchain, cache or Cache(None))
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         if Format.ONNX not in opened.models:
             raise OperatorError(
@@ -85,12 +95,22 @@ def sweep(
         labels = find_labels(wanted, opened.named, opened.answers)
         truth = opened.held_out.classes(labels, opened.answers)
         grid = sorted(set(lambdas)) or choose_grid(bench, base.path)
-        points = tuple(make_point(bench, base.path, one, opened.answers, truth) for one in grid)
+        made = [make_point(bench, base.path, one, opened.answers, truth) for one in grid]
         raw = source.read_bytes()
-        return Sweep(
+        found = Sweep(
             DataFile(sha256(raw), len(raw)),
             base.path.stat().st_size,
-            points,
+            tuple(point for point, _ in made),
             loss_of(opened.answers, truth),
             None if truth is None else metrics.accuracy(opened.answers, truth),
         )
+        most = recipe.prune.max_accuracy_drop
+        if most is None:
+            return found
+        halves = halve(base.answers.arrays, truth, most, what=BUDGET)
+        cuts = ((point.lambda_, outputs) for point, outputs in reversed(made))
+        try:
+            chosen, proof = first_proven(cuts, halves, what=BUDGET)
+        except OperatorError as error:
+            return replace(found, none_inside=error.message)
+        return replace(found, chosen=chosen, proof=proof)

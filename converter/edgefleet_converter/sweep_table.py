@@ -5,8 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from edgefleet_contract import codec
 from edgefleet_converter.channels import Channels
 from edgefleet_converter.metrics import EXACT_DB, Share
+from edgefleet_converter.proof_words import proof_in_words
 from edgefleet_converter.report import Point
 from edgefleet_converter.sweep import Sweep
 
@@ -29,6 +31,11 @@ def print_sweep(found: Sweep, console: Console) -> None:
     for point in found.points:
         table.add_row(*_cells(point))
     console.print(table)
+    if found.proof is not None:
+        said = f"lambda {found.chosen:.3g}: {proof_in_words(codec.encode(found.proof))}"
+        console.print(said, highlight=False)
+    elif found.none_inside:
+        console.print(found.none_inside, highlight=False)
 
 
 def print_channels(found: Channels, console: Console) -> None:
@@ -54,6 +61,9 @@ def print_channels(found: Channels, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if found.proof is not None:
+        said = f"{found.steps} of {found.of_steps} steps: "
+        console.print(said + proof_in_words(codec.encode(found.proof)), highlight=False)
 
 
 def _cells(point: Point) -> tuple[str, ...]:

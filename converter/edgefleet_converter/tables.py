@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import Manifest, TensorSpec
 from edgefleet_contract.cards import Metric, ModelCard, Provenance
 from edgefleet_contract.graph import Program
 from edgefleet_converter.metrics import EXACT_DB, Share
 from edgefleet_converter.program_words import program_lines
+from edgefleet_converter.proof_words import proof_in_words
 from edgefleet_converter.report import PassReport, Report
 from edgefleet_converter.sbom import spec_text
 from edgefleet_converter.verifying import Ran
@@ -50,6 +52,8 @@ def print_report(report: Report, console: Console) -> None:
             f"{_share(pruned.accuracy_after)} after, agreement {_share(pruned.agreement)}",
             highlight=False,
         )
+        if pruned.proof is not None:
+            console.print(proof_in_words(codec.encode(pruned.proof)), highlight=False)
 
 
 def _brought(one: PassReport) -> str:

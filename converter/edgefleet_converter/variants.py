@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet_contract.bundle import Format, Limits, Role, TensorSpec, Variant
-from edgefleet_contract.drift_reference import render_reference
 from edgefleet_contract.graph import Program
 from edgefleet_converter import gate, golden, metrics
 from edgefleet_converter.arrays import Arrays, load_tensors, write_npz
 from edgefleet_converter.bench import CALIBRATION, HELD_OUT, Answers, Bench, number
 from edgefleet_converter.details import find_clipping, find_sensitivity
-from edgefleet_converter.drift import refer
+from edgefleet_converter.drift_file import write_drift
 from edgefleet_converter.finishing import finish_model
 from edgefleet_converter.fitting import fit
 from edgefleet_converter.float_models import FloatModel
@@ -35,9 +34,6 @@ RUNTIMES: Final = {
     Format.ONNX: {"onnxruntime": "1.19.0"},
     Format.TFLITE: {"litert": "2.0.0", "tflite-runtime": "2.14.0"},
 }
-
-
-DRIFT: Final = "drift.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,20 +180,9 @@ def _drift_file(
     given = [
         (s, a) for s, a in zip(tried.outputs, tried.given, strict=True) if s.name not in hidden
     ]
-    found = refer(
-        [spec for spec, _ in taken],
-        tuple(array for _, array in taken),
-        [spec for spec, _ in given],
-        tuple(array for _, array in given),
-        labels=setting.labels,
-        wish=bench.recipe.drift,
-        calls=bool(setting.sequence),
-    )
-    if found is None:
-        return None
-    path = f"{target}/{DRIFT}"
-    (folder / path).write_bytes(render_reference(found))
-    return path
+    labels, wish = setting.labels, bench.recipe.drift
+    calls = bool(setting.sequence)
+    return write_drift(folder, str(target), taken, given, labels=labels, wish=wish, calls=calls)
 
 
 def _plain(

@@ -19,6 +19,7 @@ import numpy as np
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, load_tensors, write_npz
+from edgefleet_converter.lifeline import die_with_parent
 from edgefleet_converter.runners import OnnxRunner, run_all
 from edgefleet_converter.trial import calls_of
 
@@ -82,6 +83,7 @@ def _private_mib() -> float:
 
 def main(argv: list[str]) -> None:
     """Open one file and say what that took."""
+    die_with_parent(has_pipe=False)
     import onnx  # noqa: F401 - a device has no need of it: not counted
     import onnxruntime  # noqa: F401 - for its effect
 

@@ -7,11 +7,9 @@ by the task that needs them.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import resource
-import signal
 import sys
 import traceback
 import warnings
@@ -22,6 +20,7 @@ from typing import Final
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import EdgefleetError
 from edgefleet_converter.isolation import JOB, RESULT
+from edgefleet_converter.lifeline import die_with_parent
 from edgefleet_converter.toolchain import missing_hint
 
 Task = Callable[..., "dict[str, Json]"]
@@ -70,7 +69,6 @@ TASKS: Final = {
     "compare_whole": "edgefleet_converter.whole_trial:compare",
     "measure_whole": "edgefleet_converter.whole_trial:measure",
 }
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def main() -> int:
@@ -104,11 +102,11 @@ def _task(name: str) -> Task:
 
 
 def _limit(memory_mib: int) -> None:
-    """Cap memory, write no core, and die with the parent."""
+    """Die with the parent, cap memory, write no core."""
+    die_with_parent()
     size = memory_mib * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

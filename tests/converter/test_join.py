@@ -17,6 +17,7 @@ from edgefleet_agent.ports import TrialReport
 from edgefleet_contract.bundle import Role, sha256
 from edgefleet_contract.cards import parse_provenance
 from edgefleet_contract.directory import verify_directory
+from edgefleet_contract.drift_reference import parse_reference
 from edgefleet_contract.errors import OperatorError, Unverified
 from edgefleet_contract.graph import MODEL
 from edgefleet_contract.keys import KeyRing, PrivateKey
@@ -26,6 +27,7 @@ from edgefleet_converter.join import join
 from edgefleet_converter.join_recipe import load_join
 from edgefleet_converter.joined_variants import copy_in
 from edgefleet_converter.recipe import Measure, parse_recipe
+from edgefleet_processing.drift import count, flat, values
 from tests.agent.hosting import running
 from tests.converter.conftest import CREATED, Digits, build
 from tests.converter.test_processing import NAMES, PICTURES, pictures
@@ -157,6 +159,23 @@ def test_a_join_is_one_signed_bundle_with_a_variant_for_each_format(
             | {"top_k": 1}
         )
         assert variant.limits, "the whole was measured"
+
+
+def test_the_reference_of_a_join_is_of_what_clients_send_and_get(both: Built, folder: Path) -> None:
+    data = np.load(folder / "both.npz")
+    for variant, told in zip(both.manifest.variants, both.report.variants, strict=True):
+        assert variant.drift is not None
+        raw = (both.path / variant.drift).read_bytes()
+        assert told.drift_bytes == len(raw)
+        reference = parse_reference(raw, what=variant.drift)
+        assert reference.examples == len(data["y"])
+        assert {one.tensor for one in reference.inputs} == {"image", "strokes"}
+        assert {one.tensor for one in reference.outputs} == {"label", "score"}
+        (labels,) = (one for one in reference.outputs if one.tensor == "label")
+        assert labels.classes == tuple(range(10))  # tensors between the models are nobody's
+        for one in reference.inputs:  # the device counts what it was made of as it says
+            seen = values(flat(data[one.tensor]), one.kind, one.column, {})
+            assert count(one, seen).bins == one.counts
 
 
 def test_two_senses_are_better_than_one(both: Built, folder: Path) -> None:

@@ -76,9 +76,15 @@ def test_the_largest_lambda_inside_a_budget_is_found(
     assert loose is not None
     assert loose.lambda_ > strict.lambda_ > 0
     assert loose.norm0 < strict.norm0 < loose.weights
-    # the figures are of the half that the choice did not see
+    # the figures are of the half that the choice did not see, and inside the budget there
     assert loose.accuracy_before is not None
     assert loose.accuracy_before.n == 270
+    for told, most in ((strict, 0.0), (loose, 0.05)):
+        assert told.proof is not None
+        assert told.proof.looks >= 1
+        for part in (told.proof.chosen, told.proof.proven):
+            assert part.accuracy_drop is not None
+            assert part.accuracy_drop.value <= most
 
 
 def test_without_classes_a_budget_has_nothing_to_count(tmp_path: Path) -> None:
@@ -112,6 +118,7 @@ def test_a_tflite_model_is_not_pruned(built: Built, digits: Digits, tmp_path: Pa
         ("prune={lambda=1, max_accuracy_drop=0.1}", "not both"),
         ("prune.structured.ratio=1.0", "ratio"),
         ("prune.structured.steps=0", "steps"),
+        ("prune.structured.max_accuracy_drop=-1", "max_accuracy_drop: 0 to 1"),
         ('prune.structured.finetune="train"', "not module:function"),
         ("prune.l=1", "unknown field 'l'"),
     ],
@@ -132,6 +139,8 @@ def test_a_sweep_tells_what_each_lambda_costs(
     recipe = digits.folder / "sweep.toml"
     recipe.write_text(DATA)
     line = ["prune", str(digits.model), "--recipe", str(recipe), "--set", "measure.runs=10"]
+    page = tmp_path / "sweep.html"
+    line += ["--set", "prune.max_accuracy_drop=0.7", "--report", str(page)]
     assert cli.run([*line, "--lambdas", "1000,0,0.0005", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     none, some, every = found["points"]
@@ -148,6 +157,11 @@ def test_a_sweep_tells_what_each_lambda_costs(
     assert none["sqnr_db"] > some["sqnr_db"]
     assert none["measured"]["p50_us"] > 0
     assert found["accuracy"]["value"] > 0.95
+    # of the three it is the largest that loses no more than that
+    assert found["chosen"] == 0.0005
+    assert found["proof"]["looks"] == 1
+    assert "\u03bb 0.0005: 70.00 points are allowed: chosen by 270" in page.read_text("utf-8")
+    assert found["proof"]["proven"]["accuracy_drop"]["value"] <= 0.7
 
 
 def test_a_sweep_chooses_its_lambdas_and_prints_a_table(
@@ -165,6 +179,9 @@ def test_a_sweep_chooses_its_lambdas_and_prints_a_table(
     assert cells[0][0] == "float"
     assert cells[1][:3] == ["0", cells[0][1], "100.0 %"]
     assert cells[-1][1:3] == ["0", "0.0 %"]
+    # with an int8 file that changes decisions, nothing is inside of nothing
+    assert cli.run([*line, "--lambdas", "0.001", "--set", "prune.max_accuracy_drop=0"]) == 0
+    assert "nothing is inside 0.00 points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lambdas", ["a", "1,-1", "nan", "inf"])

@@ -90,7 +90,7 @@ CASES = (
     Case("torch", "weights.pt", "nchw", FLOAT, refused="state dict"),
     Case("torch", "torch_factory:fixes_the_batch", "nchw", FLOAT, refused="does not count them"),
     Case("torch", "torch_factory:depends_on_values", "nchw", FLOAT, refused="torch.export does"),
-    Case("torch", "torch_factory:nothing", "nchw", FLOAT, refused="no factory"),
+    Case("torch", "torch_factory:nothing", "nchw", FLOAT, refused="has no function"),
     Case("torch", "cut.pt2", "nchw", FLOAT, refused="damaged"),
     *(Case("tensorflow", name, "nhwc", ALL) for name in ("model.keras", "model.h5", "saved_model")),
     Case("tensorflow", "only.weights.h5", "nhwc", FLOAT, refused="weights alone"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edgefleet_converter.boards.packing import pack_variants
 from edgefleet_converter.boards.places import HERE
 from edgefleet_converter.pipeline import build
 from edgefleet_converter.recipe import Measure, Recipe, Worker
+from edgefleet_converter.scratch import scratch
 from edgefleet_converter.search.cache import Cache
 
 
@@ -51,11 +51,11 @@ def bench(
                 "a bundle's models are run where a trusted key signed them", hint="--trust KEY.pub"
             )
         return _measure(Path(source), trusted, Asker(wish, Worker(), folder, key), progress)
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
+    with scratch() as place:
         made, ring = _make(
             source,
             recipe,
-            Path(scratch),
+            place,
             trust_pickle=trust_pickle,
             toolchain=toolchain,
             cache=cache,

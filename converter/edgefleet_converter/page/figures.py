@@ -132,7 +132,8 @@ def _pruned(dot: Dot) -> list[Child]:
     left = "" if dot.nonzero is None else f"{100 * dot.nonzero:.1f} % of the weights are left."
     before, after = _percent(dot.accuracy_float), _percent(dot.accuracy)
     moved = f" Accuracy of the float model: {before} before, {after} after." if after else ""
-    return [el("p", el("strong", dot.name)), el("p", left, moved)]
+    note = el("p", f"{dot.note}.", class_="muted") if dot.note else None
+    return [el("p", el("strong", dot.name)), el("p", left, moved), note]
 
 
 def _charts(dots: Sequence[Dot], axes: Sequence[Axis], anchor: float | None) -> Html | None:

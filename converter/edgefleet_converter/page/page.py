@@ -22,7 +22,8 @@ from edgefleet_converter.papers import Papers
 from edgefleet_converter.sbom import timestamp
 
 if TYPE_CHECKING:
-    from edgefleet_converter.sweep import Sweep
+from edgefleet_converter.sweep import Sweep
+from edgefleet_converter.proof_words import proof_in_words
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -69,6 +70,7 @@ def render_page(shown: Shown) -> bytes:
 def render_sweep_page(name: str, sweep: Sweep) -> bytes:
     """The page of a sweep over lambda alone, in UTF-8."""
     points: Json = {"lambda_sweep": [codec.encode(point) for point in sweep.points]}
+    proof = "" if sweep.proof is None else proof_in_words(codec.encode(sweep.proof))
     said = f"{sweep.size / 1000:,.1f} kB as float32; pruned with each lambda, then made int8."
     main = el(
         "main",
@@ -76,6 +78,8 @@ def render_sweep_page(name: str, sweep: Sweep) -> bytes:
         el("p", said, class_="lead"),
         el("p", ["SHA-256 ", el("code", sweep.source.sha256)], class_="muted"),
         figures.pruning(read_told(points)),
+        None if sweep.proof is None else el("p", f"\u03bb {sweep.chosen:.3g}: {proof}."),
+        el("p", f"{sweep.none_inside}.") if sweep.none_inside else None,
     )
     return _whole(f"{name}: pruning", main, f"Made by edge-convert of {name}.")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgefleet_contract.canonical import Json
+from edgefleet_converter.proof_words import proof_in_words
 
 MAX_ITEMS: Final = 2000
 """Of a list that are shown."""
@@ -185,7 +186,7 @@ def _dot(table: dict[str, Json]) -> Dot:
         loss=number(table.get("loss")),
         is_chosen=table.get("chosen") is True,
         is_front=table.get("is_front") is True,
-        note=text(table.get("outside")),
+        note=text(table.get("outside")) or proof_in_words(table.get("proof")),
     )
 
 

@@ -10,10 +10,7 @@ The factory and the function that trains are the user's: naming them is trusting
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +23,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import load_tensors
 from edgefleet_converter.sources.onnx import STRUCTURED
+from edgefleet_converter.user_code import find_function, running
 
 OPSET: Final = 18
 
@@ -33,17 +31,29 @@ _MOVES: Final = ("TBackward", "TransposeBackward", "PermuteBackward", "ViewBackw
 
 
 def cut(
-    *, factory: str, search: str, finetune: str, ratio: float, steps: int, round_to: int
+    *,
+    factory: str,
+    search: str,
+    finetune: str,
+    ratio: float,
+    steps: int,
+    round_to: int,
+    max_accuracy_drop: float | None = None,
 ) -> dict[str, Json]:
     """`whole.onnx` and `cut.onnx` of the model that the factory gives, for `inputs.npz`.
 
-    Returns the parameters and the multiply-adds of one example, before and after.
+    With a `max_accuracy_drop`, which is held elsewhere, there is `cut.1.onnx` … after each step
+    instead of the one file at the end. Returns the parameters and the multiply-adds of one example,
+    `before` and after each file that was written.
     """
-    sys.path.insert(0, search)
-    model = _call(factory)()
+    place = Path(search)
+    make = find_function(factory, place, what="factory")
+    with running(f"factory {factory}", place):
+        model = make()
     if not isinstance(model, torch.nn.Module):
         raise OperatorError(f"{factory} gave a {type(model).__name__}, not a torch.nn.Module")
-    train = _call(finetune) if finetune else None
+    key = "prune.structured.finetune"
+    train = find_function(finetune, place, what=key) if finetune else None
     inputs = load_tensors(Path("inputs.npz"), "input")
     example = tuple(torch.from_numpy(np.array(np.resize(a, (2, *a.shape[1:])))) for a in inputs)
     model.eval()
@@ -59,33 +69,34 @@ def cut(
         round_to=round_to,
         ignored_layers=_last_layers(model, example),
     )
-    for _ in range(steps):
+    wish: dict[str, Json] = {
+        "finetune": finetune,
+        "ratio": ratio,
+        "round_to": round_to,
+        "steps": steps,
+    }
+    if max_accuracy_drop is not None:
+        wish["max_accuracy_drop"] = max_accuracy_drop
+    stamp = json.dumps(wish, sort_keys=True)
+    after: list[Json] = []
+    for step in range(1, steps + 1):
         pruner.step()
         if train is not None:
-            train(model)
+            with running(f"{key} {finetune}", place):
+                train(model)
             model.eval()
-    if _shapes(model, example) != gives:
-        raise OperatorError(f"cutting channels changed the outputs of {factory}")
-    after = _size(model, example)
-    if after["parameters"] == before["parameters"]:
+        if max_accuracy_drop is None and step < steps:
+            continue
+        if _shapes(model, example) != gives:
+            raise OperatorError(f"cutting channels changed the outputs of {factory}")
+        after.append(_size(model, example))
+        name = "cut.onnx" if max_accuracy_drop is None else f"cut.{step}.onnx"
+        _export(model, example, name, stamp)
+    if _size(model, example)["parameters"] == before["parameters"]:
         raise OperatorError(
             f"nothing was cut: no layer of {factory} has channels to spare at this ratio"
         )
-    stamp = {"finetune": finetune, "ratio": ratio, "round_to": round_to, "steps": steps}
-    _export(model, example, "cut.onnx", json.dumps(stamp, sort_keys=True))
     return {"before": before, "after": after}
-
-
-def _call(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise OperatorError(
-            f"{name} cannot be imported: {error}",
-            hint="module:function, from the working directory",
-        ) from None
-    return found
 
 
 def _last_layers(model: Any, example: tuple[Any, ...]) -> list[Any]:

@@ -5,10 +5,7 @@ Naming it in a recipe runs it: a recipe with such a name is trusted as the modul
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-import traceback
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +14,7 @@ import numpy as np
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array
 from edgefleet_converter.readers.wish import MAX_BYTES, MAX_EXAMPLES
+from edgefleet_converter.user_code import find_function, running
 
 NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -53,29 +51,9 @@ def read_generator(path: Path) -> dict[str, Array]:
 
 
 def _yielded(path: Path) -> Any:
-    module, _, function = path.name.partition(":")
-    sys.path.insert(0, str(path.parent))
-    try:
-        made = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise OperatorError(
-            f"no generator {path.name}: {error}", hint=f"modules are looked for in {path.parent}"
-        ) from None
-    try:
+    made = find_function(path.name, path.parent, what="generator")
+    with running(f"generator {path.name}", path.parent):
         yield from made()
-    except MemoryError:
-        raise  # of which the worker says how much there was
-    except Exception as error:  # noqa: BLE001 - code of the user's
-        raise OperatorError(
-            f"{path.name} failed: {type(error).__name__}: {error}", hint=_line(error, path.parent)
-        ) from None
-
-
-def _line(error: Exception, folder: Path) -> str:
-    """The last line of the user's own code that ran; where there is none, of any code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent == folder] or list(frames)
-    return f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}"
 
 
 def _example(item: Any, name: str) -> dict[str, Array]:

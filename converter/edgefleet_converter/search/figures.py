@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet_converter.boards.figures import BoardReport
-from edgefleet_converter.metrics import Share
+from edgefleet_converter.metrics import Share, z_of
 
 MAX_LAYERS: Final = 64
 """Layers that a report keeps."""
-
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,24 @@ class Fidelity:
     accuracy_drop: Drop | None = None
     agreement: Share | None = None
     metric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A loss of accuracy that was held on examples which the choice did not see.
+
+    `chosen` is of the examples that the choice was made by. The choice and, where it was over
+    there, smaller ones were then held against the others, one after another: `looks` of them, the
+    last of which was taken. Its figures there are `proven`; their intervals hold for all looks
+    together.
+    """
+
+    max_accuracy_drop: float
+    looks: int
+    choice_examples: int
+    proof_examples: int
+    chosen: Fidelity
+    proven: Fidelity
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +129,11 @@ def sensitivity_of(
     return Sensitivity(base, sqnr_db, tuple(order[:MAX_LAYERS]), is_complete)
 
 
-def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
+def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], *, look: int = 0) -> Drop:
     """The share of examples that are right before, less that after, both [N].
 
     The interval is the adjusted Wald interval for paired proportions (Bonett & Price, JEBS 37,
-    2012): one is added to each of the two counts of examples that changed.
+    2012): one is added to each of the two counts of examples that changed. As wide as `z_of` says.
 
     >>> drop = paired_drop(np.ones(100, bool), np.arange(100) >= 3)
     >>> round(drop.value, 4), round(drop.low, 4), round(drop.high, 4)
@@ -126,5 +142,5 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
     n = len(before)
     lost, won = int((before & ~after).sum()), int((~before & after).sum())
     p, q = (lost + 1) / (n + 2), (won + 1) / (n + 2)
-    half = _Z95 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    half = z_of(look) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
     return Drop((lost - won) / n, p - q - half, p - q + half)

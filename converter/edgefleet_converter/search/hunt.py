@@ -25,6 +25,7 @@ from edgefleet_converter.opening import Opened
 from edgefleet_converter.search import mixing, ranking
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.candidate import ALPHAS, Candidate, Graph, Operators, candidates
+from edgefleet_converter.search.fidelity import Examples, fidelity_of
 from edgefleet_converter.search.figures import (
     Fidelity,
     SearchReport,
@@ -32,7 +33,7 @@ from edgefleet_converter.search.figures import (
     sensitivity_of,
 )
 from edgefleet_converter.search.on_boards import sendable, speeds
-from edgefleet_converter.search.running import Examples, Hunt, fidelity_of
+from edgefleet_converter.search.running import Hunt
 from edgefleet_converter.search.split import part, rows_of
 from edgefleet_converter.search.wishes import Objective
 from edgefleet_converter.search.workshop import Workshop

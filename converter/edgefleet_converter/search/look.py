@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from edgefleet_contract.errors import OperatorError
@@ -11,6 +10,7 @@ from edgefleet_converter.bench import Bench, Progress
 from edgefleet_converter.labels import find_labels
 from edgefleet_converter.opening import open_source
 from edgefleet_converter.recipe import Recipe
+from edgefleet_converter.scratch import scratch
 from edgefleet_converter.search.cache import Cache
 from edgefleet_converter.search.figures import SearchReport
 from edgefleet_converter.search.hunt import hunt
@@ -36,8 +36,8 @@ def look(
     targets = [target for target in recipe.targets if target.is_int8]
     if not targets:
         raise OperatorError("the recipe has no int8 target to search for")
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as scratch:
-        bench = Bench(recipe, Path(scratch), progress, toolchain, cache or Cache(None), key)
+    with scratch() as place:
+        bench = Bench(recipe, place, progress, toolchain, cache or Cache(None), key)
         opened = open_source(bench, source, trust_pickle=trust_pickle)
         truth = opened.held_out.classes(
             find_labels(recipe, opened.named, opened.answers), opened.answers

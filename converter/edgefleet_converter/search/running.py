@@ -7,41 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
 from backports import zstd
-from numpy.typing import NDArray
 
-from edgefleet_converter import metrics
 from edgefleet_converter.arrays import Arrays
 from edgefleet_converter.search import ranking
 from edgefleet_converter.search.barred import why_barred
 from edgefleet_converter.search.candidate import Candidate
-from edgefleet_converter.search.figures import CandidateReport, Fidelity, paired_drop
+from edgefleet_converter.search.fidelity import Examples, fidelity_of
+from edgefleet_converter.search.figures import CandidateReport, Fidelity
 from edgefleet_converter.search.workshop import Made, Workshop
 from edgefleet_converter.targets import Target
 from edgefleet_converter.variants import RUNTIMES
 
 ZSTD_LEVEL: Final = 19
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Examples of one part: what the float model says, and what is known of them.
-
-    `has_classes`: whether decisions count. `scored` is the truth as it was brought, or nothing.
-    """
-
-    answers: Arrays
-    truth: NDArray[np.int64] | None
-    has_classes: bool
-    scored: Arrays = ()
-
-    @property
-    def before(self) -> NDArray[np.bool_] | None:
-        """Whether the float model is right, [N], where that is known."""
-        if self.truth is None or not self.has_classes:
-            return None
-        return np.asarray(metrics.decide(self.answers[0]) == self.truth, np.bool_)
 
 
 @dataclass(slots=True)
@@ -111,22 +89,3 @@ class Hunt:
             why = barred
         size = len(zstd.compress(made.model, level=ZSTD_LEVEL)) if made.model else 0
         return CandidateReport(one.name, len(made.model), size, fidelity, why)
-
-
-def fidelity_of(examples: Examples, outputs: Arrays, metric: float | None) -> Fidelity:
-    """The figures of a candidate that said `outputs`; NaN and infinity are the worst noise."""
-    pairs = zip(examples.answers, outputs, strict=True)
-    sqnr = min(metrics.sqnr_db(a, b) if _is_finite(b) else -metrics.EXACT_DB for a, b in pairs)
-    before = examples.before
-    if not examples.has_classes:
-        return Fidelity(sqnr, metric=metric)
-    same = metrics.agreement(examples.answers[0], outputs[0])
-    if before is None:
-        return Fidelity(sqnr, agreement=same, metric=metric)
-    after = np.asarray(metrics.decide(outputs[0]) == examples.truth, np.bool_)
-    right = metrics.wilson(int(after.sum()), len(after))
-    return Fidelity(sqnr, right, paired_drop(before, after), same, metric)
-
-
-def _is_finite(array: NDArray[np.generic]) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import load_tensors
+from edgefleet_converter.user_code import find_function, running
 
 
 def score(*, metric: str, folder: str, count: int) -> dict[str, Json]:
@@ -21,22 +20,21 @@ def score(*, metric: str, folder: str, count: int) -> dict[str, Json]:
     truth [N], or None.
 
     Raises:
-        OperatorError: there is no such function, or it gives no finite number.
+        OperatorError: there is no such function, it fails, or it gives no finite number.
     """
-    sys.path.insert(0, folder)
-    module, _, name = metric.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise OperatorError(
-            f"search.metric {metric}: {error}", hint="a module in the recipe's folder"
-        ) from None
+    what, place = f"search.metric {metric}", Path(folder)
+    function = find_function(metric, place, what="search.metric")
     found = load_tensors(Path("truth.npz"), "truth")
     truth = found[0] if found else None
     values: list[Json] = []
     for index in range(count):
-        value = float(function(load_tensors(Path(f"outputs.{index}.npz"), "output"), truth))
+        outputs = load_tensors(Path(f"outputs.{index}.npz"), "output")
+        with running(what, place):
+            value = float(function(outputs, truth))
         if not math.isfinite(value):
-            raise OperatorError(f"search.metric {metric}: gave {value}")
+            raise OperatorError(
+                f"{what} gave {value}",
+                hint="it has to give a finite number for any model, also for a bad one",
+            )
         values.append(float(np.float64(value)))
     return {"values": values}

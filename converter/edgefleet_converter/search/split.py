@@ -23,16 +23,25 @@ class Split:
     kept: NDArray[np.int64]
 
 
-def part(count: int, confirm_share: float) -> Split:
+def part(
+    count: int,
+    confirm_share: float,
+    *,
+    what: str = "a search",
+    hint: str = "search.enabled = false builds int8 without one",
+) -> Split:
     """The same parts for the same count, drawn by chance from a fixed seed.
+
+    A larger share keeps those that a smaller one keeps, and more. `what` and `hint` are for the
+    person who has too few examples.
 
     Raises:
         OperatorError: there are too few examples to keep some back.
     """
     if count < FEWEST:
         raise OperatorError(
-            f"a search needs {FEWEST} held-out examples, there are {count}",
-            hint="search.enabled = false builds int8 without one",
+            f"{what} needs {FEWEST} held-out examples, there are {count}",
+            hint=hint,
         )
     order = np.random.default_rng(_SEED).permutation(count)
     kept = max(1, round(confirm_share * count))

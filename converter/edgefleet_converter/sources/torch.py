@@ -8,11 +8,11 @@ the module with its weights; naming it is trusting it, as is `--trust-pickle`.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Arrays, load_tensors, save_tensors
 from edgefleet_converter.sources import exported
 from edgefleet_converter.sources.kind import Kind
+from edgefleet_converter.user_code import find_function, running, say, where
 
 _TOOLS: Final = ("torch", "onnxscript", "litert-torch", "onnx")
 
@@ -39,9 +40,12 @@ class _Loaded:
     inputs: tuple[str, ...]
     program: Any = None
     batch: int | None = None
+    folder: Path | None = None
+    """Where the code of the module lies, if it is the user's."""
 
     def call(self, inputs: Arrays) -> Arrays:
-        with torch.no_grad():
+        own = running("the module", self.folder) if self.folder else nullcontext()
+        with torch.no_grad(), own:
             given = self.module(*(torch.from_numpy(np.array(one)) for one in inputs))
         leaves = [one for one in pytree.tree_leaves(given) if isinstance(one, torch.Tensor)]
         return tuple(one.detach().cpu().contiguous().numpy() for one in leaves)
@@ -100,7 +104,7 @@ def _load(kind: Kind, factory: str, search: str) -> _Loaded:
             f"{factory or 'the pickle'} gives a {type(module).__name__}, not a torch.nn.Module",
             hint="return the module, with its weights loaded",
         )
-    return _Loaded(module.eval().cpu(), _arguments(module))
+    return _Loaded(module.eval().cpu(), _arguments(module), folder=Path(search))
 
 
 def _load_program() -> _Loaded:
@@ -121,21 +125,15 @@ def _opened(what: str, load: Callable[[], Any]) -> Any:
         return load()
     except Exception as error:  # noqa: BLE001 - it may raise anything on a damaged file
         raise OperatorError(
-            f"torch {torch.__version__} does not load the {what} file: {_first_line(error)}",
+            f"torch {torch.__version__} does not load the {what} file: {say(error)}",
             hint="it may be damaged, or saved by a newer torch: export it again",
         ) from None
 
 
 def _call(factory: str, search: str) -> Any:
-    name, _, function = factory.partition(":")
-    sys.path.insert(0, search)
-    try:
-        made = getattr(importlib.import_module(name), function)
-    except (ImportError, AttributeError) as error:
-        raise OperatorError(
-            f"no factory {factory}: {error}", hint=f"modules are looked for in {search}"
-        ) from None
-    return made()
+    made = find_function(factory, Path(search), what="factory")
+    with running(f"factory {factory}", Path(search)):
+        return made()
 
 
 def _unpickled(search: str) -> Any:
@@ -163,8 +161,9 @@ def _export(loaded: _Loaded, example: tuple[Any, ...]) -> Any:
     try:
         return torch.export.export(loaded.module, example, dynamic_shapes=shapes)
     except Exception as error:  # noqa: BLE001 - its exceptions are many and private
+        place = where(error, loaded.folder)[0] if loaded.folder else ""
         raise OperatorError(
-            f"torch.export does not take the module: {_first_line(error)}",
+            f"torch.export does not take the module{f' at {place}' if place else ''}: {say(error)}",
             hint="its code must not depend on values, nor fix how many examples come at once",
         ) from None
 
@@ -181,7 +180,7 @@ def _program_to_onnx(program: Any, loaded: _Loaded, names: list[str]) -> None:
             verbose=False,
         )
     except Exception as error:  # noqa: BLE001 - its exceptions are many and private
-        raise OperatorError(f"torch.onnx does not export it: {_first_line(error)}") from None
+        raise OperatorError(f"torch.onnx does not export it: {say(error)}") from None
     assert made is not None
     _save(made.model_proto)
 
@@ -201,7 +200,7 @@ def _script_to_onnx(loaded: _Loaded, example: tuple[Any, ...], names: list[str])
         )
     except Exception as error:  # noqa: BLE001 - its exceptions are many and private
         raise OperatorError(
-            f"torch.onnx does not export the TorchScript: {_first_line(error)}",
+            f"torch.onnx does not export the TorchScript: {say(error)}",
             hint="save it by torch.export.save, or name a factory, module:function",
         ) from None
     _save(onnx.load("exported.onnx"))
@@ -220,11 +219,6 @@ def _to_tflite(loaded: _Loaded, example: tuple[Any, ...]) -> None:
         litert_torch.convert(loaded.module, example).export("model.tflite")
     except Exception as error:  # noqa: BLE001 - its exceptions are many and private
         raise OperatorError(
-            f"litert-torch does not convert it: {_first_line(error)}",
+            f"litert-torch does not convert it: {say(error)}",
             hint="take the tflite targets out of the recipe; the onnx targets need it not",
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
