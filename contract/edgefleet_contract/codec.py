@@ -68,10 +68,20 @@ def _hints(kind: type) -> dict[str, object]:
     return typing.get_type_hints(kind)
 
 
+@cache
+def _origin(kind: object) -> object:
+    return typing.get_origin(kind)
+
+
+@cache
+def _fields(kind: type) -> dict[str, dataclasses.Field[object]]:
+    return {_word(f): f for f in dataclasses.fields(kind)}
+
+
 def _decode(kind: object, value: Json, at: str, unknown: bool) -> object:
-    if kind is object:
+    if kind is object or type(value) is kind:  # most are: a text, a number
         return value
-    origin = typing.get_origin(kind)
+    origin = _origin(kind)
     if origin in (typing.Union, types.UnionType):
         (inner,) = (arg for arg in typing.get_args(kind) if arg is not type(None))
         return _decode(inner, value, at, unknown)
@@ -95,7 +105,7 @@ def _decode(kind: object, value: Json, at: str, unknown: bool) -> object:
 def _decode_fields(kind: type, value: Json, at: str, unknown: bool) -> object:
     if not isinstance(value, dict):
         raise _wrong(at, "an object", value)
-    fields = {_word(f): f for f in dataclasses.fields(kind)}
+    fields = _fields(kind)
     extra = sorted(set(value) - set(fields))
     if extra and not unknown:
         known = sorted(word for word, f in fields.items() if not f.metadata.get("is_inner"))

@@ -35,7 +35,8 @@ from edgefleet_fleet.api_common import (
     lower,
 )
 from edgefleet_fleet.api_paging import ThePages
-from edgefleet_fleet.groups import MAX_TAGS, devices_of, meant
+from edgefleet_fleet.groups import MAX_TAGS, meant
+from edgefleet_fleet.groups import page_of as page_of_devices
 from edgefleet_fleet.happenings import HistoryKind
 from edgefleet_fleet.paging import cut, page_of
 from edgefleet_fleet.quarantines import lift, quarantines
@@ -171,8 +172,8 @@ def list_devices(services: TheServices, _actor: Reader, pages: ThePages, to: str
     """The devices that a filter means by name, with their newest telemetry."""
     after = pages.after("devices", str)
     with services.room.store.begin() as tx:
-        found = devices_of(tx, meant(tx, to), revoked=True)
-        page = cut(found, lambda device: (device.id,), limit=pages.limit, after=after)
+        behind = str(after[0]) if after else ""
+        page, _ = page_of_devices(tx, meant(tx, to), limit=pages.limit, after=behind)
         return pages.answer("devices", page, views.devices(tx, page.rows))
 
 

@@ -11,7 +11,7 @@ from edgefleet_fleet import api_resources, shapes
 from edgefleet_fleet import device_views as shown
 from edgefleet_fleet.api_common import Operator, Reader, Route, TheServices
 from edgefleet_fleet.api_paging import ThePages
-from edgefleet_fleet.groups import devices_of, meant
+from edgefleet_fleet.groups import devices_of, meant, members
 from edgefleet_fleet.paging import cut
 from edgefleet_fleet.shapes import said
 
@@ -54,11 +54,9 @@ def list_groups(services: TheServices, _actor: Reader, pages: ThePages) -> Any:
     after = pages.after("groups", str)
     with services.room.store.begin() as tx:
         page = cut(tx.groups.list(), lambda row: (row.name,), limit=pages.limit, after=after)
-        return pages.answer(
-            "groups",
-            page,
-            [shown.group(row, devices_of(tx, meant(tx, row.filter))) for row in page.rows],
-        )
+        inside = members(tx, page.rows)
+    views = [shown.group(row, found) for row, found in zip(page.rows, inside, strict=True)]
+    return pages.answer("groups", page, views)
 
 
 @router.get("/groups/{name}", tags=["groups"], responses=said(shapes.Group))

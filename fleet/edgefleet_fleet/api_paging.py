@@ -15,7 +15,6 @@ from edgefleet_fleet.paging import (
     Key,
     Page,
     parse_cursor,
-    render_cursor,
 )
 
 
@@ -55,7 +54,7 @@ class Pages:
         self, noun: str, page: Page[Any], shown: Sequence[Any], **more: Any
     ) -> dict[str, Any]:
         """The answer of a page: its rows as they are shown, and where the next one begins."""
-        following = render_cursor(noun, page.last) if page.last is not None else None
+        following = page.cursor(noun)
         if following is not None:
             asked = [
                 (name, value)

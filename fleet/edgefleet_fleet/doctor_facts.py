@@ -25,6 +25,7 @@ from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.authority import expiry_of
 from edgefleet_fleet.doctor import Blobs, Disk, Facts, Retained
+from edgefleet_fleet.glance import is_silent
 from edgefleet_fleet.rollout_states import State
 from edgefleet_fleet.services import Services
 from edgefleet_fleet.work import Room
@@ -80,11 +81,7 @@ def gather(services: Services) -> Facts:
         open_secrets=tuple(_open_secrets(room)),
         certificates=_certificates(room),
         orders={name: order.expires for name, order in orders.items()},
-        silent=tuple(
-            device.id
-            for device in devices
-            if not device.online and now - max(device.seen_at, device.enrolled_at) > doctor.SILENT_S
-        ),
+        silent=tuple(device.id for device in devices if is_silent(device, now=now)),
     )
 
 

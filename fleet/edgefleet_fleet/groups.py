@@ -6,11 +6,12 @@ tagged. A rollout keeps what its groups meant when it began.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from edgefleet_contract.bundle import is_name
 from edgefleet_contract.errors import Malformed
+from edgefleet_fleet import paging
 from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.certificates import Certificates
 from edgefleet_fleet.deployments import Deployments
@@ -18,6 +19,7 @@ from edgefleet_fleet.device_traits import traits_of
 from edgefleet_fleet.errors import Conflict, NotFound
 from edgefleet_fleet.filter_parser import parse_filter
 from edgefleet_fleet.filters import Filter, resolve
+from edgefleet_fleet.paging import Page
 from edgefleet_fleet.records import Device, GroupRow
 from edgefleet_fleet.work import Actor, Room
 
@@ -39,6 +41,28 @@ def devices_of(tx: Transaction, wanted: Filter, *, revoked: bool = False) -> tup
     """The devices that a filter means, by name."""
     known = tx.devices.list(revoked=revoked)
     return tuple(found for found in known if wanted.matches(traits_of(found)))
+
+
+def page_of(
+    tx: Transaction, wanted: Filter, *, limit: int, after: str = ""
+) -> tuple[Page[Device], int]:
+    """A page of the devices that a filter means, by name, also of revoked ones; and how many."""
+    if wanted == Filter():
+        rows = tx.devices.page(limit=limit + 1, after=after, revoked=True)
+        return paging.page_of(rows, _by_name, limit=limit), tx.devices.count(revoked=True)
+    found = devices_of(tx, wanted, revoked=True)
+    return paging.cut(found, _by_name, limit=limit, after=(after,)), len(found)
+
+
+def members(tx: Transaction, rows: Sequence[GroupRow]) -> list[tuple[Device, ...]]:
+    """The devices that are in each of these groups now, by name; each device is looked at once."""
+    wanted = [meant(tx, row.filter) for row in rows]
+    known = [(found, traits_of(found)) for found in tx.devices.list()] if rows else []
+    return [tuple(found for found, traits in known if one.matches(traits)) for one in wanted]
+
+
+def _by_name(device: Device) -> paging.Key:
+    return (device.id,)
 
 
 class Groups:

@@ -32,6 +32,10 @@ class Page(Generic[T]):
     rows: tuple[T, ...]
     last: Key | None
 
+    def cursor(self, noun: str) -> str | None:
+        """Where the next page of a list begins; None at the end."""
+        return render_cursor(noun, self.last) if self.last is not None else None
+
 
 def cut(
     rows: Iterable[T],

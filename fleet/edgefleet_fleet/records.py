@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
+from edgefleet_contract import codec
 from edgefleet_contract.bundle import Digest, Role
 from edgefleet_contract.commands import CommandResult, Kind
 from edgefleet_contract.commands import Outcome as CommandOutcome
@@ -23,7 +26,7 @@ from edgefleet_fleet.roster import Outcome
 @dataclass(frozen=True, slots=True)
 class Device:
     """A device that enrolled. `key_id` is empty once it was forgotten; `seal_key` (its public key
-    for sealed bundles, hex) where its agent has none."""
+    for sealed bundles, hex) where its agent has none. `told` is what it reported last, as JSON."""
 
     id: str
     key_id: str
@@ -38,11 +41,16 @@ class Device:
     hw: str
     arch: str
     board: str
-    reported: Reported | None
+    told: str = ""
     revoked_at: int | None = None
     seal_key: str = ""
     last_command: int = 0
     tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reported(self) -> Reported | None:
+        """What it reported last. It is read here: of most devices in a list nobody asks for it."""
+        return _reported(self.told) if self.told else None
 
     @property
     def is_forgotten(self) -> bool:
@@ -58,6 +66,30 @@ class Device:
     def is_active(self) -> bool:
         """Whether it is in service: neither forgotten nor revoked."""
         return not self.is_forgotten and not self.is_revoked
+
+
+@lru_cache(maxsize=64)  # one device is asked several times
+def _reported(told: str) -> Reported:
+    return codec.decode(Reported, json.loads(told), what="a stored state", unknown=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a device in service stands, as far as a look at all of them needs it.
+
+    `models` are `name@version` of what runs, `at` is when the device said so.
+    """
+
+    id: str
+    online: bool
+    seen_at: int
+    enrolled_at: int
+    phase: str = ""
+    reason: str = ""
+    detail: str = ""
+    at: int = 0
+    quarantined: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from edgefleet_fleet.cohort import wave_words
 from edgefleet_fleet.errors import NotFound
 from edgefleet_fleet.records import MemberRow, RolloutRow
 from edgefleet_fleet.rehearsal import Visit
+from edgefleet_fleet.rollout_states import State
 from edgefleet_fleet.roster import AT_IT, UNDONE, Outcome
 from edgefleet_fleet.waiting import gate_views, waits_for
 
@@ -34,8 +35,16 @@ def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[in
     return [(row.number, _rollout(tx, row)) for row in rows]
 
 
-def rollout(tx: Transaction, rollout_id: str, *, now: int) -> View:
-    """One rollout with its devices, what it waits for, and what its gates read.
+def going_on(tx: Transaction, *, now: int) -> list[View]:
+    """The rollouts that are not over, newest first, with what they wait for."""
+    rows = tx.rollouts.in_states([state for state in State if not state.is_over])
+    return [_rollout(tx, row) | {"waits_for": _waits(tx, row, now)} for row in reversed(rows)]
+
+
+def rollout(
+    tx: Transaction, rollout_id: str, *, now: int, part: Sequence[MemberRow] | None = None
+) -> View:
+    """One rollout with its devices, or a part of them, what it waits for, and what its gates read.
 
     Raises:
         NotFound: there is no such rollout.
@@ -43,14 +52,12 @@ def rollout(tx: Transaction, rollout_id: str, *, now: int) -> View:
     row = tx.rollouts.get(rollout_id)
     if row is None:
         raise NotFound(f"there is no rollout {rollout_id!r}", hint="fleet rollouts list")
-    members = tx.rollouts.members(row.id)
-    online = {device.id: device.online for device in tx.devices.list()}
+    members = tx.members.all(row.id) if part is None else part
+    online = tx.devices.online([found.device for found in part] if part is not None else None)
     view = _rollout(tx, row)
-    view["devices"] = [
-        member(found) | {"online": online.get(found.device, False)} for found in members
-    ]
+    view["devices"] = [member(found) | {"online": found.device in online} for found in members]
     machine = tx.rollouts.machine(row.id) if row.plan is not None else None
-    view["waits_for"] = list(waits_for(machine, now=now)) if machine is not None else []
+    view["waits_for"] = _waits(tx, row, now)
     view["gates"] = [asdict(gate) for gate in gate_views(machine)] if machine is not None else []
     return view
 
@@ -97,6 +104,10 @@ def reason(found: Reason | None) -> View:
         "reason": found.value if found else None,
         "reason_text": explain(found) if found else "",
     }
+
+
+def _waits(tx: Transaction, row: RolloutRow, now: int) -> list[str]:
+    return list(waits_for(tx.rollouts.machine(row.id), now=now)) if row.plan is not None else []
 
 
 def _rollout(tx: Transaction, row: RolloutRow) -> View:

@@ -9,8 +9,9 @@ from typing import Final
 PLAIN_KEYS: Final = (
     *("id", "hw", "hardware_class", "arch", "board", "cpu", "feature", "os", "kernel", "python"),
     *("agent", "engine", "accelerator", "model", "phase", "online"),
+    *("reason", "quarantined"),
 )
-NUMBER_KEYS: Final = ("cpus", "memory_mib", "disk_mib")
+NUMBER_KEYS: Final = ("cpus", "memory_mib", "disk_mib", "seen_at", "enrolled_at")
 FAMILIES: Final = ("tag", "engine", "model")
 KEYS: Final = (*PLAIN_KEYS, *NUMBER_KEYS, "tag.KEY", "engine.NAME", "model.SLOT")
 
@@ -18,7 +19,8 @@ KEYS: Final = (*PLAIN_KEYS, *NUMBER_KEYS, "tag.KEY", "engine.NAME", "model.SLOT"
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What a filter can ask of a device. `models` holds `name` and `name@version` of each;
-    `engine_versions` and `model_versions` are by runtime and by slot."""
+    `engine_versions` and `model_versions` are by runtime and by slot; times are in seconds since
+    1970."""
 
     id: str
     hw: str = ""
@@ -39,6 +41,10 @@ class Traits:
     cpus: int = 0
     memory_mib: int = 0
     disk_mib: int = 0
+    seen_at: int = 0
+    enrolled_at: int = 0
+    reason: str = ""
+    quarantined: frozenset[str] = frozenset()
     engine_versions: Mapping[str, str] = field(default_factory=dict)
     model_versions: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -57,10 +63,14 @@ class Traits:
                 return self.features
             case "accelerator":
                 return self.accelerators
+            case "quarantined":
+                return self.quarantined
             case "online":
                 return frozenset({"true" if self.online else "false"})
             case "cpus" | "memory_mib" | "disk_mib":
                 return _some(str(getattr(self, key) or ""))
+            case "seen_at" | "enrolled_at":
+                return frozenset({str(getattr(self, key))})  # 0: never, which is long ago
             case _:
                 return _some(str(getattr(self, key)))
 

@@ -44,18 +44,17 @@ def devices(tx: Transaction, rows: Sequence[Device] | None = None) -> list[View]
     """All devices, or these, with their newest telemetry."""
     names = None if rows is None else [device.id for device in rows]
     orders = {order.device: order for order in tx.orders.all_newest(names)}
-    systems, models = tx.history.latest_system(names), tx.history.latest_models(names)
+    systems = tx.history.latest_system(names)
+    models: dict[str, View] = {}
+    for (owner, slot), sample in tx.history.latest_models(names).items():
+        models.setdefault(owner, {})[slot] = codec.encode(sample)
     found = []
     for device in tx.devices.list(revoked=True) if rows is None else rows:
         view = _device(device, orders.get(device.id))
         system = systems.get(device.id)
         view["telemetry"] = {
             "system": codec.encode(system) if system else None,
-            "models": {
-                slot: codec.encode(sample)
-                for (owner, slot), sample in models.items()
-                if owner == device.id
-            },
+            "models": models.get(device.id, {}),
         }
         found.append(view)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,13 +14,15 @@ import pytest
 from edgefleet_contract.messages import render
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason, explain
+from edgefleet_contract.reported import Presence
 from edgefleet_contract.topics import Channel
 from edgefleet_fleet.api import create_app
 from edgefleet_fleet.dashboard.figures import report_rows
 from edgefleet_fleet.dashboard.sparkline import sparkline
+from edgefleet_fleet.doctor import SILENT_S
 from edgefleet_fleet.services import Services
-from tests.fleet.device import event_of, model_sample, system_sample
-from tests.fleet.stage import TOKEN, Stage
+from tests.fleet.device import event_of, model_sample, reported_of, system_sample
+from tests.fleet.stage import TOKEN, Clock, Stage
 from tests.fleet.web import Web, serving
 
 HTML = {"Accept": "text/html"}
@@ -50,7 +54,9 @@ def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address(
     assert http.get("/api/v1/devices").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/rollouts", "/bundles", "/devices/a", "/?token=wrong"])
+@pytest.mark.parametrize(
+    "path", ["/", "/rollouts", "/bundles", "/devices", "/groups", "/devices/a", "/?token=wrong"]
+)
 def test_without_a_session_a_page_is_the_way_in(http: Web, path: str) -> None:
     answer = http.get(path, headers=HTML)
     assert answer.status_code == 401
@@ -93,6 +99,106 @@ def test_the_overview_shows_what_the_fleet_does(inside: Web, stage: Stage) -> No
         assert shown in text, shown
 
 
+def test_the_overview_names_the_devices_that_want_attention(
+    inside: Web, stage: Stage, clock: Clock
+) -> None:
+    stage.devices("back", "bad", "gone", "well")
+    stage.roll_out(1, max_failures=4)
+    order = stage.order("back")
+    assert order is not None
+    stage.say("back", order, Phase.ROLLED_BACK, Reason.PROBATION_FAILED)
+    stage.fail("bad", Reason.GOLDEN_MISMATCH)
+    stage.commit("well")
+    clock.now += SILENT_S + 1
+    inside.get(f"/?token={TOKEN}")  # the session was over before
+    for name in ("back", "bad", "well"):
+        stage.take(name, Channel.ONLINE, render(Presence(name, "boot", True, "0.1.0", 1)))
+    page = inside.get("/").text
+    table = page[page.index("Wants attention") : page.index("Heard last")]
+    assert re.findall(r'href="/devices/(\w+)"', table) == ["bad", "back", "gone"]
+    assert explain(Reason.GOLDEN_MISMATCH) in table
+    meant = {unescape(to): inside.get(f"/devices?to={to}").text for to in links(page)}
+    assert len(meant) == 4  # three troubles, and the model that runs
+    for shown, name in zip(meant.values(), ("bad", "back", "gone", "well"), strict=True):
+        assert re.findall(r'href="/devices/(\w+)"', shown) == [name]
+
+
+def links(page: str) -> list[str]:
+    """The filters that a page links to, as they stand in the addresses."""
+    return list(dict.fromkeys(re.findall(r'href="/devices\?to=([^"&]*)"', page)))
+
+
+def test_the_overview_says_what_rollouts_that_go_on_wait_for(inside: Web, stage: Stage) -> None:
+    stage.devices("a", "b")
+    first = stage.roll_out(1, approve_by="bo", to="id=a")
+    second = stage.roll_out(1, model="faces", canaries=["b"], hold_after=[1])
+    stage.commit("b")
+    page = inside.get("/").text
+    assert re.findall(r'href="/rollouts/([^"]+)"', page) == [second, first]
+    assert "Waits for the approval of bo." in page
+    assert "Waits for a person, who opens wave 2 of 2." in page
+    inside.post(f"/api/v1/rollouts/{second}/abort")
+    inside.post(f"/api/v1/rollouts/{first}/approve")
+    assert f"/rollouts/{second}" not in inside.get("/").text
+
+
+def test_the_devices_are_given_in_pages_and_by_the_filters_of_the_command_line(
+    inside: Web, stage: Stage
+) -> None:
+    names = [f"pi-{number}" for number in range(5)]
+    stage.devices(*names)
+    inside.put("/api/v1/groups/odd", json={"filter": "id in (pi-1, pi-3)"})
+    found, path = [], "/devices?limit=2"
+    for _ in range(3):
+        page = inside.get(path).text
+        found += re.findall(r'href="/devices/([^"]+)"', page)
+        more = re.search(r'href="(/devices\?[^"]+)">next page', page)
+        path = unescape(more[1]) + "&limit=2" if more else ""
+    assert (found, path) == (names, "")
+    page = inside.get("/devices?to=group:odd and not id=pi-3").text
+    assert re.findall(r'href="/devices/([^"]+)"', page) == ["pi-1"]
+    assert 'value="group:odd and not id=pi-3"' in page
+    # One that is none is said beside what was typed.
+    answer = inside.get("/devices", params={"to": 'hw="<b'}, headers=HTML)
+    assert answer.status_code == 422
+    assert 'value="hw=&#34;&lt;b"' in answer.text
+    assert "character" in answer.text
+    assert inside.get("/devices?after=nonsense", headers=HTML).status_code == 422
+
+
+def test_a_group_shows_who_is_in_it_and_the_rollouts_to_it(inside: Web, stage: Stage) -> None:
+    assert "fleet groups create" in inside.get("/groups").text
+    stage.devices("a", "b", "c")
+    inside.put("/api/v1/groups/ab", json={"filter": "id in (a, b)", "about": "the <first>"})
+    inside.put("/api/v1/groups/none", json={"filter": "hw=none"})
+    to_it, _other = stage.roll_out(1, to="group:ab"), stage.roll_out(1, model="faces", to="id=c")
+    text = inside.get("/groups").text
+    assert "the &lt;first&gt;" in text
+    assert re.findall(r'<td class="n">(\d+)</td>', text) == ["2", "0"]
+    page = inside.get("/groups/ab").text
+    assert re.findall(r'href="/devices/(\w+)"', page) == ["a", "b"]
+    assert re.findall(r'href="/rollouts/([^"]+)"', page) == [to_it]
+    assert inside.get("/groups/other", headers=HTML).status_code == 404
+
+
+def test_the_devices_of_a_rollout_are_given_in_pages_and_by_outcome(
+    inside: Web, stage: Stage
+) -> None:
+    stage.devices("a", "b", "c")
+    rollout = stage.roll_out(1, canaries=["c"], hold_after=[1])
+    stage.commit("c")
+    page = inside.get(f"/rollouts/{rollout}?limit=2").text
+    assert "<span>1/1</span>" in page
+    assert "<span>0/2</span>" in page
+    assert re.findall(r'href="/devices/(\w+)"', page) == ["c", "a"]
+    more = re.search(r'href="([^"]+)">next page', page)
+    assert more is not None
+    assert re.findall(r'href="/devices/(\w+)"', inside.get(unescape(more[1])).text) == ["b"]
+    for outcome, names in (("good", ["c"]), ("pending", ["a", "b"]), ("asked", [])):
+        page = inside.get(f"/rollouts/{rollout}?outcome={outcome}").text
+        assert re.findall(r'href="/devices/(\w+)"', page) == names
+
+
 def test_a_device_and_a_rollout_show_why_it_was_refused(inside: Web, stage: Stage) -> None:
     stage.devices("pi-1")
     rollout = stage.roll_out(1)
@@ -118,15 +224,15 @@ def test_pages_of_what_is_not_there_say_so(inside: Web) -> None:
 
 
 def test_what_a_device_says_stays_text(inside: Web, stage: Stage) -> None:
-    import dataclasses
-
     stage.devices("pi-1")
     rollout = stage.roll_out(1)
     order = stage.order("pi-1")
     assert order is not None
     evil = '<script>alert(1)</script>" onload="x'
     event = event_of("pi-1", order, Phase.FAILED, Reason.INTERNAL)
-    stage.take("pi-1", Channel.EVENT, render(dataclasses.replace(event, detail=evil)))
+    stage.take("pi-1", Channel.EVENT, render(replace(event, detail=evil)))
+    state = reported_of("pi-1", order, Phase.FAILED, (), Reason.INTERNAL)
+    stage.take("pi-1", Channel.REPORTED, render(replace(state, detail=evil)))
     for path in ("/devices/pi-1", f"/rollouts/{rollout}", "/"):
         text = inside.get(path).text
         scripts = Scripts()

@@ -371,7 +371,7 @@ def test_a_phase_is_noted_while_a_device_is_asked_and_not_after(store: Store) ->
         tx.rollouts.note_phase(row.id, "a", Phase.FAILED, Reason.NO_SPACE, "full", at=6)
         say(tx, r.Ended("a", Outcome.BAD), at=7)
         tx.rollouts.note_phase(row.id, "a", Phase.COMMITTED, None, "", at=8)
-        (member,) = tx.rollouts.members(row.id)
+        (member,) = tx.members.all(row.id)
         (asked,) = tx.rollouts.asks_of("a")
     assert (member.outcome, member.phase, member.reason) == (
         Outcome.BAD,

@@ -1,4 +1,7 @@
-"""The pages: overview, devices, rollouts, bundles. Server-rendered, everything escaped.
+"""The pages: overview, rollouts, bundles; devices and groups stand in `device_pages.py`.
+
+Server-rendered, everything escaped. A page has the same size whatever the size of the fleet: what
+may be long is given in pages, with the cursors of the API.
 
 Opened like Jupyter: `/?token=…` begins a session and redirects, so the token leaves the address
 bar. Whoever comes without gets a form to paste a token into; it needs no script.
@@ -9,39 +12,30 @@ nothing may be.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
-import jinja2
 from fastapi import APIRouter, FastAPI, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from edgefleet_contract import __version__
 from edgefleet_contract.errors import Malformed
-from edgefleet_fleet import device_views, rollout_views, views
+from edgefleet_fleet import rollout_views, views
 from edgefleet_fleet.api_common import Reader, Route, TheServices
+from edgefleet_fleet.api_paging import ThePages
+from edgefleet_fleet.dashboard import device_pages
 from edgefleet_fleet.dashboard.figures import report_rows
-from edgefleet_fleet.dashboard.sparkline import sparkline
-from edgefleet_fleet.errors import NotFound
-from edgefleet_fleet.happenings import HistoryKind
+from edgefleet_fleet.dashboard.rendering import HEADERS, HERE, environment, path_of, render
+from edgefleet_fleet.glance import glance
+from edgefleet_fleet.paging import page_of
 from edgefleet_fleet.roles import Permission, may
+from edgefleet_fleet.roster import AT_IT, Outcome
 from edgefleet_fleet.services import Services
 
-_HERE: Final = Path(__file__).parent
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
-    "form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-_SAMPLES: Final = 120
-_COMMANDS: Final = 20
+_HEARD: Final = 10
+_ROLLOUTS: Final = 50
+_WORDS: Final = frozenset(Outcome) - {Outcome.STARTED, Outcome.ACTIVE}  # these are in `asked`
 _MAX_FORM: Final = 4096
 router = APIRouter(include_in_schema=False, route_class=Route)
 
@@ -49,15 +43,16 @@ router = APIRouter(include_in_schema=False, route_class=Route)
 def install(app: FastAPI, services: Services) -> None:
     """Add the pages to the application."""
     app.include_router(router)
-    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.state.templates = _environment(services)
+    app.include_router(device_pages.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.state.templates = environment(services)
 
     @app.middleware("http")
     async def say_it_in_html(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
-        path = _path(request)
+        path = path_of(request)
         if response.headers.get("content-type") != "application/problem+json" or path.startswith(
             ("/api/", "/blobs/")
         ):
@@ -67,7 +62,7 @@ def install(app: FastAPI, services: Services) -> None:
         status = response.status_code
         tried = path == "/login" or "token" in request.query_params
         page = "login.html" if status in (401, 429) else "problem.html"
-        shown = _render(request, page, status=status, tried=tried)
+        shown = render(request, page, status=status, tried=tried)
         if "retry-after" in response.headers:
             shown.headers["Retry-After"] = response.headers["retry-after"]
         return shown
@@ -80,68 +75,69 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
         return _enter(request, services, token)
     services.access.actor(request, Permission.READ)
     user = services.access.user(request)
+    now = int(services.room.clock())
     with services.room.store.begin() as tx:
-        devices, rollouts = views.devices(tx), rollout_views.rollouts(tx)
-        waiting = [views.request(r) for r in tx.requests.open(at=int(services.room.clock()))]
-        current = next((r for r in rollouts if r["state"] in ("running", "paused")), None)
-        current = current or (rollouts[0] if rollouts else None)
-        shown = (
-            rollout_views.rollout(tx, current["id"], now=int(services.room.clock()))
-            if current
-            else None
-        )
-    running: Counter[str] = Counter()
-    for device in devices:
-        for model in device["models"]:
-            running[f"{model['model']} @{model['version']}"] += 1
-    return _render(
+        seen = glance(tx.devices.standings(), now=now)
+        waiting = [views.request(found) for found in tx.requests.open(at=now)]
+        rollouts = rollout_views.going_on(tx, now=now)
+        last = [] if rollouts else rollout_views.rollouts(tx, tx.rollouts.list(limit=1))
+        heard = views.devices(tx, tx.devices.heard_last(_HEARD))
+    return render(
         request,
         "overview.html",
-        devices=devices,
+        seen=seen,
         waiting=waiting,
         may_operate=may(user.role, Permission.OPERATE),
-        online=sum(device["online"] for device in devices),
-        running=sorted(running.items()),
-        rollout=shown,
+        rollouts=rollouts,
+        last=last,
+        heard=heard,
     )
 
 
-@router.get("/devices/{device}")
-def device_page(
-    device: str,
-    request: Request,
-    services: TheServices,
-    _actor: Reader,
-    kind: HistoryKind | None = None,
-) -> Response:
-    """One device: what it runs and should run, its telemetry, its history, of one kind if named."""
-    with services.room.store.begin() as tx:
-        view = views.device(tx, device, kinds=(kind,) if kind is not None else ())
-        series = views.telemetry(tx, device, limit=_SAMPLES)
-        now, known = int(services.room.clock()), tx.devices.get(device)
-        asked = [
-            device_views.command(row, now=now, device=known, with_data=False)
-            for row in tx.commands.of_device(device, limit=_COMMANDS)
-        ]
-    shown: dict[str, Any] = {"device": view, "charts": _charts(series), "commands": asked}
-    kinds = [found.value for found in HistoryKind]
-    return _render(request, "device.html", **shown, kind=kind and kind.value, kinds=kinds)
-
-
 @router.get("/rollouts")
-def rollouts_page(request: Request, services: TheServices, _actor: Reader) -> Response:
-    """All rollouts."""
+def rollouts_page(
+    request: Request, services: TheServices, _actor: Reader, pages: ThePages
+) -> Response:
+    """All rollouts, newest first, a page at a time."""
     with services.room.store.begin() as tx:
-        return _render(request, "rollouts.html", rollouts=rollout_views.rollouts(tx))
+        rows = tx.rollouts.page(limit=_ROLLOUTS + 1, before=pages.before("rollouts"))
+        page = page_of(rows, lambda row: (row.number,), limit=_ROLLOUTS)
+        shown = rollout_views.rollouts(tx, page.rows)
+    return render(request, "rollouts.html", rollouts=shown, next=page.cursor("rollouts"))
 
 
 @router.get("/rollouts/{rollout}")
-def rollout_page(rollout: str, request: Request, services: TheServices, _actor: Reader) -> Response:
-    """One rollout: what a person may do now, its waves, its devices, refusals by reason."""
+def rollout_page(
+    rollout: str,
+    request: Request,
+    services: TheServices,
+    _actor: Reader,
+    pages: ThePages,
+    outcome: Outcome | None = None,
+) -> Response:
+    """One rollout: what a person may do now, its waves, refusals by reason, a page of its devices,
+    or of those with one outcome."""
     may_operate = may(services.access.user(request).role, Permission.OPERATE)
+    after = pages.after("members", int, str)
+    # `asked` is what every device that was asked is shown as until it ends [fleet-api-5.3].
+    wanted = () if outcome is None else AT_IT if outcome is Outcome.ASKED else (outcome,)
     with services.room.store.begin() as tx:
-        view = rollout_views.rollout(tx, rollout, now=int(services.room.clock()))
-    return _render(request, "rollout.html", rollout=view, may_operate=may_operate)
+        rows = tx.members.page(rollout, limit=pages.limit + 1, after=after, outcomes=wanted)
+        page = page_of(rows, lambda row: (row.wave, row.device), limit=pages.limit)
+        view = rollout_views.rollout(tx, rollout, now=int(services.room.clock()), part=page.rows)
+        waves = tx.members.by_wave(rollout)
+    return render(
+        request,
+        "rollout.html",
+        rollout=view,
+        waves=[waves.get(wave, (0, 0)) for wave in range(view["wave_count"])],
+        outcome=outcome and outcome.value,
+        outcomes=[
+            (word, count) for word, count in view["counts"].items() if count and word in _WORDS
+        ],
+        next=page.cursor("members"),
+        may_operate=may_operate,
+    )
 
 
 @router.get("/bundles")
@@ -154,7 +150,7 @@ def bundles_page(request: Request, services: TheServices, _actor: Reader) -> Res
             found.append(views.bundle(bundle) | {"figures": report_rows(detail["report"])})
         held = services.publications.current(tx)
         trust = views.trust(services.publications, tx) if held else None
-    return _render(request, "bundles.html", bundles=found, trust=trust)
+    return render(request, "bundles.html", bundles=found, trust=trust)
 
 
 @router.get("/bundles/{bundle}")
@@ -162,13 +158,13 @@ def bundle_page(bundle: str, request: Request, services: TheServices, _actor: Re
     """One bundle: its model card, where it comes from, its files."""
     with services.room.store.begin() as tx:
         view = views.bundle_detail(tx, services.room.shelf, bundle)
-    return _render(request, "bundle.html", bundle=view)
+    return render(request, "bundle.html", bundle=view)
 
 
 @router.get("/login")
 def login_page(request: Request) -> Response:
     """A form for a token."""
-    return _render(request, "login.html", tried=False)
+    return render(request, "login.html", tried=False)
 
 
 @router.post("/login")
@@ -186,94 +182,12 @@ async def login(request: Request, services: TheServices) -> Response:
 @router.post("/logout")
 def logout(request: Request, services: TheServices) -> Response:
     """End the session."""
-    response = RedirectResponse(f"{services.room.prefix}/login", 303, headers=_HEADERS)
+    response = RedirectResponse(f"{services.room.prefix}/login", 303, headers=HEADERS)
     services.access.leave(request, response)
     return response
 
 
 def _enter(request: Request, services: Services, token: str) -> Response:
-    response = RedirectResponse(f"{services.room.prefix}/", 303, headers=_HEADERS)
+    response = RedirectResponse(f"{services.room.prefix}/", 303, headers=HEADERS)
     services.access.enter(request, token, response)
     return response
-
-
-def _render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    templates: jinja2.Environment = request.app.state.templates
-    try:
-        template = templates.get_template(name)
-    except jinja2.TemplateNotFound:
-        raise NotFound(f"there is no page {name}") from None
-    text = template.render(path=_path(request), status=status, now=int(time.time()), **values)
-    return HTMLResponse(text, status, headers=_HEADERS)
-
-
-def _path(request: Request) -> str:
-    """The path below where the fleet's pages begin."""
-    return request.url.path.removeprefix(str(request.scope.get("root_path", "")))
-
-
-def _environment(services: Services) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"fleet": services.room.fleet, "version": __version__}
-    environment.globals["root"] = services.room.prefix
-    environment.filters |= {"size": _size, "ago": _ago, "stamp": _stamp, "percent": _percent}
-    return environment
-
-
-def _charts(series: rollout_views.View) -> list[dict[str, Any]]:
-    system = series["system"]
-    charts = []
-    for label, key, low, show in (
-        ("CPU", "cpu_ratio", 0.0, _percent),
-        ("Memory", "memory_used_bytes", 0.0, _size),
-        ("Temperature", "temperature_celsius", None, lambda value: f"{value:.1f} °C"),
-        ("Load", "load1", 0.0, lambda value: f"{value:.2f}"),
-    ):
-        values = [sample[key] for sample in system if sample.get(key) is not None]
-        if values:
-            svg = sparkline(values, label=label, low=low)
-            charts.append({"label": label, "value": show(values[-1]), "svg": svg})
-    for slot, samples in series["models"].items():
-        for label, key, show in (
-            (f"{slot}: p95", "latency_p95_us", lambda value: f"{value / 1000:.2f} ms"),
-            (f"{slot}: requests an interval", "interval_requests", lambda value: f"{value:,}"),
-        ):
-            # An interval without requests has no latency.
-            busy = [s for s in samples if s["interval_requests"] or key != "latency_p95_us"]
-            values = [sample[key] for sample in busy]
-            if values:
-                svg = sparkline(values, label=label, low=0.0)
-                charts.append({"label": label, "value": show(values[-1]), "svg": svg})
-    return charts
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("the last unit takes all")
-
-
-def _percent(ratio: float) -> str:
-    return f"{ratio:.0%}"
-
-
-def _ago(seconds: int) -> str:
-    if not seconds:
-        return "never"
-    past = max(0, int(time.time()) - seconds)
-    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
-        if past < limit:
-            return f"{past // unit} {name} ago"
-    return f"{past // 86400} d ago"
-
-
-def _stamp(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from edgefleet_contract.capabilities import Capabilities
-from edgefleet_contract.messages import parse, render
+from edgefleet_contract.messages import render
 from edgefleet_contract.reported import Presence, Reported
 from edgefleet_fleet.adapters.sql.tables import device as table
 from edgefleet_fleet.adapters.sql.tables import device_tag as tag
-from edgefleet_fleet.records import Device
+from edgefleet_fleet.records import Device, Standing
 
 
 class Devices:
@@ -24,17 +25,57 @@ class Devices:
     def get(self, device: str) -> Device | None:
         """The device of this name."""
         row = self._connection.execute(sa.select(table).where(table.c.id == device)).first()
-        return _device(row, self._tags(device).get(device)) if row is not None else None
+        return _device(row, self._tags([device]).get(device)) if row is not None else None
 
     def list(self, *, forgotten: bool = False, revoked: bool = False) -> tuple[Device, ...]:
         """The devices in service by name, and those that are not where they are asked for."""
-        query = sa.select(table).order_by(table.c.id)
-        if not forgotten:
-            query = query.where(table.c.key_id != "")
-        if not revoked:
-            query = query.where(table.c.revoked_at.is_(None))
+        query = _in_service(sa.select(table), revoked=revoked, forgotten=forgotten)
+        query = query.order_by(table.c.id)
         tags = self._tags()
         return tuple(_device(row, tags.get(row.id)) for row in self._connection.execute(query))
+
+    def page(self, *, limit: int, after: str = "", revoked: bool = False) -> tuple[Device, ...]:
+        """The devices behind a name, by name: so many at most."""
+        query = _in_service(sa.select(table), revoked=revoked).where(table.c.id > after)
+        rows = self._connection.execute(query.order_by(table.c.id).limit(limit)).all()
+        return self._with_tags(rows)
+
+    def heard_last(self, limit: int) -> tuple[Device, ...]:
+        """The devices in service that were heard last, the newest first."""
+        query = _in_service(sa.select(table)).order_by(table.c.seen_at.desc(), table.c.id)
+        return self._with_tags(self._connection.execute(query.limit(limit)).all())
+
+    def count(self, *, revoked: bool = False) -> int:
+        """How many are in service."""
+        query = _in_service(sa.select(sa.func.count()).select_from(table), revoked=revoked)
+        return int(self._connection.execute(query).scalar_one())
+
+    def online(self, devices: Collection[str] | None = None) -> frozenset[str]:
+        """Those that are connected, or those of these that are."""
+        query = sa.select(table.c.id).where(table.c.online)
+        if devices is not None:
+            query = query.where(table.c.id.in_(devices))
+        return frozenset(row.id for row in self._connection.execute(query))
+
+    def standings(self) -> Iterator[Standing]:
+        """How each device in service stands, by name."""
+        columns = (table.c.id, table.c.online, table.c.seen_at, table.c.enrolled_at)
+        query = _in_service(sa.select(*columns, table.c.reported)).order_by(table.c.id)
+        for row in self._connection.execute(query):
+            told = json.loads(row.reported) if row.reported else {}
+            yield Standing(
+                *row[:4],
+                phase=told.get("phase", ""),
+                reason=told.get("reason", ""),
+                detail=told.get("detail", ""),
+                at=told.get("ts", 0),
+                quarantined=tuple(told.get("quarantined", ())),
+                models=tuple(f"{m['model']}@{m['version']}" for m in told.get("models", ())),
+            )
+
+    def _with_tags(self, rows: Sequence[Any]) -> tuple[Device, ...]:
+        tags = self._tags([row.id for row in rows])
+        return tuple(_device(row, tags.get(row.id)) for row in rows)
 
     def set_tags(self, device: str, tags: Mapping[str, str]) -> None:
         """Let a device have these tags, and no other."""
@@ -43,10 +84,10 @@ class Devices:
         if rows:
             self._connection.execute(tag.insert(), rows)
 
-    def _tags(self, device: str | None = None) -> dict[str, dict[str, str]]:
+    def _tags(self, devices: Collection[str] | None = None) -> dict[str, dict[str, str]]:
         query = sa.select(tag).order_by(tag.c.device, tag.c.key)
-        if device is not None:
-            query = query.where(tag.c.device == device)
+        if devices is not None:
+            query = query.where(tag.c.device.in_(devices))
         found: dict[str, dict[str, str]] = {}
         for row in self._connection.execute(query):
             found.setdefault(row.device, {})[row.key] = row.value
@@ -126,8 +167,16 @@ class Devices:
         self._connection.execute(table.update().where(table.c.id == device).values(**values))
 
 
+Q = TypeVar("Q", bound="sa.Select[Any]")
+
+
+def _in_service(query: Q, *, revoked: bool = False, forgotten: bool = False) -> Q:
+    if not forgotten:
+        query = query.where(table.c.key_id != "")
+    return query if revoked else query.where(table.c.revoked_at.is_(None))
+
+
 def _device(row: Any, tags: dict[str, str] | None) -> Device:
-    reported = parse(Reported, row.reported.encode()) if row.reported else None
     return Device(
         id=row.id,
         key_id=row.key_id,
@@ -142,7 +191,7 @@ def _device(row: Any, tags: dict[str, str] | None) -> Device:
         hw=row.hw,
         arch=row.arch,
         board=row.board,
-        reported=reported,
+        told=row.reported or "",
         revoked_at=row.revoked_at,
         seal_key=row.seal_key,
         last_command=row.last_command,

@@ -16,6 +16,7 @@ from edgefleet_contract.orders import Target
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason
 from edgefleet_fleet.adapters.sql.documents import insert_once, load
+from edgefleet_fleet.adapters.sql.members import member_of
 from edgefleet_fleet.adapters.sql.roster import SqlRoster
 from edgefleet_fleet.adapters.sql.tables import block as blocks
 from edgefleet_fleet.adapters.sql.tables import rollout as table
@@ -235,12 +236,6 @@ class Rollouts:
         still_asked = sa.and_(self._is(rollout, device), members.c.outcome.in_(_CAN_SAY))
         self._connection.execute(members.update().where(still_asked).values(values))
 
-    def members(self, rollout: str) -> tuple[MemberRow, ...]:
-        """The devices of a rollout, by wave and name."""
-        query = sa.select(members).where(members.c.rollout == rollout)
-        rows = self._connection.execute(query.order_by(members.c.wave, members.c.device))
-        return tuple(_member(row) for row in rows)
-
     def endings(self, rollout: str) -> tuple[tuple[Outcome, Reason | None, int], ...]:
         """How many of its devices have each outcome, by reason; counted by the data base."""
         by = (members.c.outcome, members.c.reason)
@@ -253,7 +248,7 @@ class Rollouts:
     def of_device(self, device: str) -> tuple[tuple[RolloutRow, MemberRow], ...]:
         """The rollouts that a device is or was part of, oldest first."""
         mine = {
-            row.rollout: _member(row)
+            row.rollout: member_of(row)
             for row in self._connection.execute(
                 sa.select(members).where(members.c.device == device)
             )
@@ -324,21 +319,4 @@ def _rollout(row: Any) -> RolloutRow:
         why=row.why,
         wave=row.wave,
         ended_at=row.ended_at,
-    )
-
-
-def _member(row: Any) -> MemberRow:
-    return MemberRow(
-        rollout=row.rollout,
-        device=row.device,
-        wave=row.wave,
-        kind=row.kind,
-        outcome=Outcome(row.outcome),
-        order_seq=row.order_seq,
-        phase=Phase(row.phase) if row.phase else None,
-        reason=Reason(row.reason) if row.reason else None,
-        detail=row.detail,
-        updated_at=row.updated_at,
-        tries=row.tries,
-        retry_at=row.retry_at,
     )

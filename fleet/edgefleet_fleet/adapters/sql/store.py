@@ -34,6 +34,7 @@ from edgefleet_fleet.adapters.sql.groups import Groups
 from edgefleet_fleet.adapters.sql.history import History
 from edgefleet_fleet.adapters.sql.ledger import Ledger
 from edgefleet_fleet.adapters.sql.made import Made
+from edgefleet_fleet.adapters.sql.members import Members
 from edgefleet_fleet.adapters.sql.orders import Orders
 from edgefleet_fleet.adapters.sql.requests import Requests
 from edgefleet_fleet.adapters.sql.rollouts import Rollouts
@@ -65,6 +66,7 @@ class Transaction:
         self.bundles = Bundles(connection)
         self.sealings = Sealings(connection)
         self.rollouts = Rollouts(connection)
+        self.members = Members(connection)
         self.orders = Orders(connection)
         self.history = History(connection)
         self.ledger = Ledger(connection)

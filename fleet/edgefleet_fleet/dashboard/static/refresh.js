@@ -6,6 +6,7 @@
 const root = new URL("..", document.currentScript.src); // where the pages of this fleet begin
 const live = document.getElementById("live");
 let due = 0;
+let pause = 500; // milliseconds
 
 function watched(change) {
   const words = (document.getElementById("main").dataset.watch || "").split(" ");
@@ -13,13 +14,17 @@ function watched(change) {
 }
 
 function schedule() {
-  // At most two refreshes a second, and none while the page is hidden or text is being selected.
+  // At most two refreshes a second, fewer where the page takes long, and none while it is hidden,
+  // text is being selected or something is being typed.
   if (due) return;
   due = setTimeout(async () => {
     due = 0;
-    if (document.hidden || !getSelection().isCollapsed) return schedule();
+    const isBusy = document.activeElement?.closest("#main input");
+    if (document.hidden || isBusy || !getSelection().isCollapsed) return schedule();
+    const began = performance.now();
     await refresh();
-  }, 500);
+    pause = Math.max(500, 10 * (performance.now() - began));
+  }, pause);
 }
 
 async function refresh() {
