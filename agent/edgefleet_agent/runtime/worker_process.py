@@ -7,7 +7,6 @@ replaced, so that the front's next connection waits in the kernel for the new on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -25,7 +24,7 @@ from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.crash_loop import Deaths
 from edgefleet_agent.runtime.drift_watch import DriftWatch
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, give_up, spawn, watched
 from edgefleet_agent.runtime.yielding import yielding
 from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract import codec
@@ -148,11 +147,12 @@ class WorkerProcess:
             self._process.kill()
 
     async def stop(self) -> None:
-        """End it for good; no process and no socket are left."""
+        """End it for good, also if cancelled meanwhile; no process and no socket are left."""
+        await finish(self._stop())
+
+    async def _stop(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await give_up(self._keeper)
         process, self._process = self._process, None
         if process is not None:
             await process.end()
@@ -236,8 +236,8 @@ class WorkerProcess:
         except TimeoutError:
             await process.put_down()
             return Failed(Reason.TRIAL_TIMEOUT, f"it was not ready within {self._ready_s:g} s")
-        except asyncio.CancelledError:
-            await finish(process.put_down())
+        except BaseException:
+            await process.put_down()
             raise
         if "failed" in message:
             await process.end()

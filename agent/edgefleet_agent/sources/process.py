@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn
+from edgefleet_agent.runtime.process import ChildProcess, Forker, spawn
 from edgefleet_agent.sources.config import SourceConfig
 from edgefleet_contract.canonical import Json
 
@@ -127,7 +127,7 @@ class SourceProcess:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             why = "says what no source says, killed"
         except asyncio.CancelledError:
-            await finish(process.end())
+            await process.end()
             self._process = None
             raise
         process.kill()  # it hung up, or is to go
