@@ -293,7 +293,7 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def give_up(task: asyncio.Task[None]) -> None:
+async def give_up(task: asyncio.Task[Any]) -> None:
     """Cancel a task of ours and wait until it has ended. However it ends, it is not told here.
 
     Not `suppress(CancelledError)` around the task itself: that swallows our own cancellation too.
