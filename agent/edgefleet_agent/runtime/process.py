@@ -300,6 +300,8 @@ async def give_up(task: asyncio.Task[Any]) -> None:
     """
     task.cancel()
     await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # nobody else will ask for it
 
 
 async def _channel(
