@@ -67,7 +67,8 @@ class FrontProcess:
     @property
     def pid(self) -> int | None:
         """Of the front that listens; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process  # once: other threads ask, too, while the loop replaces it
+        return None if process is None else process.pid
 
     async def start(self) -> None:
         """Listen.

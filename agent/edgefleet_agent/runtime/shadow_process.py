@@ -73,7 +73,8 @@ class ShadowProcess:
     @property
     def pid(self) -> int | None:
         """Of its process; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process
+        return None if process is None else process.pid
 
     async def __aenter__(self) -> ShadowProcess:
         return self

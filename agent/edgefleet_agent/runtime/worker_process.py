@@ -91,7 +91,8 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         """Of the process that is ready; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process  # once: other threads ask, too, while the loop replaces it
+        return None if process is None else process.pid
 
     @property
     def passed_over_names(self) -> set[str]:
@@ -101,10 +102,10 @@ class WorkerProcess:
     @property
     def rss_bytes(self) -> int:
         """Resident memory of the process; 0 while there is none."""
-        if self._process is None:
+        if (pid := self.pid) is None:
             return 0
         try:
-            return int(psutil.Process(self._process.pid).memory_info().rss)
+            return int(psutil.Process(pid).memory_info().rss)
         except psutil.Error:
             return 0
 

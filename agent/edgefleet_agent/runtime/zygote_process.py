@@ -51,7 +51,8 @@ class ZygoteProcess:
     @property
     def pid(self) -> int | None:
         """Of the one that forks; None while there is none."""
-        return None if self._process is None or self._requests is None else self._process.pid
+        process = self._process
+        return None if process is None or self._requests is None else process.pid
 
     async def __aenter__(self) -> ZygoteProcess:
         self.start()

@@ -67,7 +67,8 @@ class SourceProcess:
     @property
     def pid(self) -> int | None:
         """Of the process that runs; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process
+        return None if process is None else process.pid
 
     @property
     def counts(self) -> Counter[str]:
