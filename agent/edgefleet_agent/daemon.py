@@ -372,7 +372,7 @@ async def _watchdog(notifier: Notifier) -> None:
 
 def _hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     """Run a call on the loop, from paho's thread; a loop that has ended needs no news."""
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # it is closed, perhaps at this moment
         loop.call_soon_threadsafe(call)
 
 

@@ -23,7 +23,7 @@ from edgefleet_agent.runtime.measuring import Ability
 from edgefleet_agent.runtime.precedence import GaveWay
 from edgefleet_agent.runtime.process import finish
 from edgefleet_agent.serving.config import MeasureConfig
-from edgefleet_agent.serving.measuring import ANSWERED, ASK, RUN, STOP
+from edgefleet_agent.serving.measuring import ANSWERED, ASK, FILES, RUN, STOP
 from edgefleet_contract.errors import PeerError, Unverified
 from edgefleet_contract.keys import KeyRing
 from edgefleet_contract.measuring import (
@@ -94,13 +94,18 @@ class MeasureDoor:
         self._ability, self._facts, self._moment = ability, facts, moment
         self._publishers, self._clock = publishers, clock
         self._challenges: dict[str, float] = {}
-        self._running: dict[int, asyncio.Task[tuple[int, str]]] = {}
+        self._running: dict[int, asyncio.Task[tuple[int, str]]] = {}  # by the front's number
+        self._leaving: set[asyncio.Task[tuple[int, str]]] = set()
+        self._is_closed = False
 
     def hear(self, message: dict[str, Any] | None) -> None:
         """What the front says; None: it died, and whoever waited with it."""
         if message is None:
-            for task in self._running.values():
-                task.cancel()
+            self._give_up()
+            for path in self._host.folder.glob(FILES):  # also what had come by half
+                path.unlink(missing_ok=True)
+            return
+        if self._is_closed:
             return
         number = int(message["number"])
         match message["measure"]:
@@ -115,18 +120,30 @@ class MeasureDoor:
                 self._running[number].cancel()
 
     async def close(self) -> None:
-        """End what is measured."""
-        for task in (tasks := list(self._running.values())):
+        """End what is measured; nothing more is."""
+        self._is_closed = True
+        self._give_up()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _give_up(self) -> None:
+        """The next front counts from 1 again: nothing of this one is answered to it."""
+        for task in self._running.values():
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self._leaving |= set(self._running.values())
+        self._running.clear()
 
     def _invite(self) -> Invitation:
         now = self._clock()
-        held = {word: end for word, end in self._challenges.items() if end > now}
-        newest = list(held.items())[1 - _MOST_CHALLENGES :]
+        # In place, and each step whole: the thread of a job takes its challenge out meanwhile, and
+        # that must not come back.
+        for word in list(self._challenges):
+            if self._challenges.get(word, now) <= now:
+                self._challenges.pop(word, None)
+        for word in list(self._challenges)[: 1 - _MOST_CHALLENGES]:
+            self._challenges.pop(word, None)
         challenge = secrets.token_hex(16)
-        self._challenges = {**dict(newest), challenge: now + GOOD_FOR_S}
+        self._challenges[challenge] = now + GOOD_FOR_S
         most = self._config
         return Invitation(self._device, self._facts, challenge, most.max_mib, round(most.max_s))
 
@@ -144,11 +161,13 @@ class MeasureDoor:
             return 200, render_report(report).decode()
 
     def _ended(self, number: int, path: Path, task: asyncio.Task[tuple[int, str]]) -> None:
-        del self._running[number]
         path.unlink(missing_ok=True)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         status, body = task.result() if error is None else _refusal(error)
-        self._answer(number, status, body)
+        self._leaving.discard(task)
+        if self._running.get(number) is task:
+            del self._running[number]
+            self._answer(number, status, body)
 
     def _admit(self, name: str, raw: bytes) -> MeasureJob:
         """The job, if it is one to be run here. In a thread."""

@@ -46,6 +46,7 @@ from edgefleet_agent.install_events import (
     WindowOpened,
 )
 from edgefleet_agent.ports import AllowanceSpent, Failed, ModelHost, Reporter, Surroundings
+from edgefleet_agent.runtime.process import finish
 from edgefleet_agent.shadowing import shadow_measurements, shadow_objection
 from edgefleet_agent.telemetry import where_it_runs
 from edgefleet_agent.windows import hindrance, next_day
@@ -59,6 +60,8 @@ log = logging.getLogger(__name__)
 
 WATCH_S: Final = 0.1
 """How often a model on probation is looked at."""
+AGAIN_S: Final = 0.1
+"""How soon a transfer that is broken off, and goes on, is told again."""
 LOOK_S: Final = 15.0
 """How often the board is looked at where an install waits for it."""
 PROGRESS_S: Final = 10.0
@@ -345,10 +348,18 @@ class Performer:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            self._bundles.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            self._bundles.resume()
+            await finish(self._break_off(work))
             raise
+
+    async def _break_off(self, work: asyncio.Task[Arrival]) -> None:
+        """End a transfer. One that connects at this moment has no socket yet that could be shut
+        down, so it is told again until it ends."""
+        while not work.done():
+            self._bundles.cancel()
+            await asyncio.wait([work], timeout=AGAIN_S)
+        if not work.cancelled():
+            work.exception()  # nobody else will ask for it
+        self._bundles.resume()
 
     def _progress_reporter(self, order: Order) -> Progress:
         """A callback for the download's thread that passes on a twentieth, or ten seconds."""

@@ -136,6 +136,7 @@ class Load:
     failures: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Load:
@@ -178,5 +179,7 @@ class Load:
                 self.failures.append(f"{answer.status}{patience} {answer.body!r}")
                 continue
             version = answer.headers["edgefleet-model-version"]
-            self.answers[version, self.told(answer)] += 1
+            told = self.told(answer)
+            with self._counting:  # a count that is made is two steps
+                self.answers[version, told] += 1
         connection.close()

@@ -245,6 +245,26 @@ def test_a_front_that_dies_ends_the_job(site: Measured, tmp_path: Path) -> None:
     assert site.ask("GET").status == 200
 
 
+def test_what_a_dead_front_had_taken_by_half_is_in_nobodys_way(
+    site: Measured, tmp_path: Path
+) -> None:
+    connection = site.here.connect()
+    connection.putrequest("POST", PATH)
+    for name, value in {"Content-Length": "100000", **bearer(site.secret)}.items():
+        connection.putheader(name, value)
+    connection.endheaders(b"half of it")
+    until(lambda: any(name.endswith(".tar") for name in site.left()))
+    pid = site.here.host.front_pid
+    psutil.Process(pid).kill()
+    until(lambda: site.here.host.front_pid not in (None, pid))
+    connection.close()
+    assert site.left() == []
+    job, places = job_of({"good": linear_spec(tmp_path)}, challenge=site.challenge())
+    answer = site.ask("POST", tar_of(job, places, PUBLISHER))
+    assert answer.status == 200, answer.body
+    assert site.left() == []
+
+
 def test_it_is_off_unless_it_is_switched_on(tmp_path: Path) -> None:
     assert not ServingConfig().measure.enabled
     with on_network(tmp_path) as here:

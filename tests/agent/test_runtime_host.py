@@ -199,20 +199,27 @@ def test_a_worker_that_overruns_the_deadline_is_killed_and_replaced(
 
 @pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
 def test_a_request_that_kills_its_worker_twice_is_given_up(tmp_path: Path, zygote: bool) -> None:
-    with running(zygote=zygote) as here:
+    with running(zygote=zygote, deadline_s=120) as here:
         here.do(here.host.activate((asked_spec(tmp_path, "busy.onnx", 1),)))
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(here.predict, "busy", {"instances": [[10_000_000]]})
             for kills in (1, 2):
-                pid = worker(here, "busy").pid
-                until(lambda pid=pid: psutil.Process(pid).cpu_percent(0.05) > 50)
-                os.kill(pid, signal.SIGKILL)
+                at_it = worker(here, "busy")
+                before = used_s(at_it)  # what idles uses nothing, what computes some, however slow
+                until(lambda at_it=at_it, before=before: used_s(at_it) > before + 0.1)
+                at_it.kill()
                 until(lambda kills=kills: here.stats("busy").restarts == kills)
                 until(lambda: here.stats("busy").ready)
             answer = asked.result()
         assert answer.status == 500
         assert "died twice" in answer.json()["error"]
         assert here.predict("busy", {"instances": [[1]]}).status == 200
+
+
+def used_s(process: psutil.Process) -> float:
+    """The processor's time that it took."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 def test_stats_count_per_version_and_an_interval_begins_anew(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def begin(here: RunningHost, spec: ModelSpec, **more: Any) -> Future[ShadowRepor
 
 def has_answered(here: RunningHost) -> bool:
     """Whether a candidate has told of a copy that it answered."""
-    return any(shadow._last.requests for shadow in here.host._shadows._running.values())
+    shadows = tuple(here.host._shadows._running.values())  # in one step: they change beside
+    return any(shadow._last.requests for shadow in shadows)
 
 
 def report(outcome: ShadowReport | Failed) -> ShadowReport:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import random
+import socket
+import threading
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -142,3 +146,29 @@ def test_a_canceled_transfer_ends_and_keeps_what_it_has(store: Store, shelf: She
         )
     assert store.part_path(b.sha256(RAW)).stat().st_size >= 3 * b.CHUNK_SIZE
     assert fetch(store, shelf.url) < len(RAW)
+
+
+class Watched(weakref.WeakSet[socket.socket]):
+    """Open sockets that nobody may go through while one is added: Python does not allow it."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def __iter__(self) -> Iterator[socket.socket]:
+        assert self._lock.locked()
+        return super().__iter__()
+
+    def add(self, item: socket.socket) -> None:
+        assert self._lock.locked()
+        super().add(item)
+
+
+def test_a_transfer_may_be_ended_while_it_connects(store: Store, shelf: Shelf) -> None:
+    chunks = HttpChunks()
+    adapter = chunks._session._adapter
+    adapter._sockets = Watched(adapter._opening)
+    table = b.sha256(CHUNKS)
+    mover = Mover(store, [chunks])
+    assert mover.fetch(table, max_bytes=len(CHUNKS), sources=(shelf.url,), what="t") == CHUNKS
+    chunks.end()  # goes through them; what is watched asserts

@@ -156,17 +156,18 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, tls: Tls | None) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._opening = threading.Lock()  # a set that grows cannot be gone through
         self._tls = tls
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more)
-        opened, tls = self._sockets, self._tls
+        opened, tls = self._opened, self._tls
 
         class Plain(urllib3.connection.HTTPConnection):
             def connect(self) -> None:
                 super().connect()
-                opened.add(self.sock)
+                opened(self.sock)
 
         class Secure(urllib3.connection.HTTPSConnection):
             def connect(self) -> None:
@@ -175,7 +176,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
                     self.cert_reqs = self.ssl_context.verify_mode
                     self.ca_certs = self.ca_cert_dir = self.ca_cert_data = None
                 super().connect()
-                opened.add(self.sock)
+                opened(self.sock)
                 self.is_verified = True  # as far as it was asked for: urllib3 need not warn
 
         class PlainPool(urllib3.HTTPConnectionPool):
@@ -186,8 +187,14 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
+    def _opened(self, sock: socket.socket) -> None:
+        with self._opening:
+            self._sockets.add(sock)
+
     def end(self) -> None:
-        for one in list(self._sockets):
+        with self._opening:
+            sockets = list(self._sockets)
+        for one in sockets:
             with contextlib.suppress(OSError):  # it is closed already
                 # Not `SSLSocket.shutdown`: that takes TLS away from under the reader.
                 socket.socket.shutdown(one, socket.SHUT_RDWR)

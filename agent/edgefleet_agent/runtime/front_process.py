@@ -8,14 +8,13 @@ for a worker to drain may go on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
 from typing import Any, Final
 
 from edgefleet_agent.runtime.drift_watch import DriftWatch
-from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, finish, give_up, spawn, watched
 from edgefleet_agent.serving.config import ServingConfig
 from edgefleet_agent.serving.counts import Counts, unpack_counts
 from edgefleet_agent.serving.route import Route, ShadowRoute, Table, render_table
@@ -68,7 +67,8 @@ class FrontProcess:
     @property
     def pid(self) -> int | None:
         """Of the front that listens; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process  # once: other threads ask, too, while the loop replaces it
+        return None if process is None else process.pid
 
     async def start(self) -> None:
         """Listen.
@@ -80,11 +80,12 @@ class FrontProcess:
         self._keeper = watched(asyncio.create_task(self._keep(), name="keeper of the front"))
 
     async def stop(self) -> None:
-        """End it for good."""
+        """End it for good, also if cancelled meanwhile."""
+        await finish(self._stop())
+
+    async def _stop(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await give_up(self._keeper)
         process, self._process = self._process, None
         if process is not None:
             await process.end()
@@ -171,8 +172,8 @@ class FrontProcess:
                     await self._heard(message)
         except TimeoutError:
             message = None
-        except asyncio.CancelledError:
-            await finish(process.put_down())
+        except BaseException:
+            await process.put_down()
             raise
         if message is None:
             words = process.last_words(await process.put_down())

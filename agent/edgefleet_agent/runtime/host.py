@@ -110,7 +110,8 @@ class LocalHost:
     @property
     def front_pid(self) -> int | None:
         """The front's process; None while there is none."""
-        return None if self._swaps.front is None else self._swaps.front.pid
+        front = self._swaps.front
+        return None if front is None else front.pid
 
     @property
     def zygote_pid(self) -> int | None:
@@ -126,9 +127,9 @@ class LocalHost:
     def worker_pids(self) -> dict[str, int]:
         """The process of every slot that has one ready."""
         return {
-            slot: served.worker.pid
+            slot: pid
             for slot, served in self._swaps.served.items()
-            if served.worker.pid is not None
+            if (pid := served.worker.pid) is not None
         }
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from edgefleet_agent.runtime.process import finish
+from edgefleet_agent.runtime.process import finish, give_up
 
 T = TypeVar("T")
 
@@ -61,14 +61,10 @@ class Precedence:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._gives_way and task.cancelled():
+            this = asyncio.current_task()
+            if self._gives_way and task.cancelled() and this is not None and not this.cancelling():
                 raise GaveWay("an install began") from None
-            task.cancel()
-            await finish(_ended(task))
+            await finish(give_up(task))
             raise
         finally:
             self._last = None
-
-
-async def _ended(task: asyncio.Task[Any]) -> None:
-    await asyncio.wait([task])

@@ -105,12 +105,14 @@ class ChildProcess:
         self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the child has hung up."""
+        """The next message; None when the child has hung up, be it in the middle of one."""
         try:
             line = await self._reader.readline()
         except ConnectionError:
             return None
-        message: dict[str, Any] | None = json.loads(line) if line else None
+        if not line.endswith(b"\n"):  # killed while it wrote: half a message is none
+            return None
+        message: dict[str, Any] = json.loads(line)
         return message
 
     def kill(self) -> None:
@@ -127,7 +129,10 @@ class ChildProcess:
         return self._process.returncode
 
     async def end(self) -> int:
-        """Hang up, which ends it; kill it if it does not go. The exit code."""
+        """Hang up, which ends it; kill it if it does not go. The exit code.
+
+        Where this is cancelled, it is killed at once, and reaped all the same.
+        """
         self._writer.close()
         try:
             async with asyncio.timeout(_GRACE_S):
@@ -136,13 +141,13 @@ class ChildProcess:
             _log.warning("%s (pid %d) did not end by itself", self._name, self.pid)
             return await self.put_down()
         except asyncio.CancelledError:
-            self.kill()
+            await self.put_down()
             raise
 
     async def put_down(self) -> int:
-        """Kill it and reap it; the exit code."""
+        """Kill it and reap it, also if cancelled meanwhile; the exit code."""
         self.kill()
-        return await self.wait()
+        return await finish(self.wait())
 
     def last_words(self, code: int) -> str:
         """How it ended, and the last that it said."""
@@ -220,13 +225,18 @@ async def spawn(
     try:
         process = await asyncio.shield(making)
     except asyncio.CancelledError:
-        await asyncio.wait([making])
-        if not making.cancelled() and making.exception() is None:
-            await finish(making.result().put_down())
+        await finish(_undo(making))
         raise
     if groups is not None:
         process.enclose(groups, memory_bytes)
     return process
+
+
+async def _undo(making: asyncio.Task[ChildProcess]) -> None:
+    """Wait for a child that nobody wants any more, and put it down."""
+    await asyncio.wait([making])
+    if not making.cancelled() and making.exception() is None:
+        await making.result().put_down()
 
 
 async def _make(
@@ -268,13 +278,30 @@ def _start(
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do it to the end, even if cancelled meanwhile: for what must not be half done."""
+    """Do it to the end, however often cancelled meanwhile: for what must not be half done."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])  # not the task itself: our cancellation is not its
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # nobody else will ask for it
+        raise cancelled
+    return task.result()
+
+
+async def give_up(task: asyncio.Task[Any]) -> None:
+    """Cancel a task of ours and wait until it has ended. However it ends, it is not told here.
+
+    Not `suppress(CancelledError)` around the task itself: that swallows our own cancellation too.
+    """
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # nobody else will ask for it
 
 
 async def _channel(

@@ -21,7 +21,7 @@ from edgefleet_agent.ports import Failed, ModelSpec, ShadowReport
 from edgefleet_agent.runtime.cgroups import Cgroups
 from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, Forker, spawn, watched
 from edgefleet_agent.runtime.trial_runner import data_bytes
 from edgefleet_agent.runtime.worker_process import listen_at
 from edgefleet_agent.serving.config import ServingConfig
@@ -73,7 +73,8 @@ class ShadowProcess:
     @property
     def pid(self) -> int | None:
         """Of its process; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process
+        return None if process is None else process.pid
 
     async def __aenter__(self) -> ShadowProcess:
         return self
@@ -88,7 +89,7 @@ class ShadowProcess:
             self._judging.cancel()
         process, self._process = self._process, None
         if process is not None:
-            await finish(process.put_down())
+            await process.put_down()
         if self._listener is not None:
             self._listener.close()
             self.path.unlink(missing_ok=True)

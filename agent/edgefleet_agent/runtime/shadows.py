@@ -32,7 +32,8 @@ class Shadows:
     @property
     def pids(self) -> tuple[int, ...]:
         """The processes of the candidates that are loaded."""
-        return tuple(shadow.pid for shadow in self._running.values() if shadow.pid is not None)
+        pids = [shadow.pid for shadow in tuple(self._running.values())]  # also for other threads
+        return tuple(pid for pid in pids if pid is not None)
 
     def overran(self, worker: str, pid: int) -> None:
         """The front waited for a candidate's answer for too long."""

@@ -7,7 +7,6 @@ replaced, so that the front's next connection waits in the kernel for the new on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -25,7 +24,7 @@ from edgefleet_agent.runtime.chain import Accelerators
 from edgefleet_agent.runtime.crash_loop import Deaths
 from edgefleet_agent.runtime.drift_watch import DriftWatch
 from edgefleet_agent.runtime.loading import job_for, render_job
-from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, give_up, spawn, watched
 from edgefleet_agent.runtime.yielding import yielding
 from edgefleet_agent.serving.config import ModelConfig
 from edgefleet_contract import codec
@@ -92,7 +91,8 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         """Of the process that is ready; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process  # once: other threads ask, too, while the loop replaces it
+        return None if process is None else process.pid
 
     @property
     def passed_over_names(self) -> set[str]:
@@ -102,10 +102,10 @@ class WorkerProcess:
     @property
     def rss_bytes(self) -> int:
         """Resident memory of the process; 0 while there is none."""
-        if self._process is None:
+        if (pid := self.pid) is None:
             return 0
         try:
-            return int(psutil.Process(self._process.pid).memory_info().rss)
+            return int(psutil.Process(pid).memory_info().rss)
         except psutil.Error:
             return 0
 
@@ -148,11 +148,12 @@ class WorkerProcess:
             self._process.kill()
 
     async def stop(self) -> None:
-        """End it for good; no process and no socket are left."""
+        """End it for good, also if cancelled meanwhile; no process and no socket are left."""
+        await finish(self._stop())
+
+    async def _stop(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await give_up(self._keeper)
         process, self._process = self._process, None
         if process is not None:
             await process.end()
@@ -236,8 +237,8 @@ class WorkerProcess:
         except TimeoutError:
             await process.put_down()
             return Failed(Reason.TRIAL_TIMEOUT, f"it was not ready within {self._ready_s:g} s")
-        except asyncio.CancelledError:
-            await finish(process.put_down())
+        except BaseException:
+            await process.put_down()
             raise
         if "failed" in message:
             await process.end()

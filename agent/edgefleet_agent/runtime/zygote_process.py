@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from edgefleet_agent.runtime.engines import available
-from edgefleet_agent.runtime.process import ChildProcess, finish, spawn, watched
+from edgefleet_agent.runtime.process import ChildProcess, finish, give_up, spawn, watched
 from edgefleet_agent.runtime.zygote import FORKED, MAX_REQUEST
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ class ZygoteProcess:
     @property
     def pid(self) -> int | None:
         """Of the one that forks; None while there is none."""
-        return None if self._process is None or self._requests is None else self._process.pid
+        process = self._process
+        return None if process is None or self._requests is None else process.pid
 
     async def __aenter__(self) -> ZygoteProcess:
         self.start()
@@ -65,11 +66,12 @@ class ZygoteProcess:
         self._keeper = watched(asyncio.create_task(self._keep(), name="keeper of the zygote"))
 
     async def stop(self) -> None:
-        """End it for good; its forks stay."""
+        """End it for good, also if cancelled meanwhile; its forks stay."""
+        await finish(self._stop())
+
+    async def _stop(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await give_up(self._keeper)
         async with self._exchange:
             self._hang_up()
             process, self._process = self._process, None
@@ -201,8 +203,8 @@ class ZygoteProcess:
                 message = await process.receive()
         except TimeoutError:
             message = None
-        except asyncio.CancelledError:
-            await finish(process.put_down())
+        except BaseException:
+            await process.put_down()
             raise
         self._process = process
         return message or {}

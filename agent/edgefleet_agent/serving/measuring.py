@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,6 +21,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
 ANSWERED: Final = "measured"
 ASK, RUN, STOP = "ask", "run", "stop"
+FILES: Final = "measure-*.tar"
+"""Where jobs lie meanwhile; no front uses the name of another, whose job may still be ending."""
 _MIB: Final = 1024 * 1024
 
 
@@ -65,7 +68,7 @@ class Measuring:
             return busy("another job is measured", (b"connection", b"close"))
         self._is_busy = True
         self._made += 1
-        path = Path(self._config.run_dir) / f"measure-{self._made}.tar"
+        path = Path(self._config.run_dir) / FILES.replace("*", f"{os.getpid()}-{self._made}")
         try:
             refused = await self._take(receive, path)
             return refused or await self._wait(receive, path)

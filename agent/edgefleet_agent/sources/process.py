@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from edgefleet_agent.runtime.process import ChildProcess, Forker, finish, spawn
+from edgefleet_agent.runtime.process import ChildProcess, Forker, spawn
 from edgefleet_agent.sources.config import SourceConfig
 from edgefleet_contract.canonical import Json
 
@@ -67,7 +67,8 @@ class SourceProcess:
     @property
     def pid(self) -> int | None:
         """Of the process that runs; None while there is none."""
-        return None if self._process is None else self._process.pid
+        process = self._process
+        return None if process is None else process.pid
 
     @property
     def counts(self) -> Counter[str]:
@@ -127,7 +128,7 @@ class SourceProcess:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             why = "says what no source says, killed"
         except asyncio.CancelledError:
-            await finish(process.end())
+            await process.end()
             self._process = None
             raise
         process.kill()  # it hung up, or is to go
