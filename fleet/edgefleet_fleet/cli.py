@@ -188,7 +188,7 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Run the control room: store, shelf, broker, API and page, until Ctrl-C or SIGTERM."""
-    from edgefleet_fleet.server import Ready
+    from edgefleet_fleet.server import Ready, leave
     from edgefleet_fleet.server import serve as run_server
     from edgefleet_fleet.site import NamesTheFleet
 
@@ -223,6 +223,7 @@ def serve(
         show.one(dataclasses.asdict(ready), as_json=as_json, line=ready.page)
 
     asyncio.run(run_server(folder, found, ready=say))
+    leave()
 
 
 @app.command("push-model")

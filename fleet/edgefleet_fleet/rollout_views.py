@@ -36,8 +36,9 @@ def rollouts_after(tx: Transaction, number: int, *, limit: int) -> list[tuple[in
 
 
 def going_on(tx: Transaction, *, now: int) -> list[View]:
-    """The rollouts that are not over, newest first, with what they wait for."""
+    """The rollouts that are not over, newest first, with what they wait for; else the last one."""
     rows = tx.rollouts.in_states([state for state in State if not state.is_over])
+    rows = rows or tx.rollouts.list(limit=1)
     return [_rollout(tx, row) | {"waits_for": _waits(tx, row, now)} for row in reversed(rows)]
 
 

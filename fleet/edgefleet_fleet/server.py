@@ -1,7 +1,9 @@
 """`fleet serve`: puts a control room together, runs it, takes it down.
 
 Order: the data directory is locked, the HTTP port bound, the schema brought up to date, the
-broker started, the link connected, and only then the service says that it is ready. A data base
+broker started, the link connected, and only then the service says that it is ready. The end goes
+the other way: the port takes no more, streams of changes end, requests that run are finished for
+some seconds, and only then the link, the broker and the data base are closed. A data base
 that does not answer for a while is waited for. Any other end of a task takes its fleet with it: a
 fleet alone the process, which whoever started it (systemd) starts again; one of several is started
 again by the site (`site.py`).
@@ -19,6 +21,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,7 +60,9 @@ _TICK_S: Final = 0.5
 _MAX_DELAY_S: Final = 15.0
 _BUILDS: Final = threading.Lock()  # pydantic need not build models of two applications at once
 _THREADS: Final = 16  # for what is the site's; a fleet has its own (`threads.py`)
+_FINISH_S: Final = 6
 _ENDS_S: Final = 10.0
+_LEAVE_S: Final = 1.0
 
 T = TypeVar("T")
 
@@ -140,6 +145,22 @@ async def serve(data: DataDir, config: Config, *, ready: Callable[[Ready], None]
         await _run(site, sock, stopping, ready)
 
 
+def leave() -> None:
+    """End the process, after `serve`, where threads still wait for something that hangs.
+
+    Python would wait for them. What they are at was not acknowledged; it is as after a `kill -9`.
+    """
+    until = time.monotonic() + _LEAVE_S
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in others:
+        thread.join(max(0.0, until - time.monotonic()))
+    late = [thread.name for thread in others if thread.is_alive()]
+    if late:
+        log.warning("%d threads are left: they did not end in time", len(late))
+        logging.shutdown()
+        os._exit(0)
+
+
 async def _run(
     site: Site, sock: socket.socket, stopping: asyncio.Event, ready: Callable[[Ready], None]
 ) -> None:
@@ -170,7 +191,7 @@ async def _run(
         site.hush()
         if server is not None:
             server.should_exit = True
-            await asyncio.wait([tasks[1]], timeout=5)
+            await asyncio.wait([tasks[1]], timeout=_FINISH_S + 2)
         await site.end()
         for task in (*tasks, opened, stop):
             task.cancel()
@@ -352,7 +373,7 @@ def _http(site: Site, tls: ServerTls | None) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=_FINISH_S,
         server_header=False,
     )
     config.load()

@@ -119,7 +119,7 @@ class Threads:
             future: asyncio.Future[T] = loop.run_in_executor(self._pool, context.run, act)
         except RuntimeError:  # closed meanwhile
             turn.release()
-            raise TransientError("this fleet is being taken down", retry_after_s=_RETRY_S) from None
+            raise self._closed() from None
         self._running.add(future)
 
         def done(_: object) -> None:
@@ -130,7 +130,16 @@ class Threads:
                 self._moved[kind] = time.monotonic()
 
         future.add_done_callback(done)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.cancelled():  # closed before a thread took it
+                raise self._closed() from None
+            raise
+
+    @staticmethod
+    def _closed() -> TransientError:
+        return TransientError("this fleet is being taken down", retry_after_s=_RETRY_S)
 
 
 MINE: Final[ContextVar[Threads]] = ContextVar("threads")

@@ -33,6 +33,7 @@ class Fleet:
     mqtt_port: int
     process: subprocess.Popen[str] | None = None
     environ: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("-m", "edgefleet_fleet")
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ class Fleet:
 
     def launch(self) -> None:
         """Start it, and do not wait until it is ready."""
-        command = [sys.executable, "-m", "edgefleet_fleet", "serve", "--data", str(self.data)]
+        command = [sys.executable, *self.program, "serve", "--data", str(self.data)]
         command += ["--name", FLEET, "--listen", f"127.0.0.1:{self.http_port}"]
         command += ["--mqtt-port", str(self.mqtt_port)]
         with self.log.open("a") as log:

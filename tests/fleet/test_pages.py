@@ -130,16 +130,18 @@ def links(page: str) -> list[str]:
 
 def test_the_overview_says_what_rollouts_that_go_on_wait_for(inside: Web, stage: Stage) -> None:
     stage.devices("a", "b")
-    first = stage.roll_out(1, approve_by="bo", to="id=a")
+    first = stage.roll_out(1, draft=True, to="id=a")
     second = stage.roll_out(1, model="faces", canaries=["b"], hold_after=[1])
     stage.commit("b")
     page = inside.get("/").text
     assert re.findall(r'href="/rollouts/([^"]+)"', page) == [second, first]
-    assert "Waits for the approval of bo." in page
+    assert "Waits for a person, who starts it." in page
     assert "Waits for a person, who opens wave 2 of 2." in page
     inside.post(f"/api/v1/rollouts/{second}/abort")
-    inside.post(f"/api/v1/rollouts/{first}/approve")
+    inside.post(f"/api/v1/rollouts/{first}/start")
     assert f"/rollouts/{second}" not in inside.get("/").text
+    stage.commit("a")
+    assert "Last rollout" in inside.get("/").text
 
 
 def test_the_devices_are_given_in_pages_and_by_the_filters_of_the_command_line(

@@ -80,7 +80,6 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
         seen = glance(tx.devices.standings(), now=now)
         waiting = [views.request(found) for found in tx.requests.open(at=now)]
         rollouts = rollout_views.going_on(tx, now=now)
-        last = [] if rollouts else rollout_views.rollouts(tx, tx.rollouts.list(limit=1))
         heard = views.devices(tx, tx.devices.heard_last(_HEARD))
     return render(
         request,
@@ -89,7 +88,6 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
         waiting=waiting,
         may_operate=may(user.role, Permission.OPERATE),
         rollouts=rollouts,
-        last=last,
         heard=heard,
     )
 
