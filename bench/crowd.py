@@ -14,7 +14,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,19 +72,28 @@ def taken(fleet: Fleet) -> int:
     )
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Look now and then, in a thread: the devices go on meanwhile."""
+    while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(_LOOK_S)
+
+
 async def parts(fleet: Fleet, devices: list[Scripted], folder: Path) -> dict[str, Any]:
     """The figures of one crowd."""
     service = psutil.Process(fleet.process.pid if fleet.process else 0)
     meter = Meter(service, psutil.Process(fleet.broker_pid()))
     found: dict[str, Any] = {}
 
+    def said() -> int:
+        return sum(device.said for device in devices)
+
     @contextmanager
     def part(name: str) -> Iterator[None]:
         begun, before = time.perf_counter(), meter.read()
-        said = sum(device.said for device in devices)
+        before_said = said()
         yield
         took = time.perf_counter() - begun
-        messages = sum(device.said for device in devices) - said
+        messages = said() - before_said
         spent = [now - then for now, then in zip(meter.read(), before, strict=True)]
         found[name] = {
             "service_ms": round(1e3 * spent[0] / len(devices), 2),
@@ -96,30 +105,22 @@ async def parts(fleet: Fleet, devices: list[Scripted], folder: Path) -> dict[str
             "seconds": round(took, 2),
         }
 
-    async def all_taken() -> None:
-        """Wait until the service has stored what was said; the devices go on meanwhile."""
-        while await asyncio.to_thread(taken, fleet) < sum(each.said for each in devices):
-            await asyncio.sleep(_LOOK_S)
-
     with part("connect"):
         await each(devices, Scripted.connect)
-        await all_taken()
+        await until(lambda: taken(fleet) >= said())
     bundle = await asyncio.to_thread(
         write_bundle, folder / "bundle", PrivateKey.load(fleet.key), version=1
     )
     with part("rollout"):
         rollout = await asyncio.to_thread(fleet.push, bundle, waves=[100])
-        while (await asyncio.to_thread(fleet.client.get, f"/rollouts/{rollout}"))[
-            "state"
-        ] != "completed":
-            await asyncio.sleep(_LOOK_S)
-        await all_taken()
+        await until(lambda: fleet.client.get(f"/rollouts/{rollout}")["state"] == "completed")
+        await until(lambda: taken(fleet) >= said())
     with part("telemetry"):
         for ts in range(1, SAMPLES + 1):
             for device in devices:
                 device.measured(ts)
             await asyncio.sleep(0)
-        await all_taken()
+        await until(lambda: taken(fleet) >= said())
     found["rss_mib"] = round(service.memory_info().rss / 2**20)
     return found
 

@@ -38,6 +38,7 @@ PAGES = (
     "/rollouts",
     "/rollouts/{rollout}",
     "/groups",
+    "/metrics",
 )
 _DAY = 86400
 _WORDS = (

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+from edgefleet_fleet.glance import glance
 from edgefleet_fleet.rollout_states import State
 from edgefleet_fleet.services import Services
 
@@ -15,26 +16,25 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 def text(services: Services) -> str:
     """All metrics, now."""
     with services.room.store.begin() as tx:
-        devices = tx.devices.list()
+        devices = glance(tx.devices.standings(), now=int(services.room.clock()))
         states = Counter(row.state for row in tx.rollouts.list(limit=10_000))
-        running: Counter[tuple[str, str]] = Counter()
-        for device in devices:
-            for model in device.reported.models if device.reported else ():
-                running[model.model, str(model.version)] += 1
-    online = Counter(str(device.online).lower() for device in devices)
+    running = [(*name.split("@"), count) for name, count in sorted(devices.running.items())]
     link = services.room.link
     lines: list[str] = []
     lines += _family(
         "edgefleet_devices",
         "gauge",
         "Devices that are enrolled, by presence.",
-        {_labels(online=word): online[word] for word in ("true", "false")},
+        {
+            _labels(online="true"): devices.online,
+            _labels(online="false"): devices.total - devices.online,
+        },
     )
     lines += _family(
         "edgefleet_devices_running",
         "gauge",
         "Devices that serve a model, by version.",
-        {_labels(model=m, version=v): count for (m, v), count in sorted(running.items())},
+        {_labels(model=model, version=version): count for model, version, count in running},
     )
     lines += _family(
         "edgefleet_rollouts",

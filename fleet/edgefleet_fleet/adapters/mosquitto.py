@@ -267,11 +267,12 @@ use_identity_as_username true
 use_username_as_clientid true
 acl_file {acl}
 
-# Retained state survives kill -9, and a slow reader's queue is not cut off.
+# All that it holds is written once a minute; what a kill -9 takes of that minute, devices and fleet
+# say again when they connect. A slow reader's queue is not cut off.
 persistence true
 persistence_location {data.broker}/
-autosave_interval 1
-autosave_on_changes true
+autosave_interval 60
+autosave_on_changes false
 persistent_client_expiration 14d
 max_queued_messages 0
 max_queued_bytes 0
