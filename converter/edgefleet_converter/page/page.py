@@ -19,11 +19,11 @@ from edgefleet_converter.page.markup import Child, Html, el
 from edgefleet_converter.page.passes import passes
 from edgefleet_converter.page.told import read_told
 from edgefleet_converter.papers import Papers
+from edgefleet_converter.proof_words import proof_in_words
 from edgefleet_converter.sbom import timestamp
 
 if TYPE_CHECKING:
-from edgefleet_converter.sweep import Sweep
-from edgefleet_converter.proof_words import proof_in_words
+    from edgefleet_converter.sweep import Sweep
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 

@@ -8,6 +8,7 @@ prediction; they are named plainly.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from edgefleet_contract.canonical import Json
 from edgefleet_contract.errors import OperatorError
 from edgefleet_converter.arrays import Array, load_tensors, save_tensors
 from edgefleet_converter.sources.exported import keep_only, rename
+from edgefleet_converter.user_code import say
 
 OPSET: Final = {"": 17, "ai.onnx.ml": 3}
 INPUT: Final = "input"
@@ -58,7 +60,8 @@ def _load_skops(trusted_types: list[str]) -> Any:
         if refused:
             raise OperatorError(
                 f"the file holds types that are not trusted: {', '.join(refused)}",
-                hint="if they are yours, name them in the recipe: [source] trusted_types",
+                hint="if you trust them, put into the recipe: [source] trusted_types = "
+                f"{json.dumps(refused)}",
             )
         return skops.io.load(path, trusted=unknown)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
@@ -116,6 +119,12 @@ def _to_onnx(estimator: Any, examples: Array, name: str) -> None:
         raise OperatorError(
             f"skl2onnx does not convert it: {str(error).splitlines()[0]}",
             hint="HistGradientBoosting and custom transformers are not supported",
+        ) from None
+    except Exception as error:  # noqa: BLE001 - a converter of a library may raise anything
+        raise OperatorError(
+            f"skl2onnx does not convert it: {say(error)}",
+            hint="leave that part of the pipeline out of the model: do it to the data, or by steps "
+            "of the recipe ([[before]])",
         ) from None
     graph = model.graph
     output = graph.output[-1]  # of a classifier: label, probabilities
