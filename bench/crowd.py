@@ -29,6 +29,9 @@ from tests.contract.makers import write_bundle
 from tests.fleet.postgres import Cluster
 from tests.fleet.running import Fleet, free_port, require
 
+PAGE: Final = Path(__file__).parents[1] / "docs" / "design" / "control-room.md"
+END: Final = "<!-- end -->"
+PARTS: Final = ("connect", "rollout", "telemetry")
 SAMPLES: Final = 10
 _LOOK_S: Final = 1.0
 
@@ -146,18 +149,58 @@ def crowd(count: int, database: str) -> dict[str, Any]:
         return {"devices": count, "enrolled_per_s": round(count / took, 1), **asyncio.run(run())}
 
 
+def table(figures: dict[str, Any]) -> str:
+    """The figures as they stand on the page."""
+    rows = [
+        "| devices | part | messages | service, ms CPU | broker, ms | service, KiB written "
+        + "| broker, KiB | messages each second |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for crowd in figures["crowds"]:
+        for name in PARTS:
+            found = crowd[name]
+            rows.append(
+                f"| {crowd['devices']:,} | {name} | {found['messages']:,} | {found['service_ms']} "
+                f"| {found['broker_ms']} | {found['service_written_kib']} "
+                f"| {found['broker_written_kib']} | {found['messages_per_s']:.0f} |"
+            )
+    growth = ", ".join(f"{name} {value}" for name, value in figures["growth"].items())
+    memory = ", ".join(f"{crowd['rss_mib']} MiB" for crowd in figures["crowds"])
+    busy = round(60_000 * SAMPLES / figures["crowds"][-1]["telemetry"]["service_ms"], -2)
+    rows += [
+        "",
+        f"Growth of the service's CPU for each device: {growth}. Memory: {memory}. Devices that report",
+        f"once a minute and keep one processor busy: {busy:,.0f}.",
+    ]
+    return "\n".join(rows)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench crowd", description=__doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=[250, 1000])
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write the table into the docs")
     asked = parser.parse_args(argv)
     require("mosquitto", "mosquitto")
     crowds = [crowd(count, asked.database) for count in sorted(asked.devices)]
     few, many = crowds[0], crowds[-1]
-    growth = {
-        name: round(many[name]["service_ms"] / few[name]["service_ms"], 2)
-        for name in ("connect", "rollout", "telemetry")
+    figures = {
+        "database": asked.database,
+        "growth": {
+            name: round(many[name]["service_ms"] / few[name]["service_ms"], 2) for name in PARTS
+        },
+        "crowds": crowds,
     }
-    print(json.dumps({"database": asked.database, "growth": growth, "crowds": crowds}, indent=2))
+    if asked.write:
+        between(PAGE, f"<!-- measured: python -m bench crowd, {asked.database} -->", table(figures))
+    print(json.dumps(figures, indent=2) if asked.json else table(figures))
     return 0
+
+
+def between(page: Path, mark: str, text: str) -> None:
+    """Put a text behind its mark, up to the next end."""
+    before, found, rest = page.read_text("utf-8").partition(mark)
+    _, end, after = rest.partition(END)
+    assert found, f"{page} has no {mark}"
+    page.write_text(f"{before}{mark}\n{text}\n{end}{after}", "utf-8")

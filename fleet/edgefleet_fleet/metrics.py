@@ -18,7 +18,7 @@ def text(services: Services) -> str:
     with services.room.store.begin() as tx:
         devices = glance(tx.devices.standings(), now=int(services.room.clock()))
         states = Counter(row.state for row in tx.rollouts.list(limit=10_000))
-    running = [(*name.split("@"), count) for name, count in sorted(devices.running.items())]
+    running = {tuple(name.split("@")): count for name, count in sorted(devices.running.items())}
     link = services.room.link
     lines: list[str] = []
     lines += _family(
@@ -34,7 +34,10 @@ def text(services: Services) -> str:
         "edgefleet_devices_running",
         "gauge",
         "Devices that serve a model, by version.",
-        {_labels(model=model, version=version): count for model, version, count in running},
+        {
+            _labels(model=model, version=version): count
+            for (model, version), count in running.items()
+        },
     )
     lines += _family(
         "edgefleet_rollouts",
