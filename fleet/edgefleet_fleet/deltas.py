@@ -15,10 +15,11 @@ import asyncio
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -83,7 +84,10 @@ class Deltas:
             return None
         if size == 0:
             return None
-        os.utime(path)  # it was asked for
+        try:
+            os.utime(path)  # it was asked for
+        except FileNotFoundError:  # tidied away at this moment
+            return None
         return path
 
     def is_coming(self, old: Digest, new: Digest) -> bool:
@@ -215,15 +219,26 @@ class Deltas:
     def tidy(self) -> None:
         """Keep the folder within its bounds."""
         found = self._folder.iterdir() if self._folder.is_dir() else ()
-        kept = [(path.stat(), path) for path in found if path.is_file()]
-        kept.sort(key=lambda item: item[0].st_mtime, reverse=True)
+        kept = sorted(_looked_at(found), reverse=True)
         total = 0
-        for number, (status, path) in enumerate(kept):
-            total += status.st_size
+        for number, (_, size, path) in enumerate(kept):
+            total += size
             new, _, old = path.name.partition("-")
             there = self._room.shelf.has(Digest(new)) and self._room.shelf.has(Digest(old))
             if number >= _MAX_KEPT or total > _MAX_BYTES or not there:
                 path.unlink(missing_ok=True)
+
+
+def _looked_at(paths: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
+    """When each file was asked for last, and its size. Several may tidy at once: what another has
+    taken away meanwhile is not there."""
+    for path in paths:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield status.st_mtime, status.st_size, path
 
 
 def _nobody() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from edgefleet_contract.errors import OperatorError
 from tests.agent.hosting import RunningHost, running, until
 from tests.agent.models import linear, linear_spec, pixels, tflite_spec
+from tests.ports import free_port
 
 grpc = pytest.importorskip("grpc")
 pytest.importorskip("tritonclient")
@@ -31,11 +31,6 @@ from tritonclient.utils import InferenceServerException  # noqa: E402
 
 from edgefleet_agent.serving.grpc_door import BadMessage, model_of  # noqa: E402
 from edgefleet_agent.serving.grpc_messages import MESSAGES, SERVICE  # noqa: E402
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

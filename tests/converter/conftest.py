@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from edgefleet_contract.keys import KeyRing, PrivateKey
 from edgefleet_converter import pipeline
@@ -24,9 +23,6 @@ from edgefleet_converter.search.cache import Cache
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests load models in this process, too
 os.environ["EDGE_CONVERT_CACHE"] = tempfile.mkdtemp(prefix="edge-convert-cache-")  # of commands
 atexit.register(shutil.rmtree, os.environ["EDGE_CONVERT_CACHE"], ignore_errors=True)
-
-settings.register_profile("busy", deadline=None)  # models run beside: a call's time says nothing
-settings.load_profile("busy")
 
 KEPT = Cache(Path(os.environ["EDGE_CONVERT_CACHE"]))
 """What one test has converted, the next need not: most are about what is made of it."""

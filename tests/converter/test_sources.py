@@ -186,7 +186,9 @@ def test_a_file_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_no_damage_makes_the_recogniser_stumble(data: st.DataObject, tmp_path: Path) -> None:

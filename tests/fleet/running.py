@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from edgefleet_fleet.client import Client
 from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.push import read_bundle, upload
 from tests.fleet.stage import FLEET
+from tests.ports import free_port as free_port
 
 
 @dataclass
@@ -150,12 +150,6 @@ def until(what: Callable[[], object], timeout: float = 15) -> None:
     while not what():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def require(program: str, package: str) -> str:

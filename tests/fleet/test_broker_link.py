@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from edgefleet_contract.errors import TransientError
-from edgefleet_contract.topics import Channel, topic
+from edgefleet_contract.topics import Channel, topic, trust_topic
+from edgefleet_fleet.adapters.mosquitto import Mosquitto
 from edgefleet_fleet.adapters.mqtt_link import Endpoint, GmqttLink
+from edgefleet_fleet.datadir import DataDir
 from edgefleet_fleet.ports import Incoming
 from tests.fleet.running import until
 from tests.fleet.stage import FLEET
@@ -82,6 +89,58 @@ def test_a_data_base_that_is_away_when_the_link_comes_up_is_asked_again(
 
     asyncio.run(connect())
     assert len(tries) == 2
+
+
+def test_two_who_look_at_once_both_see_what_the_broker_keeps(broker: tuple[Path, int]) -> None:
+    """As two doctors; the second once took the answers of the first."""
+    keys, port = broker
+    where, last = topic(FLEET, "looked-at", Channel.DESIRED), trust_topic(FLEET, "timestamp")
+
+    async def look() -> list[dict[str, bytes]]:
+        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
+        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
+        loop, connected = asyncio.get_running_loop(), asyncio.Event()
+
+        def on_connected() -> None:
+            loop.call_soon_threadsafe(connected.set)
+
+        running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
+        task = asyncio.create_task(running)
+        async with asyncio.timeout(20):
+            await connected.wait()
+            for at in (where, last):
+                link.publish(at, b"kept")
+            found = await asyncio.gather(*(link._kept(where, last) for _ in range(2)))
+        task.cancel()
+        await asyncio.wait([task])
+        return found
+
+    assert asyncio.run(look()) == [{where: b"kept"}] * 2
+
+
+def test_a_broker_that_hangs_up_at_once_is_up_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connect = asyncio.open_connection
+
+    async def and_is_reset(
+        host: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(host, port)
+        listener.setblocking(True)
+        caller, _ = listener.accept()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.close()  # at once, without a goodbye
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        return reader, writer
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        found = Mosquitto(DataDir(tmp_path), fleet=FLEET, listen="127.0.0.1", port=port)
+        monkeypatch.setattr(asyncio, "open_connection", and_is_reset)
+        runs: Any = SimpleNamespace(returncode=None)
+        assert asyncio.run(found._is_up(runs))
 
 
 def test_what_was_not_taken_when_the_link_ended_is_left_by_nobody_and_comes_again(

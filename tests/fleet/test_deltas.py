@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -138,6 +139,32 @@ def test_a_blob_that_is_gone_ends_no_service(services: Services, deltas: Deltas)
     assert deltas.find(ONE, TWO) is None
     services.room.shelf.path(ONE).unlink()  # type: ignore[attr-defined] # the one on a disk
     work_off(deltas)
+    assert deltas.find(ONE, TWO) is None
+
+
+@pytest.mark.usefixtures("versions")
+def test_what_another_takes_away_at_this_moment_is_not_there_and_ends_no_service(
+    services: Services, deltas: Deltas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert deltas.find(ONE, TWO) is None
+    work_off(deltas)
+    (path,) = folder_of(services).iterdir()
+    listed, touch = Path.iterdir, os.utime
+
+    def with_one_more(folder: Path) -> Iterator[Path]:
+        yield from listed(folder)
+        yield folder / f"{ONE}-{TWO}"
+
+    def too_late(path: Path) -> None:
+        path.unlink()
+        touch(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", with_one_more)
+        patched.setattr(Path, "is_file", lambda _: True)  # as it was when it was looked at
+        deltas.tidy()
+    assert deltas.find(ONE, TWO) == path
+    monkeypatch.setattr(module.os, "utime", too_late)
     assert deltas.find(ONE, TWO) is None
 
 

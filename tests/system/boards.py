@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 BIN = Path(sys.executable).parent
 
 
@@ -47,8 +49,7 @@ def board(folder: Path, *, program: Path = BIN / "edge-agent") -> Iterator[Logge
         subprocess.run(made, check=True)
     with suppress(OSError):
         Path("/run/sshd").mkdir(exist_ok=True)  # where privileges are dropped, as root
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     state = folder / "state"
     state.mkdir()
     settings = {

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import pytest
 import requests
 
-from demo.processes import free_port
 from edgefleet_contract.keys import PrivateKey
 from tests.agent.models import pixels
+from tests.ports import free_port as free_port
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent

@@ -175,7 +175,8 @@ class Mosquitto:
                 await asyncio.sleep(0.05)
                 continue
             writer.close()
-            await writer.wait_closed()
+            with contextlib.suppress(OSError):  # it accepted, and that was the question
+                await writer.wait_closed()
             return True
         return False
 

@@ -100,6 +100,7 @@ class GmqttLink:
         self._outbox: dict[str, bytes] = {}
         self._has_more = asyncio.Event()
         self._look: _Look | None = None
+        self._looking = asyncio.Lock()
 
     @property
     def is_connected(self) -> bool:
@@ -171,6 +172,10 @@ class GmqttLink:
             raise TimeoutError from None
 
     async def _kept(self, pattern: str, until: str) -> dict[str, bytes]:
+        async with self._looking:  # one at a time: an answer does not say whose it is
+            return await self._look_at(pattern, until)
+
+    async def _look_at(self, pattern: str, until: str) -> dict[str, bytes]:
         client = self._client
         if client is None:
             raise TimeoutError
