@@ -57,7 +57,12 @@ def fill(tx: Transaction, count: int, samples: int, now: int) -> None:
         serial = f"{number:x}"
         expires = now + 60 * _DAY
         tx.devices.enrol(
-            name, key_id=f"{number:064x}", serial=serial, expires=expires, at=now, capabilities=able
+            name,
+            key_id=f"{number:064x}",
+            serial=serial,
+            expires=expires,
+            at=now - 90 * _DAY,
+            capabilities=able,
         )
         is_silent = luck > 0.99
         seen = now - (dice.randrange(8, 40) * _DAY if is_silent else dice.randrange(60))

@@ -16,7 +16,7 @@ from edgefleet_contract.phases import Phase
 from edgefleet_fleet.doctor import SILENT_S
 from edgefleet_fleet.records import Device, Standing
 
-_SHOWN: Final = 10
+_SHOWN: Final = 5
 _BACK: Final = (Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK)
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -20,7 +21,7 @@ from edgefleet_agent.adapters.http_chunks import HttpChunks
 from edgefleet_agent.adapters.mqtt_chunks import MqttChunks
 from edgefleet_agent.adapters.store import Store
 from edgefleet_agent.transfer.mover import Mover
-from edgefleet_contract.bundle import CHUNK_SIZE, chunk_list, sha256
+from edgefleet_contract.bundle import CHUNK_SIZE, chunk_list, parse_manifest, sha256
 from edgefleet_fleet.adapters.file_shelf import FileShelf
 from edgefleet_fleet.datadir import DataDir
 from tests.agent.bundles import make_bundle
@@ -226,3 +227,45 @@ def test_a_whole_update_comes_over_one_mqtt_connection(tmp_path: Path) -> None:
     measured = next(event["measurements"] for event in told if event["phase"] == "committed")
     assert measured["bytes_mqtt"] == measured["download_bytes"] > 1_000
     assert measured.get("bytes_http", 0) == 0
+
+
+# An agent that gives a missing file up after one more try, not three: else this takes a while.
+_HASTY = """
+from edgefleet_agent import transitions
+from edgefleet_agent.__main__ import main
+transitions.MAX_MISSING = 1
+raise SystemExit(main())
+"""
+
+
+def test_a_device_that_gave_up_is_asked_again_and_gets_it_once_it_is_there(site: Site) -> None:
+    state = site.enrol("pi-9")
+    site.start("pi-9", sys.executable, "-c", _HASTY, "run", "--state", state)
+    folder = make_bundle(site.root / "bundles", 1, key=site.publisher)
+    rollout = site.push(folder, "--to", "id=pi-9", "--draft", "--retries", "10,wait=1s")
+    blob = FileShelf(DataDir(site.data).blobs).path(sha256(model_of(folder).read_bytes()))
+    aside = blob.rename(site.root / "aside")  # the shelf has lost it
+
+    def told(kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = site.get(f"/devices/pi-9/events?kind={kind}")["events"]
+        return found[::-1]
+
+    site.fleet("rollouts", "start", rollout)
+    gave_up = ("failed", "not_found")
+    site.wait("it", lambda: gave_up in [(e["phase"], e["reason"]) for e in told("install")])
+    assert site.version("pi-9") is None
+    aside.rename(blob)
+    site.wait("the model", lambda: site.version("pi-9") == 1)
+    site.wait("the rollout", lambda: site.rollout_state(rollout) == "completed")
+    (found,) = site.get(f"/rollouts/{rollout}")["devices"]
+    assert (found["outcome"], found["reason"]) == ("good", None)
+    assert found["tries"] >= 1
+    assert [e["what"] for e in told("rollout")] == ["retrying", "asked again"] * found["tries"]
+    assert told("install")[0]["order_seq"] < found["order_seq"]  # each try is an order of its own
+    assert site.stop("pi-9") == 0
+
+
+def model_of(folder: Path) -> Path:
+    """The model's file of a bundle."""
+    manifest = parse_manifest((folder / "bundle.json").read_bytes())
+    return folder / manifest.variants[0].model
