@@ -34,6 +34,7 @@ JOB: Final = "job.json"
 RESULT: Final = "result.json"
 _LOG: Final = "log.txt"
 _CODE: Final = "code"
+_TEMPORARY: Final = "tmp"
 _PACKAGES: Final = ("edgefleet_contract", "edgefleet_processing", "edgefleet_converter")
 
 
@@ -130,6 +131,9 @@ def _copy(path: Path, to: Path) -> None:
 def _run(folder: Path, *, timeout_s: int, what: str, python: Path | None) -> int:
     command = [str(python or sys.executable), "-P", "-m", "edgefleet_converter.worker"]
     variables = environment() if python is None else environment_elsewhere(folder)
+    temporary = folder / _TEMPORARY  # what libraries leave there goes with the folder
+    temporary.mkdir(exist_ok=True)
+    variables["TMPDIR"] = str(temporary)
     with (folder / _LOG).open("wb") as log:
         process = subprocess.Popen(
             command,

@@ -9,6 +9,7 @@ that line. Runs in worker processes, in a toolchain's too: nothing but the stand
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -69,8 +70,19 @@ def running(what: str, folder: Path) -> Iterator[None]:
         place, line = where(error, folder)
         raise OperatorError(
             f"{what} failed at {place}: {say(error)}" if place else f"{what} failed: {say(error)}",
-            hint=f"the line is: {line}" if line else "",
+            hint=_elsewhere(error) or (f"the line is: {line}" if line else ""),
         ) from None
+
+
+def _elsewhere(error: BaseException) -> str:
+    """What to do about a path that was meant from the folder that the command was called in."""
+    name = error.filename if isinstance(error, FileNotFoundError) else None
+    if not isinstance(name, str | os.PathLike) or Path(name).is_absolute():
+        return ""
+    return (
+        "it runs in a folder of its own; a file beside the module is "
+        f"pathlib.Path(__file__).with_name({Path(name).name!r})"
+    )
 
 
 def where(error: BaseException, folder: Path) -> tuple[str, str]:

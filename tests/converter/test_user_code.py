@@ -27,6 +27,9 @@ def library(outputs, y):
 def leaves(outputs, y):
     raise SystemExit(3)
 
+def reads(outputs, y):
+    return open("weights.pt")
+
 def quiet(outputs, y):
     raise KeyError
 
@@ -65,7 +68,11 @@ def call(folder: Path, name: str, *given: Any) -> Any:
         ("through", "helpers.py:3: AttributeError: 'list' object has no", "return x.shape"),
         ("library", "scores_of_mine.py:11: JSONDecodeError: Expecting", "json.loads"),
         ("leaves", "scores_of_mine.py:14: SystemExit: 3", "raise SystemExit(3)"),
-        ("quiet", "scores_of_mine.py:17: KeyError", "raise KeyError"),
+        (
+            *("reads", "scores_of_mine.py:17: FileNotFoundError: [Errno 2] No such file"),
+            "pathlib.Path(__file__).with_name('weights.pt')",
+        ),
+        ("quiet", "scores_of_mine.py:20: KeyError", "raise KeyError"),
     ],
 )
 def test_what_a_function_raises_is_told_with_its_file_and_line(
