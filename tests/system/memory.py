@@ -65,6 +65,7 @@ After=edge-agent.service
 Type=oneshot
 StandardOutput=tty
 TTYPath=/dev/console
+ExecStart=/usr/bin/journalctl --sync
 ExecStart=/bin/sh -c "journalctl -u edge-agent --no-pager -o cat; systemctl poweroff -ff"
 """
 

@@ -142,6 +142,7 @@ class MqttLink:
                 log.info("the broker did not hear the goodbye")
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # paho would leave that to the garbage collector
 
     def try_certificate(self, certificate: Path, *, tried: Callable[[bool], None]) -> None:
         """Connect anew with another certificate for the same key; blocks for a moment.
