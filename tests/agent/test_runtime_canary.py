@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import signal
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from edgefleet_agent.ports import CanaryReport, Failed, ModelSpec
+from edgefleet_agent.runtime import canaries
 from edgefleet_contract.bundle import Digest, Limits, TensorSpec
 from edgefleet_contract.reasons import Reason
 from tests.agent.hosting import Load, RunningHost, running, until
@@ -34,6 +36,23 @@ def begin(here: RunningHost, spec: ModelSpec, **more: Any) -> Future[CanaryRepor
     up = f'edgefleet_worker_up{{model="{spec.slot}",version="{spec.version}",label="canary"}} 1'
     until(lambda: up.encode() in here.ask("GET", "/metrics").body or running.done())
     return running
+
+
+@dataclass
+class Clock:
+    """What a canary takes for the time: a test says when its own is over, and no machine does."""
+
+    later_s: float = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.later_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(canaries, "time", found)
+    return found
 
 
 def versions(here: RunningHost, slot: str) -> list[str]:
@@ -59,17 +78,21 @@ def asked(most: int) -> bytes:
 
 @pytest.mark.parametrize("zygote", [True, False], ids=["forked", "started"])
 def test_it_answers_its_share_with_its_own_answers_and_then_serves(
-    tmp_path: Path, zygote: bool
+    tmp_path: Path, zygote: bool, clock: Clock
 ) -> None:
     """linear1 answers 1 to zeros, linear2 answers 2."""
     with running(zygote=zygote) as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ZERO) as load:
-            canary = begin(here, linear_spec(tmp_path, 2), seconds=2, share=0.25)
+            canary = begin(here, linear_spec(tmp_path, 2), seconds=60, share=0.25)
+            load.more(500)
+            clock.later_s = 60
             seen = report(canary.result())
             load.more(50)
-            during = dict(load.answers)
             assert versions(here, "digits") == ["1"]
+        during = dict(load.answers)
+        assert load.failures == []
+        with Load(here, PREDICT, ZERO, answers=load.answers) as load:
             assert here.do(here.host.activate((linear_spec(tmp_path, 2),))) is None
             load.more(50)
         assert load.failures == []
@@ -261,15 +284,17 @@ def test_what_it_fails_after_a_swap_is_answered_by_what_serves_then(tmp_path: Pa
         assert (answered.status, answered.headers["edgefleet-model-version"]) == (200, "3")
 
 
-def test_a_front_that_dies_knows_the_canary_when_it_is_back(tmp_path: Path) -> None:
+def test_a_front_that_dies_knows_the_canary_when_it_is_back(tmp_path: Path, clock: Clock) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
-        canary = begin(here, linear_spec(tmp_path, 2), seconds=3)
+        canary = begin(here, linear_spec(tmp_path, 2), seconds=60)
         before = here.host.front_pid
         assert before is not None
         os.kill(before, signal.SIGKILL)
         until(lambda: here.host.front_pid not in (None, before))
         with Load(here, PREDICT, ZERO) as load:
+            load.more(100)
+            clock.later_s = 60
             seen = report(canary.result())
             load.more(20)
         assert load.failures == []
@@ -277,14 +302,16 @@ def test_a_front_that_dies_knows_the_canary_when_it_is_back(tmp_path: Path) -> N
         assert versions(here, "digits") == ["1"]
 
 
-def test_it_stays_beside_what_a_swap_brings(tmp_path: Path) -> None:
+def test_it_stays_beside_what_a_swap_brings(tmp_path: Path, clock: Clock) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ZERO) as load:
-            canary = begin(here, linear_spec(tmp_path, 2), seconds=3)
+            canary = begin(here, linear_spec(tmp_path, 2), seconds=60)
             load.more(50)
             assert here.do(here.host.activate((linear_spec(tmp_path, 3),))) is None
             assert versions(here, "digits") == ["3", "2"]
+            load.more(50)
+            clock.later_s = 60
             seen = report(canary.result(10))
             load.more(50)
         assert load.failures == []

@@ -7,6 +7,7 @@ happens in it may happen.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -105,6 +106,19 @@ def test_an_end_that_is_given_up_leaves_no_process_and_no_open_pipe() -> None:
         process = await spawn(PROBE, "probe", threads=1)
         await cancelled_twice(process.end())
         assert children() <= before  # it is reaped, and not by the loop's end
+
+    asyncio.run(story())
+
+
+def test_one_that_is_killed_comes_forward_to_end() -> None:
+    """Beside others that want the processor it would keep its memory for as long."""
+
+    async def story() -> None:
+        process = await spawn(PROBE, "probe", threads=1)
+        os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+        process.kill()
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER  # it is not reaped yet
+        await process.wait()
 
     asyncio.run(story())
 

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,18 @@ def has_answered(here: RunningHost) -> bool:
     return any(shadow._last.requests for shadow in shadows)
 
 
+def compared(
+    here: RunningHost, spec: ModelSpec, *, seconds: float, least: int = 1, **more: Any
+) -> ShadowReport:
+    """Of a shadow that compared so many requests. It runs where nobody else wants to: on a board
+    without time for it there are none, so it runs again, for twice as long."""
+    while True:
+        seen = report(begin(here, spec, seconds=seconds, **more).result())
+        if seen.requests >= least or seconds > 60:
+            return seen
+        seconds *= 2
+
+
 def report(outcome: ShadowReport | Failed) -> ShadowReport:
     assert isinstance(outcome, ShadowReport), outcome
     return outcome
@@ -75,8 +87,8 @@ def test_an_identical_model_agrees_with_itself_and_costs_no_live_request(
         with Load(here, PREDICT, ROWS) as alone:
             alone.more(1500)
         with Load(here, PREDICT, ROWS) as load:
-            shadow = begin(here, linear_spec(tmp_path, 3), seconds=2, max_cpu_share=0.2)
-            seen = report(shadow.result())
+            candidate = linear_spec(tmp_path, 3)
+            seen = compared(here, candidate, seconds=2, least=11, max_cpu_share=0.2)
             load.more(1)
         assert alone.failures == load.failures == []
         assert {version for version, _ in load.answers} == {"1"}
@@ -101,7 +113,7 @@ def test_a_model_that_says_something_else_does_not_agree(tmp_path: Path) -> None
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ROWS, clients=1) as load:
-            seen = report(begin(here, rival_spec(tmp_path, "opposite.onnx"), seconds=1).result())
+            seen = compared(here, rival_spec(tmp_path, "opposite.onnx"), seconds=1)
         assert load.failures == []
         assert seen.requests > 0
         assert seen.agreement == 0.0
@@ -114,7 +126,7 @@ def test_a_model_that_differs_by_a_constant_agrees_and_the_difference_is_told(
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ROWS, clients=1):
-            seen = report(begin(here, linear_spec(tmp_path, 2), seconds=1).result())
+            seen = compared(here, linear_spec(tmp_path, 2), seconds=1)
         assert (seen.agreement, seen.max_abs_diff, seen.mean_abs_diff) == (1.0, 1.0, 1.0)
 
 
@@ -144,10 +156,11 @@ def test_requests_of_every_protocol_are_copied_and_compared(
 ) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
-        shadow = begin(here, linear_spec(tmp_path, 2), seconds=1)
-        while not shadow.done():
-            assert here.ask("POST", path, body, headers).status == 200
-        seen = report(shadow.result())
+        with ThreadPoolExecutor() as pool:
+            comparing = pool.submit(compared, here, linear_spec(tmp_path, 2), seconds=1)
+            while not comparing.done():
+                assert here.ask("POST", path, body, headers).status == 200
+        seen = comparing.result()
         assert seen.requests > 0
         assert (seen.errors, seen.judged, seen.agreement) == (0, seen.requests, 1.0)
         assert (seen.max_abs_diff, seen.mean_abs_diff) == (1.0, 1.0)  # the versions' constants
@@ -187,7 +200,7 @@ def test_what_a_candidate_refuses_is_an_error_of_the_candidate_alone(tmp_path: P
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         with Load(here, PREDICT, ROWS, clients=1) as load:
-            seen = report(begin(here, odd_spec(tmp_path), seconds=1).result())
+            seen = compared(here, odd_spec(tmp_path), seconds=1)
         assert load.failures == []
         assert seen.errors == seen.requests > 0
         assert (seen.judged, seen.agreement, seen.candidate_p50_us) == (0, None, 0)
@@ -203,10 +216,8 @@ def test_a_candidate_keeps_within_its_share_of_a_core(tmp_path: Path) -> None:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
         body = asked(20)
         with Load(here, PREDICT, body, clients=1) as load:
-            shadow = begin(
-                here, rival_spec(tmp_path, "thorough.onnx"), seconds=5, max_cpu_share=0.1
-            )
-            seen = report(shadow.result())
+            candidate = rival_spec(tmp_path, "thorough.onnx")
+            seen = compared(here, candidate, seconds=5, max_cpu_share=0.1)
         assert load.failures == []
         assert seen.requests > 0
         one = seen.cpu_s / seen.requests
@@ -309,15 +320,16 @@ def test_a_candidate_that_does_not_load_says_why(tmp_path: Path) -> None:
 def test_a_front_that_dies_goes_on_copying_when_it_is_back(tmp_path: Path) -> None:
     with running() as here:
         here.do(here.host.activate((linear_spec(tmp_path, 1),)))
-        shadow = begin(here, linear_spec(tmp_path, 3), seconds=3)
+        shadow = begin(here, linear_spec(tmp_path, 3))
         before = here.host.front_pid
         assert before is not None
         os.kill(before, signal.SIGKILL)
         until(lambda: here.host.front_pid not in (None, before))
         with Load(here, PREDICT, ROWS, clients=1) as load:
-            seen = report(shadow.result())
+            until(lambda: has_answered(here))
+            shadow.cancel()
+            until(lambda: here.host.shadow_pids == ())
         assert load.failures == []
-        assert seen.requests > 0
 
 
 @pytest.mark.parametrize("after_ms", [0, 5, 50, 200, 400, 800])

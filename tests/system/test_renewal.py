@@ -99,10 +99,13 @@ class Linked:
     connections: list[bool] = field(default_factory=list)
 
     def say(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
-        """In the control room's name, which loses its own connection by it for a moment."""
-        service = client(self.site, "service")
+        """In the control room's name, which loses its own connection by it for a moment, and may
+        take this one's away before the message has left: then it leaves with the next."""
+        service, published = client(self.site, "service"), threading.Event()
+        service.on_publish = lambda *_: published.set()
         name = topic("demo", "pi-1", channel)
-        service.publish(name, payload, qos=1, retain=retain).wait_for_publish(10)
+        service.publish(name, payload, qos=1, retain=retain)
+        assert published.wait(10)
         service.disconnect()
         service.loop_stop()
 
@@ -204,6 +207,14 @@ def test_a_certificate_that_the_broker_refused_is_left_alone_until_it_is_time_ag
     linked.renewal.take(linked.next_certificate(good=True))
     until(lambda: linked.serial != before)
     until(lambda: len(linked.connections) == 3)
+
+
+@pytest.mark.system
+def test_a_link_that_has_ended_does_not_come_up_for_a_certificate(linked: Linked) -> None:
+    """One that is tried in a thread while the agent ends."""
+    linked.link.stop()
+    linked.link.use_certificate()
+    assert linked.link._client._thread is None
 
 
 @pytest.mark.system

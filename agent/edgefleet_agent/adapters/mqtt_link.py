@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,8 @@ class MqttLink:
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = lambda *_: self._trial_failed()
         self._trial: Callable[[bool], None] | None = None
+        self._changing = threading.Lock()  # a certificate is tried in a thread, and so is the end
+        self._is_over = False
         self._client.on_message = self._message
         self._client.on_log = self._said
         self._client.on_socket_open = self._opened
@@ -140,9 +143,11 @@ class MqttLink:
                 farewell.wait_for_publish(timeout_s)
             except (RuntimeError, ValueError):
                 log.info("the broker did not hear the goodbye")
-        self._client.disconnect()
-        self._client.loop_stop()
-        self._client._reset_sockets()  # paho would leave that to the garbage collector
+        with self._changing:
+            self._is_over = True
+            self._client.disconnect()
+            self._client.loop_stop()
+            self._client._reset_sockets()  # paho would leave that to the garbage collector
 
     def try_certificate(self, certificate: Path, *, tried: Callable[[bool], None]) -> None:
         """Connect anew with another certificate for the same key; blocks for a moment.
@@ -150,11 +155,14 @@ class MqttLink:
         What is queued stays queued, and the broker keeps the session. `tried` is told, from paho's
         thread, whether the broker took it; when it did not, the old one is used again.
         """
-        self._client.disconnect()
-        self._client.loop_stop()
-        self._context.load_cert_chain(str(certificate), str(self._identity.key))
-        self._trial = tried
-        self.start()
+        with self._changing:
+            if self._is_over:  # the next run tries it
+                return
+            self._client.disconnect()
+            self._client.loop_stop()
+            self._context.load_cert_chain(str(certificate), str(self._identity.key))
+            self._trial = tried
+            self.start()
 
     def use_certificate(self) -> None:
         """Connect anew with the certificate that the identity's file holds; blocks for a moment."""

@@ -27,6 +27,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from edgefleet_agent.runtime import child
 from edgefleet_agent.runtime.cgroups import Cgroups, Leaf
+from edgefleet_agent.runtime.yielding import hasten
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +118,9 @@ class ChildProcess:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()  # does nothing once it is reaped, and only we reap it
+        if self._process.returncode is None:  # only we reap it
+            self._process.kill()
+            hasten(self.pid)
 
     async def wait(self) -> int:
         """Its exit code once it has ended (negative: the signal), reaped, with its pipes closed."""

@@ -245,6 +245,12 @@ class Link:
         else:
             self._loop.call_later(over, self._check_stuck, head)
 
+    def connected(self, transport: asyncio.Transport) -> None:
+        """A worker will greet; nobody waits for it where this was closed meanwhile."""
+        self._transport = transport
+        if self._closed:
+            transport.abort()
+
     def greeted(self, transport: asyncio.Transport, pid: int, slots: Slots) -> None:
         """A worker is there."""
         self._transport, self._pid = transport, pid
@@ -317,6 +323,7 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.link.connected(transport)
 
     def data_received(self, data: bytes) -> None:
         assert self.transport is not None
