@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Final
 
@@ -13,6 +14,8 @@ _EXTRA: Final = frozenset(
         *("typer", "uvicorn", "pydantic", "yaml"),
     }
 )
+
+_OF_THE_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main() -> int:
@@ -35,6 +38,11 @@ def main() -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        hint = "make room on the disk, or let this user write there"
+        return _complain(f"{error.filename or 'a file'}: {error.strerror}", hint, 1)
 
 
 def _complain(message: str, hint: str, code: int) -> int:

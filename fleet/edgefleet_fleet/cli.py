@@ -128,7 +128,8 @@ def _explain_usage(error: BaseException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message or getattr(context, "get_help", str)(), err=True)
         return EXIT_USAGE
-    typer.echo(f"fleet: error: {message.rstrip('.')}", err=True)
+    told = " ".join(message.split()).rstrip(".")  # choices come a line each
+    typer.echo(f"fleet: error: {told}", err=True)
     typer.echo(f"fleet: hint: {getattr(context, 'command_path', 'fleet')} --help", err=True)
     return EXIT_USAGE
 

@@ -29,6 +29,7 @@ import requests
 from edgefleet_contract.errors import EdgefleetError, Malformed, OperatorError, TransientError
 from edgefleet_contract.errors import Unverified as UnverifiedError
 from edgefleet_contract.reasons import Reason
+from edgefleet_fleet.doctor import SAY_WHO
 from edgefleet_fleet.errors import Changed, Conflict, Denied, Mismatch, NotFound
 
 __all__ = ["Client", "new_key"]
@@ -292,7 +293,9 @@ def _error(response: requests.Response) -> EdgefleetError:
     message = str(body.get("detail") or f"HTTP status {response.status_code}")
     hint = str(body.get("hint", ""))
     status = response.status_code
-    if status in (401, 403):
+    if status == 401:
+        return Denied(message, hint=hint or SAY_WHO)
+    if status == 403:
         return Denied(message, hint=hint)
     if status == 404:
         return NotFound(message, hint=hint)

@@ -219,10 +219,17 @@ class DataDir:
         """Hold the directory for one process.
 
         Raises:
-            OperatorError: another fleet service runs on it.
+            OperatorError: another fleet service runs on it, or it cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("w") as file:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / "lock").open("w")
+        except OSError as error:
+            raise OperatorError(
+                f"the data directory {self.root} cannot be written: {error.strerror}",
+                hint="name another with --data, or let this user write there",
+            ) from None
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+SAY_WHO: Final = (
+    "set FLEET_TOKEN, or name the data directory with --data; fleet users add makes one"
+)
 _HOUR: Final = 3600
 _DAY: Final = 24 * _HOUR
 SILENT_S: Final = 7 * _DAY
@@ -328,8 +331,7 @@ def _judge_desk(facts: DeskFacts) -> Iterator[Finding]:
     yield Finding("url", Status.OK, f"a control room answers at {facts.url}")
     yield _tls(facts)
     if facts.refused:
-        do = "set FLEET_TOKEN, or name the data directory with --data; fleet users add makes one"
-        yield Finding("token", Status.FAIL, facts.refused, do)
+        yield Finding("token", Status.FAIL, facts.refused, SAY_WHO)
     else:
         yield Finding("token", Status.OK, f"is that of {facts.who}, {facts.role}")
     if facts.service_version == facts.own_version:

@@ -73,9 +73,12 @@ async def _of_validation(_request: Request, error: Exception) -> Response:
     return problem(HTTPStatus(422), f"{where}: {first['msg']}")
 
 
-async def _of_http(_request: Request, error: Exception) -> Response:
+async def _of_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = problem(HTTPStatus(error.status_code), str(error.detail))
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:  # no route has it
+        detail = f"there is nothing at {request.url.path[:200]!r}"
+    response = problem(HTTPStatus(error.status_code), detail)
     response.headers.update(error.headers or {})  # such as Allow
     return response
 

@@ -94,12 +94,16 @@ def table(view: Any) -> Table:
 
 
 def refusals(view: Any) -> list[str]:
-    """One line per device that refused or failed."""
-    return [
+    """One line per device that refused or failed; and what a person may do about a stop."""
+    found = [
         f"{device['device']}: {_why(device)}"
         for device in view["devices"]
         if device["outcome"] in _FAILED
     ]
+    if view["state"] == "paused":
+        go_on = f"fleet rollouts resume {view['id']} goes on and takes what failed as seen"
+        found.append(f"fleet: hint: {go_on}; abort ends it; revert sends devices back")
+    return found
 
 
 def _follow(client: Client, rollout: str, show: Callable[[Any], None], patience_s: float) -> Any:

@@ -23,6 +23,7 @@ from edgefleet_contract.topics import Channel
 from edgefleet_fleet import cli_complete
 from edgefleet_fleet.api import create_app
 from edgefleet_fleet.cli import app
+from edgefleet_fleet.doctor import SAY_WHO
 from edgefleet_fleet.errors import EXIT_CODES, exit_codes
 from edgefleet_fleet.export_columns import COLUMNS, Noun
 from edgefleet_fleet.moments import parse_moment
@@ -71,6 +72,25 @@ def test_the_exit_codes_stand_in_the_help_and_in_the_guide() -> None:
     assert exit_codes() in said
     for code, words in EXIT_CODES.items():
         assert f"| {code} | {words} |" in CI.read_text(), f"put | {code} | {words} | into ci.md"
+
+
+def test_what_is_wrong_is_said_in_a_line_with_what_to_do_next(http: Web) -> None:
+    def lines(*words: str, token: str = TOKEN) -> list[str]:
+        return inside.fleet(*words, FLEET_URL=http.base, FLEET_TOKEN=token).stderr.splitlines()
+
+    error, hint = lines("devices", "list", token="wrong")
+    assert "not known here" in error
+    assert hint == f"fleet: hint: {SAY_WHO}"
+    assert lines("bundles", "show", "a/b") == [
+        "fleet: error: there is nothing at '/api/v1/bundles/a/b'"
+    ]
+    error, hint = lines("users", "add", "bo")
+    assert error.endswith("Choose from: viewer, operator, publisher, admin")
+    assert hint == "fleet: hint: fleet users add --help"
+    error, hint = lines("serve", "--data", "/proc/none", "--listen", "127.0.0.1:0")
+    assert "/proc/none cannot be written" in error
+    error, hint = lines("backup", "/dev/full/none", "--data", "/proc/none")
+    assert "/proc/none is no data directory" in error
 
 
 @pytest.mark.parametrize("program", ["edgefleet_fleet", "edgefleet_converter"])

@@ -89,6 +89,7 @@ def test_watch_ends_with_the_rollout_and_its_exit_code_says_how(
         _, talk = process.communicate(timeout=30)
         assert process.returncode == code, talk
         assert ("golden_mismatch" in talk) == (answer == "refuse")
+        assert (f"fleet rollouts resume digits-{version}-r" in talk) == (answer == "refuse")
     # It is told to stay with what it has.
     assert device.order_with(1).allow_downgrade
 

@@ -108,7 +108,11 @@ class Store:
                         connection.execute(self._lock("pg_advisory_unlock", _LOCK))
                         connection.commit()
         except sa.exc.DBAPIError as error:
-            raise OperatorError(f"the data base cannot be used: {_first_line(error)}") from None
+            raise OperatorError(
+                f"the data base cannot be used: {_first_line(error)}",
+                hint="look at the room on its disk, and who may write there; of PostgreSQL,"
+                " at its address",
+            ) from None
         except CommandError as error:
             raise OperatorError(
                 f"the data base cannot be brought up to date: {error}",
