@@ -33,9 +33,9 @@ def print_sweep(found: Sweep, console: Console) -> None:
     console.print(table)
     if found.proof is not None:
         said = f"lambda {found.chosen:.3g}: {proof_in_words(codec.encode(found.proof))}"
-        console.print(said, highlight=False)
+        console.print(said, highlight=False, soft_wrap=True)
     elif found.none_inside:
-        console.print(found.none_inside, highlight=False)
+        console.print(found.none_inside, highlight=False, soft_wrap=True)
 
 
 def print_channels(found: Channels, console: Console) -> None:
@@ -63,7 +63,8 @@ def print_channels(found: Channels, console: Console) -> None:
     )
     if found.proof is not None:
         said = f"{found.steps} of {found.of_steps} steps: "
-        console.print(said + proof_in_words(codec.encode(found.proof)), highlight=False)
+        said += proof_in_words(codec.encode(found.proof))
+        console.print(said, highlight=False, soft_wrap=True)
 
 
 def _cells(point: Point) -> tuple[str, ...]:

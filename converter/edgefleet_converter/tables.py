@@ -53,7 +53,8 @@ def print_report(report: Report, console: Console) -> None:
             highlight=False,
         )
         if pruned.proof is not None:
-            console.print(proof_in_words(codec.encode(pruned.proof)), highlight=False)
+            said = proof_in_words(codec.encode(pruned.proof))
+            console.print(said, highlight=False, soft_wrap=True)
 
 
 def _brought(one: PassReport) -> str:
