@@ -23,7 +23,7 @@ CORES = {
         *("cohort", "filters", "desired", "plan_words", "webhooks", "apply_plan", "doctor"),
         *("moments", "traits", "filter_parser", "filter_values"),
         *("moments", "retries", "happenings", "apply_how", "rollout_verbs"),
-        *("device_moves",),
+        *("device_moves", "glance"),
     ),
     "converter/edgefleet_converter": (
         *("search/wishes", "search/candidate", "search/mixing", "search/ranking"),
