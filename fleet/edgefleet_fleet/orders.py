@@ -120,7 +120,7 @@ class Orders:
             ),
             sources=(f"{self._room.base_url}/blobs",),
             metadata=(f"{self._room.base_url}/tuf",),
-            metadata_min=tuf_repo.version_of(self._publications.require(work.tx).timestamp),
+            metadata_min=tuf_repo.version_of(self._publications.timestamp(work.tx)),
             allow_downgrade=wanted.allow_downgrade,
             policy=wanted.policy,
         )

@@ -103,7 +103,14 @@ class Publications:
         """
         found = self.current(tx)
         if found is None:
-            raise OperatorError("nobody is trusted yet: no root was made", hint=NO_TRUST_HINT)
+            raise _no_root()
+        return found
+
+    def timestamp(self, tx: Transaction) -> bytes:
+        """The newest timestamp alone. Raises as `require`."""
+        found = tx.trust.get("timestamp.json")
+        if found is None:
+            raise _no_root()
         return found
 
     def publishers(self, tx: Transaction) -> KeyRing:
@@ -301,6 +308,10 @@ def _check_policy(path: str, raw: bytes, *, fleet: str) -> None:
 def _file_name(path: str, digest: str) -> str:
     folder, _, name = path.rpartition("/")
     return f"targets/{folder}/{digest}.{name}"
+
+
+def _no_root() -> OperatorError:
+    return OperatorError("nobody is trusted yet: no root was made", hint=NO_TRUST_HINT)
 
 
 def _newest(names: tuple[str, ...], role: str) -> int:
