@@ -30,6 +30,11 @@ class Trouble:
     count: int
     newest: tuple[Standing, ...]
 
+    @property
+    def quarantined(self) -> tuple[str, ...]:
+        """The digests of what is quarantined on the newest."""
+        return tuple(digest for device in self.newest for digest in device.quarantined)
+
 
 @dataclass(frozen=True, slots=True)
 class Glance:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_contract.bundle import Digest
 from edgefleet_contract.messages import render
 from edgefleet_contract.phases import Phase
 from edgefleet_contract.reasons import Reason, explain
@@ -121,6 +122,17 @@ def test_the_overview_names_the_devices_that_want_attention(
     assert len(meant) == 4  # three troubles, and the model that runs
     for shown, name in zip(meant.values(), ("bad", "back", "gone", "well"), strict=True):
         assert re.findall(r'href="/devices/(\w+)"', shown) == [name]
+
+
+def test_the_overview_names_what_is_quarantined(inside: Web, stage: Stage) -> None:
+    stage.devices("a")
+    stage.roll_out(1)
+    order = stage.order("a")
+    assert order is not None
+    kept = (order.targets[0].bundle_sha256, Digest("ab" * 32))
+    told = replace(reported_of("a", order, Phase.COMMITTED, ()), quarantined=kept)
+    stage.take("a", Channel.REPORTED, render(told))
+    assert "digits@1, abababababab" in inside.get("/").text
 
 
 def links(page: str) -> list[str]:

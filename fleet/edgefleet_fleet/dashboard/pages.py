@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from edgefleet_contract.errors import Malformed
 from edgefleet_fleet import rollout_views, views
+from edgefleet_fleet.adapters.sql.store import Transaction
 from edgefleet_fleet.api_common import Reader, Route, TheServices
 from edgefleet_fleet.api_paging import ThePages
 from edgefleet_fleet.dashboard import device_pages
@@ -81,15 +82,24 @@ def overview(request: Request, services: TheServices, token: str = "") -> Respon
         waiting = [views.request(found) for found in tx.requests.open(at=now)]
         rollouts = rollout_views.going_on(tx, now=now)
         heard = views.devices(tx, tx.devices.heard_last(_HEARD))
+        shown = (digest for trouble in seen.troubles for digest in trouble.quarantined)
+        names = {digest: _name_of(tx, digest) for digest in set(shown)}
     return render(
         request,
         "overview.html",
         seen=seen,
+        names=names,
         waiting=waiting,
         may_operate=may(user.role, Permission.OPERATE),
         rollouts=rollouts,
         heard=heard,
     )
+
+
+def _name_of(tx: Transaction, digest: str) -> str:
+    """What people call a bundle; of one that is unknown here the beginning of its digest."""
+    found = tx.bundles.get(digest)
+    return digest[:12] if found is None else f"{found.model}@{found.version}"
 
 
 @router.get("/rollouts")
