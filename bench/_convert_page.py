@@ -10,9 +10,10 @@ from pathlib import Path
 from bench._anchors import ANCHORS, versions
 from bench._convert_table import Row, page, summary
 from bench._kept import Kept
+from bench._marks import put
 
 PAGE = Path(__file__).parents[1] / "docs" / "design" / "search.md"
-START, END = "<!-- measured: python -m bench convert --write -->\n", "<!-- end -->"
+MARK = "<!-- measured: python -m bench convert --write -->"
 
 
 def keep_rows(kept: Kept, model: str, code: str, rows: Sequence[Row]) -> None:
@@ -39,10 +40,7 @@ def write_page(kept: Kept, models: Sequence[str], code: str) -> None:
     words += f"; ours with onnxruntime {metadata.version('onnxruntime')}."
     for told, names in (("An earlier converter made ours of", earlier), ("Not measured", missing)):
         words += f"\n\n{told}: {', '.join(names)}." if names else ""
-    head, _, rest = PAGE.read_text("utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    made = page(rows, summary(rows), words)
-    PAGE.write_text(f"{head}{START}\n{made}\n\n{END}{after}", "utf-8")
+    put(PAGE, MARK, f"\n{page(rows, summary(rows), words)}\n")
 
 
 def _version(name: str) -> str:

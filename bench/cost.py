@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bench._marks import put
 from bench._quant_models import Task, tasks
 
 PAGE = Path(__file__).parents[1] / "docs" / "design" / "search.md"
-START, END = "<!-- measured: python -m bench cost --write -->\n", "<!-- end -->"
+MARK = "<!-- measured: python -m bench cost --write -->"
 MODELS = ("digits-mlp", "digits-cnn", "mobile")
 RECIPE = """
 targets = [{targets}]
@@ -121,9 +122,7 @@ def main(argv: list[str]) -> int:
 
 def _write(found: Mapping[str, Mapping[str, Cost]]) -> None:
     """Into the page, after each model: a run that is ended leaves what it has."""
-    head, _, rest = PAGE.read_text("utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{head}{START}\n{markdown(found)}\n\n{END}{after}", "utf-8")
+    put(PAGE, MARK, f"\n{markdown(found)}\n")
 
 
 def markdown(found: Mapping[str, Mapping[str, Cost]]) -> str:

@@ -24,13 +24,13 @@ import psutil
 import requests
 
 from bench._crowd import Scripted, each, enrolled
+from bench._marks import put
 from edgefleet_contract.keys import PrivateKey
 from tests.contract.makers import write_bundle
 from tests.fleet.postgres import Cluster
 from tests.fleet.running import Fleet, free_port, require
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "design" / "control-room.md"
-END: Final = "<!-- end -->"
 PARTS: Final = ("connect", "rollout", "telemetry")
 HEAD: Final = (
     "| devices | part | messages | service, ms CPU | broker, ms CPU | service, KiB written "
@@ -196,14 +196,6 @@ def main(argv: list[str] | None = None) -> int:
         "crowds": crowds,
     }
     if asked.write:
-        between(PAGE, f"<!-- measured: python -m bench crowd, {asked.database} -->", table(figures))
+        put(PAGE, f"<!-- measured: python -m bench crowd, {asked.database} -->", table(figures))
     print(json.dumps(figures, indent=2) if asked.json else table(figures))
     return 0
-
-
-def between(page: Path, mark: str, text: str) -> None:
-    """Put a text behind its mark, up to the next end."""
-    before, found, rest = page.read_text("utf-8").partition(mark)
-    _, end, after = rest.partition(END)
-    assert found, f"{page} has no {mark}"
-    page.write_text(f"{before}{mark}\n{text}\n{end}{after}", "utf-8")

@@ -18,12 +18,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench._marks import put
 from bench._rollout_rules import OURS, RULES
 from bench._rollout_world import MODES, Blast, World, play
 
 PAGE = Path(__file__).parents[1] / "docs" / "design" / "rollout.md"
-BEGIN = "<!-- measured: python -m bench rollout -->"
-END = "<!-- end -->"
+MARK = "<!-- measured: python -m bench rollout -->"
 SHARES = (100, 50, 25, 10)
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     figures = measure(given.devices, given.seeds, given.good_seeds)
     if given.write:
-        write(table(figures))
+        put(PAGE, MARK, table(figures))
     print(json.dumps(figures, indent=2) if given.json else table(figures))
     return 0
 
@@ -114,11 +114,3 @@ def table(figures: dict[str, Any]) -> str:
         f" {figures['devices']:,} devices, means over {figures['seeds']} seeds."
     )
     return "\n".join(lines)
-
-
-def write(text: str) -> None:
-    """Put the table between its marks on the page."""
-    page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")

@@ -245,7 +245,7 @@ def _outlive(desk: Desk) -> int:
     """How many processes of a command that was killed do not end."""
     until = time.monotonic() + _PATIENCE_S
     while (found := desk.processes()) and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.05)  # processes of nobody here: they can only be looked for
     for one in found:
         with suppress(OSError):
             os.kill(one, signal.SIGKILL)

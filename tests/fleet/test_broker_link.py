@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,30 +28,43 @@ __all__ = ["broker"]
 pytestmark = pytest.mark.system
 
 
+@contextlib.asynccontextmanager
+async def linked(
+    broker: tuple[Path, int], at_first: Callable[[], None] = lambda: None
+) -> AsyncIterator[GmqttLink]:
+    """The fleet's link, once it is up and `at_first` was done in a thread of its own."""
+    keys, port = broker
+    pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
+    link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
+    loop, connected = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_connected() -> None:
+        at_first()
+        loop.call_soon_threadsafe(connected.set)
+
+    running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
+    task = asyncio.create_task(running)
+    try:
+        async with asyncio.timeout(20):
+            await connected.wait()
+        yield link
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 def test_orders_for_a_thousand_devices_at_once_all_arrive_and_the_newest_last(
     broker: tuple[Path, int],
 ) -> None:
     """Packet numbers run out at 200; what had none was once lost until the next connection."""
-    keys, port = broker
     wheres = [topic(FLEET, f"d{number}", Channel.DESIRED) for number in range(1000)]
 
     async def publish() -> None:
-        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
-        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
-        loop, connected = asyncio.get_running_loop(), asyncio.Event()
-
-        def on_connected() -> None:
-            loop.call_soon_threadsafe(connected.set)
-
-        running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
-        task = asyncio.create_task(running)
-        await connected.wait()
-        for payload in (b"old", b"new"):
-            for where in wheres:
-                link.publish(where, payload)
-        await asyncio.to_thread(until, lambda: seen() == dict.fromkeys(wheres, b"new"))
-        task.cancel()
-        await asyncio.wait([task])
+        async with linked(broker) as link:
+            for payload in (b"old", b"new"):
+                for where in wheres:
+                    link.publish(where, payload)
+            await asyncio.to_thread(until, lambda: seen() == dict.fromkeys(wheres, b"new"))
 
     with who(broker, "observer") as reader:
         reader.subscribe("#")
@@ -65,27 +79,16 @@ def test_a_data_base_that_is_away_when_the_link_comes_up_is_asked_again(
     broker: tuple[Path, int],
 ) -> None:
     """Until then the broker lacks what the link is to put there."""
-    keys, port = broker
     tries: list[int] = []
 
+    def at_first() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise TransientError("the data base does not answer")
+
     async def connect() -> None:
-        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
-        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
-        loop, connected = asyncio.get_running_loop(), asyncio.Event()
-
-        def on_connected() -> None:
-            tries.append(1)
-            if len(tries) == 1:
-                raise TransientError("the data base does not answer")
-            loop.call_soon_threadsafe(connected.set)
-
-        running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
-        task = asyncio.create_task(running)
-        async with asyncio.timeout(20):
-            await connected.wait()
-        assert link.is_connected
-        task.cancel()
-        await asyncio.wait([task])
+        async with linked(broker, at_first) as link:
+            assert link.is_connected
 
     asyncio.run(connect())
     assert len(tries) == 2
@@ -93,27 +96,13 @@ def test_a_data_base_that_is_away_when_the_link_comes_up_is_asked_again(
 
 def test_two_who_look_at_once_both_see_what_the_broker_keeps(broker: tuple[Path, int]) -> None:
     """As two doctors; the second once took the answers of the first."""
-    keys, port = broker
     where, last = topic(FLEET, "looked-at", Channel.DESIRED), trust_topic(FLEET, "timestamp")
 
     async def look() -> list[dict[str, bytes]]:
-        pems = (keys / "ca.pem", keys / "service.crt", keys / "service.key")
-        link = GmqttLink(Endpoint("127.0.0.1", port, *pems), fleet=FLEET)
-        loop, connected = asyncio.get_running_loop(), asyncio.Event()
-
-        def on_connected() -> None:
-            loop.call_soon_threadsafe(connected.set)
-
-        running = link.run(take=lambda _: None, connected=on_connected, asked=lambda _: None)
-        task = asyncio.create_task(running)
-        async with asyncio.timeout(20):
-            await connected.wait()
+        async with linked(broker) as link:
             for at in (where, last):
                 link.publish(at, b"kept")
-            found = await asyncio.gather(*(link._kept(where, last) for _ in range(2)))
-        task.cancel()
-        await asyncio.wait([task])
-        return found
+            return list(await asyncio.gather(*(link._kept(where, last) for _ in range(2))))
 
     assert asyncio.run(look()) == [{where: b"kept"}] * 2
 
